@@ -1,0 +1,41 @@
+# rdb_uffd: `make help` says what there is.
+CC       ?= gcc
+CFLAGS   ?= -O2 -g
+WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes
+STANDARD := -std=gnu11 -D_GNU_SOURCE -Isrc -Imodule
+BUILD    := build
+
+MODULE_SOURCES := $(wildcard module/*.c src/*.c src/*/*.c)
+MODULE_OBJECTS := $(MODULE_SOURCES:%.c=$(BUILD)/%.o)
+MODULE_LIBS    := -llz4 -ldl -lpthread
+
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
+# Unit tests link every part below module/ and the face, so that a test may use any of them.
+PART_OBJECTS := $(filter-out $(BUILD)/module/% $(BUILD)/src/rdb_uffd.o,$(MODULE_OBJECTS))
+
+.DEFAULT_GOAL := all
+.PHONY: all help unit clean
+
+all: rdb_uffd.so ## build the module
+
+help: ## this list
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
+
+rdb_uffd.so: $(MODULE_OBJECTS)
+	$(CC) $(CFLAGS) -shared -Wl,-z,now -o $@ $^ $(MODULE_LIBS)
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(dir $@)
+	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+
+$(BUILD)/tests/unit/%: tests/unit/%.c $(PART_OBJECTS)
+	@mkdir -p $(dir $@)
+	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -MMD -MP -rdynamic -o $@ $< $(PART_OBJECTS) $(MODULE_LIBS) -lcmocka -llzf
+
+unit: $(UNIT_TESTS) ## build and run the unit tests
+	@for t in $(UNIT_TESTS); do $$t || exit 1; done
+
+clean: ## remove what was built
+	rm -rf $(BUILD) rdb_uffd.so
+
+-include $(MODULE_OBJECTS:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)

@@ -1,0 +1,68 @@
+/* The child that isn't one.
+ *
+ * The server makes its background savers with fork(), learns of their end
+ * through waitpid() and ends them with kill(). This part stands in those three
+ * places (and nowhere else), asks the face whether it wants to take a fork
+ * over, and from then on answers as the kernel would for a real child.
+ *
+ *            fork()            child_exited() or kill()       waitpid()
+ *   NONE ───────────▶ RUNNING ────────────────────────▶ ZOMBIE ─────────▶ NONE
+ *
+ * The pid handed out is above the kernel's ceiling for pid_max (4194304), so
+ * it can never be a real process: a kill() that slips past us can only fail.
+ *
+ * Threads: fork, waitpid and kill come on the server's main thread (kill also
+ * from its signal handlers); child_exited() from the saver thread.
+ */
+#ifndef RDB_UFFD_HOST_CHILD_H
+#define RDB_UFFD_HOST_CHILD_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* Who called fork(), told apart by the exported functions on the stack. */
+enum child_cause {
+    CHILD_OTHER,          /* module fork, Lua debugger, daemonize, sentinel … */
+    CHILD_SAVE_DISK,      /* rdbSaveBackground */
+    CHILD_SAVE_SOCKET,    /* rdbSaveToSlavesSockets / …ReplicasSockets */
+    CHILD_REWRITE_AOF,    /* rewriteAppendOnlyFileBackground */
+    CHILD_SLOT_MIGRATION, /* slotExportJobBeginSnapshotToTargetSocket */
+};
+
+struct child_request {
+    enum child_cause cause;
+    bool for_replica; /* startBgsaveForReplication is on the stack */
+    pid_t pid;        /* the pid that will be handed out when taken over */
+};
+
+enum child_decision {
+    CHILD_TAKE_OVER, /* the snapshot has begun; hand out request->pid */
+    CHILD_REAL_FORK,
+    CHILD_REFUSE,    /* fork() returns -1; *error is the errno */
+};
+
+struct child_operations {
+    /* Main thread, inside the server's fork(). */
+    enum child_decision (*begin)(const struct child_request *request, int *error);
+    /* kill(pid, signal) for our pid. Must stop the work soon; the end is
+     * reported with child_exited(). Async-signal-safe. */
+    void (*kill)(int signal);
+    /* A blocking waitpid() for our pid: return once child_exited() was called. */
+    void (*wait)(void);
+    /* In the child of a real fork: the snapshot, if any, is not this process's. */
+    void (*forked)(void);
+};
+
+/* Starts standing in. `operations` must stay valid. 0 or -errno, and then
+ * nothing is changed. Main thread. */
+int child_install(const struct child_operations *operations);
+/* Puts the server's calls back. -EBUSY while a child is RUNNING or ZOMBIE. */
+int child_remove(void);
+/* The child ended: `status` as waitpid() would store it (exit code << 8, or
+ * the number of the signal). Any thread, once per taken-over fork. */
+void child_exited(int status);
+/* The pid of the child that runs or waits to be reaped, 0 if there is none. */
+pid_t child_pid(void);
+const char *child_cause_name(enum child_cause cause);
+
+#endif

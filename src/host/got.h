@@ -1,0 +1,44 @@
+/* Replacing a libc function for one loaded object: its slots in the global
+ * offset table. ELF only; nothing here knows what is replaced or why.
+ *
+ *   server's code ──call──▶ PLT ──▶ [ GOT slot ] ──▶ libc's fork()
+ *                                        └─ patched ─▶ our replacement
+ *
+ * Other objects (and our own code) keep calling the real function.
+ * Thread: main thread only. A replaced slot is one aligned 8-byte store, so
+ * other threads see the old or the new function, nothing in between.
+ */
+#ifndef RDB_UFFD_HOST_GOT_H
+#define RDB_UFFD_HOST_GOT_H
+
+#include <stddef.h>
+
+/* Which loaded object's table to patch. */
+struct got_object {
+    unsigned long base;  /* load bias */
+    const void *dynamic; /* its PT_DYNAMIC */
+    const char *name;    /* for messages; valid while loaded */
+};
+
+/* The object that holds `address` (a function or variable). 0 or -ENOENT. */
+int got_find_object(const void *address, struct got_object *object);
+/* The main executable. 0 or -ENOENT. */
+int got_find_executable(struct got_object *object);
+
+#define GOT_SLOTS_MAX 4
+/* One replaced function: enough to put everything back. */
+struct got_patch {
+    void **slots[GOT_SLOTS_MAX];
+    void *previous[GOT_SLOTS_MAX];
+    size_t count;
+};
+
+/* Points every slot of `symbol` (JUMP_SLOT and GLOB_DAT) in `object` to
+ * `replacement`. 0, -ENOENT when the object does not import the symbol, or
+ * -errno from mprotect; nothing is changed on failure. */
+int got_replace(const struct got_object *object, const char *symbol,
+                void *replacement, struct got_patch *patch);
+/* Puts the previous values back. 0 or -errno. A patch with count 0 is a no-op. */
+int got_restore(struct got_patch *patch);
+
+#endif

@@ -1,0 +1,60 @@
+/* The server we live in: which one it is, the functions it exports, where its
+ * variables are, and what a child made right now would inherit from it.
+ *
+ * Everything here is read on the main thread, from live memory.
+ */
+#ifndef RDB_UFFD_HOST_SERVER_H
+#define RDB_UFFD_HOST_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "host/child.h"
+#include "keyspace/keyspace.h"
+#include "rdb/encoder.h"
+#include "rdb/output.h"
+
+/* Finds the server's exported symbols and proves the layout table of its
+ * version. 0; -ENOTSUP with a sentence in `reason` (at least 160 bytes) that
+ * says what is not known. Once, at load. `version` as INFO says it ("7.0.15"). */
+int server_identify(const char *server_name, const char *version, char *reason,
+                    size_t reason_size);
+
+/* What a child forked at this instant would have had. */
+struct server_capture {
+    struct keyspace_roots roots;
+    rdb_compress_function compress;   /* NULL: rdbcompression no */
+    rdb_checksum_function checksum;   /* NULL: rdbchecksum no */
+    size_t sync_every;                /* bytes, 0: never */
+    char file_name[256];              /* dbfilename */
+    char temporary_name[64];          /* temp-<pid>.rdb */
+    int directory;                    /* O_PATH-like descriptor of the cwd, -1 */
+    int report_pipe;                  /* dup of child_info_pipe's write end, -1 */
+    uint64_t key_total;
+    /* magic, aux fields, module data BEFORE, functions: bytes ready to write */
+    unsigned char *header;
+    size_t header_length;
+    /* module data AFTER the keys */
+    unsigned char *trailer;
+    size_t trailer_length;
+};
+
+/* Fills `capture` for a save of this cause. 0; -ENOTSUP with `reason` when it
+ * cannot be served without a fork (values of module types, …); -errno.
+ * On failure nothing is left to release. Main thread. */
+int server_capture(const struct child_request *request,
+                   struct server_capture *capture, char *reason,
+                   size_t reason_size);
+/* Closes and frees what server_capture() made. Main thread or saver's. */
+void server_capture_release(struct server_capture *capture);
+
+/* The final message a child sends before it exits, and the one it sends about
+ * once a second: keys done, bytes preserved. Never blocks; a full or closed
+ * pipe is ignored. Saver's thread. */
+enum server_report { SERVER_REPORT_PROGRESS, SERVER_REPORT_DONE };
+void server_send_report(int report_pipe, enum child_cause cause,
+                        enum server_report kind, uint64_t keys,
+                        uint64_t preserved_bytes);
+
+#endif

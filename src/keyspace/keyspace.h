@@ -1,0 +1,58 @@
+/* Walks a frozen keyspace and tells an encoder what it finds, in the order in
+ * which the server's own SAVE would have written it.
+ *
+ * One walker per layout family lives in this directory. A walker reads the
+ * server's memory only through view_read(), and trusts nothing it reads: a
+ * length that cannot be, a chain that does not end, an unknown encoding end
+ * the walk with -EBADMSG; a pointer out of the frozen regions with -EFAULT.
+ */
+#ifndef RDB_UFFD_KEYSPACE_H
+#define RDB_UFFD_KEYSPACE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "rdb/encoder.h"
+#include "view/view.h"
+
+/* The server's siphash(): `seed` is 16 bytes. */
+typedef uint64_t (*keyspace_hash_function)(const uint8_t *in, size_t length,
+                                           const uint8_t *seed);
+
+/* Which servers a walker serves. More families come with more servers. */
+enum keyspace_layout {
+    KEYSPACE_REDIS_7_0, /* array of redisDb, each with plain dicts */
+};
+
+/* What a walk needs to know of the frozen instant; filled by the host part on
+ * the main thread inside the freeze. Plain numbers: it may be copied freely. */
+struct keyspace_roots {
+    enum keyspace_layout layout;
+    frozen_address databases; /* server.db */
+    int database_count;       /* server.dbnum */
+    keyspace_hash_function hash;
+    uint8_t hash_seed[16];
+    bool save_idle_time; /* maxmemory-policy is an LRU one */
+    bool save_frequency; /* maxmemory-policy is an LFU one */
+    uint32_t lru_clock;  /* LRU_CLOCK() at the freeze */
+    int64_t unix_time;   /* server.unixtime, seconds: LFU decay counts from it */
+    int lfu_decay_time;  /* minutes */
+    int key_save_delay;  /* rdb-key-save-delay, microseconds; < 0: one in so many keys */
+};
+
+struct keyspace_observer {
+    /* Called after at most 64 keys, with the number of keys written so far.
+     * 0 to go on; a negative errno stops the walk, which returns it. */
+    int (*progress)(struct keyspace_observer *observer, uint64_t keys);
+};
+
+/* Writes every database (SELECTDB, RESIZEDB, keys) to the encoder; header,
+ * functions, module data and the end of the file are the caller's.
+ * Returns 0 or a negative errno; on failure `*where` (if not NULL) is a static
+ * string that says what was being read. */
+int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader,
+                  struct rdb_encoder *encoder, struct keyspace_observer *observer,
+                  const char **where);
+
+#endif

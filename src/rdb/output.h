@@ -1,0 +1,63 @@
+/* Where an RDB goes: a file that becomes the dump, or a descriptor (pipe,
+ * socket) that somebody reads at the other end. Buffers, checksums, writes,
+ * synchronises and renames; knows nothing of what the bytes mean.
+ *
+ * Thread: one output belongs to the thread that saves. output_cancel() may
+ * come from any thread at any time.
+ */
+#ifndef RDB_UFFD_RDB_OUTPUT_H
+#define RDB_UFFD_RDB_OUTPUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "rdb/encoder.h"
+
+/* The server's crc64(): continues `crc` over `length` bytes. */
+typedef uint64_t (*rdb_checksum_function)(uint64_t crc, const unsigned char *bytes,
+                                          uint64_t length);
+
+struct rdb_output;
+
+struct rdb_output_options {
+    rdb_checksum_function checksum; /* NULL: eight zero bytes (rdbchecksum no) */
+    size_t sync_every;   /* bytes between two background fsyncs, 0: never */
+};
+
+/* Creates `temporary_name` in the directory `directory` (a descriptor, dup'ed)
+ * for writing, replacing what is there. 0 or -errno. Main thread, in prepare. */
+int rdb_output_open_file(struct rdb_output **output, int directory,
+                         const char *temporary_name,
+                         const struct rdb_output_options *options);
+/* Takes over `descriptor` (pipe or socket, closed by rdb_output_close).
+ * Waits in poll() for room, and for output_cancel(), never blocks in write. */
+int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
+                               const struct rdb_output_options *options);
+
+/* The sink for an encoder. Valid as long as the output. */
+struct rdb_sink *rdb_output_sink(struct rdb_output *output);
+/* Writes bytes that are not part of the checksum (the EOF marks around a
+ * diskless transfer). 0 or -errno. */
+int rdb_output_write_plain(struct rdb_output *output, const void *bytes, size_t length);
+/* Checksum of all that went through the sink so far, 0 when there is none. */
+uint64_t rdb_output_checksum(const struct rdb_output *output);
+/* Bytes accepted so far. */
+uint64_t rdb_output_bytes(const struct rdb_output *output);
+
+/* Writes what is buffered. 0 or -errno. */
+int rdb_output_flush(struct rdb_output *output);
+/* File only: flush and fsync. After it, rdb_output_publish() can only fail for
+ * reasons of the directory. 0 or -errno. */
+int rdb_output_sync(struct rdb_output *output);
+/* File only: renames the temporary file to `final_name` in the same directory
+ * and synchronises the directory. 0 or -errno; on failure the temporary file
+ * is removed. */
+int rdb_output_publish(struct rdb_output *output, const char *final_name);
+/* Makes any present and future call that would wait return -ECANCELED.
+ * Any thread; async-signal-safe. */
+void rdb_output_cancel(struct rdb_output *output);
+/* Closes and frees; an unpublished temporary file is removed. */
+void rdb_output_close(struct rdb_output *output);
+
+#endif
