@@ -1,0 +1,68 @@
+#include "kernel/ability.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernel/userfaultfd.h"
+
+#define SUPPORTED_PAGE_BYTES 4096
+
+static int missing(struct ability *ability, int error, const char *reason)
+{
+    ability->error = error;
+    snprintf(ability->reason, sizeof(ability->reason), "%s", reason);
+    return error;
+}
+
+static int cannot_open(struct ability *ability, int error)
+{
+    if (error == -EPERM || error == -EACCES)
+        return missing(ability, error,
+                       "no permission for userfaultfd: give the server's user "
+                       "/dev/userfaultfd (chgrp redis /dev/userfaultfd; chmod 0660), "
+                       "CAP_SYS_PTRACE, or set vm.unprivileged_userfaultfd=1");
+    if (error == -ENOSYS)
+        return missing(ability, error,
+                       "this kernel has no userfaultfd (CONFIG_USERFAULTFD), or a "
+                       "seccomp filter hides it");
+    snprintf(ability->reason, sizeof(ability->reason), "userfaultfd: %s",
+             strerror(-error));
+    ability->error = error;
+    return error;
+}
+
+int ability_probe(struct ability *ability)
+{
+    memset(ability, 0, sizeof(*ability));
+    if (sysconf(_SC_PAGESIZE) != SUPPORTED_PAGE_BYTES)
+        return missing(ability, -ENOTSUP, "pages are not 4096 bytes on this machine");
+    int descriptor = userfaultfd_open();
+    if (descriptor < 0)
+        return cannot_open(ability, descriptor);
+    int error = userfaultfd_handshake(descriptor, 0, &ability->features);
+    close(descriptor);
+    if (error)
+        return cannot_open(ability, error);
+
+    ability->protects_unpopulated = ability->features & UFFD_FEATURE_WP_UNPOPULATED;
+    ability->reports_thread = ability->features & UFFD_FEATURE_THREAD_ID;
+    ability->tracks_asynchronously = ability->features & UFFD_FEATURE_WP_ASYNC;
+    if (!(ability->features & UFFD_FEATURE_PAGEFAULT_FLAG_WP))
+        return missing(ability, -ENOTSUP,
+                       "this kernel cannot write-protect with userfaultfd (needs "
+                       "Linux 5.7 on x86-64, 6.10 on arm64)");
+    if (!ability->protects_unpopulated)
+        return missing(ability, -ENOTSUP,
+                       "this kernel does not protect memory that was never touched "
+                       "(UFFD_FEATURE_WP_UNPOPULATED, Linux 6.4): a snapshot could "
+                       "hold later data");
+    return 0;
+}
+
+uint64_t ability_features(const struct ability *ability)
+{
+    return UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED |
+           (ability->reports_thread ? UFFD_FEATURE_THREAD_ID : 0);
+}
