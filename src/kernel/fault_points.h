@@ -1,0 +1,46 @@
+/* Fault points: places where a test can make something fail that hardly ever
+ * fails by itself. Off unless the environment variable RDB_UFFD_FAULT was set
+ * when the module was loaded (a comma-separated list of names, may be empty);
+ * with it set, UFFD.FAULT switches them at run time.
+ */
+#ifndef RDB_UFFD_KERNEL_FAULT_POINTS_H
+#define RDB_UFFD_KERNEL_FAULT_POINTS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define FAULT_POINTS(POINT)                                                            \
+    POINT(SKIP_PROTECT, "skip_protect")       /* freeze protects nothing */            \
+    POINT(SKIP_PRESERVE, "skip_preserve")     /* faults lift protection, keep nothing */\
+    POINT(SKIP_ADVICE, "skip_advice")         /* madvise is not preserved before */    \
+    POINT(PROTECT_FAILS, "protect_fails")     /* the second region refuses */          \
+    POINT(NO_USERFAULTFD, "no_userfaultfd")   /* pretend the privilege is missing */   \
+    POINT(CORRUPT_POINTER, "corrupt_pointer") /* the walk reads a wrong pointer */     \
+    POINT(STUCK_SERVER, "stuck_server")       /* the fault server stops serving */     \
+    POINT(SPOOL_WRITE, "spool_write")         /* EIO from the spool */                 \
+    POINT(SPOOL_READ, "spool_read")                                                    \
+    POINT(SPOOL_OPEN, "spool_open")                                                    \
+    POINT(DAMAGED_PAGE, "damaged_page")       /* a compressed page does not unpack */  \
+    POINT(OUTPUT_WRITE, "output_write")       /* EIO from the dump file */             \
+    POINT(NO_MEMORY, "no_memory")             /* buffers cannot be mapped */
+
+#define FAULT_ENUM(name, text) FAULT_##name,
+enum fault_point_id { FAULT_POINTS(FAULT_ENUM) FAULT_POINT_COUNT };
+#undef FAULT_ENUM
+
+extern _Atomic uint64_t fault_points_on;
+
+/* True if the point is switched on. Costs one load. Any thread. */
+static inline bool fault_point(enum fault_point_id point)
+{
+    return atomic_load_explicit(&fault_points_on, memory_order_relaxed) &
+           (UINT64_C(1) << point);
+}
+
+/* Reads the environment. Returns true if the variable is set at all. */
+bool fault_points_init(void);
+/* Switches one by name. False when there is no such point. */
+bool fault_point_set(const char *name, bool on);
+
+#endif
