@@ -35,6 +35,8 @@ enum buffer_policy {
     BUFFER_ABORT, /* at the limit, the snapshot is given up */
 };
 
+struct packing;
+
 struct preserved {
     /* Set at preserved_begin(), constant until preserved_end(). */
     _Atomic uint32_t *directory; /* slot of the leaf + 1, 0: no page preserved */
@@ -49,18 +51,19 @@ struct preserved {
     struct spool spool;
 
     /* The fault server's. */
-    uint32_t unused_from;    /* slots from here on were never used */
-    uint32_t populated_until; /* slots up to here have memory behind them */
-    uint32_t first_free;     /* freed slots, linked through slot_table */
-    uint32_t free_count;
-    uint32_t sweep;          /* where the search for raw pages goes on */
-    uint32_t open_block;     /* slot that takes packed pages, NO_SLOT: none */
+    uint32_t unused_from;     /* slots from here on were never used */
+    uint32_t populated_until; /* slots up to here have, or had, memory */
+    uint32_t first_warm;      /* freed slots with memory, linked by slot_table */
+    uint32_t first_cold;      /* freed slots whose memory was given back */
+    uint32_t raw_count;       /* raw pages that nobody tried to pack yet */
+    uint32_t sweep;           /* where the search for a page to move goes on */
+    uint32_t open_block;      /* slot that takes packed pages, NO_SLOT: none */
     uint32_t open_block_used;
-    unsigned char *scratch;  /* for packing and unpacking */
+    struct packing *packing;  /* room for packing and unpacking */
 
     /* Written by the fault server, read by anyone. */
     _Atomic uint64_t limit; /* bytes; also written by the operator's thread */
-    _Atomic uint32_t slots_used;
+    _Atomic uint32_t slots_resident; /* with memory behind them */
     _Atomic uint64_t bytes_peak;
     _Atomic uint64_t pages;        /* preserved in this snapshot */
     _Atomic uint64_t pages_packed; /* … of them packed now */
