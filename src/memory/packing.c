@@ -27,7 +27,8 @@ int packing_unpack(const void *piece, size_t room, void *to)
 {
     struct packed_header header;
     memcpy(&header, piece, sizeof(header));
-    if (header.check != (uint16_t)~header.length ||
+    uint16_t check = (uint16_t)~header.length;
+    if (header.check != check ||
         sizeof(header) + header.length > room || fault_point(FAULT_DAMAGED_PAGE))
         return -EIO;
     int got = LZ4_decompress_safe((const char *)piece + sizeof(header), to,

@@ -21,17 +21,53 @@
 #ifndef RDB_UFFD_VIEW_H
 #define RDB_UFFD_VIEW_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "memory/pages.h"
+#include "memory/preserved.h"
 #include "memory/regions.h"
 
 /* An address in the server's memory at the instant of the freeze. 0 is the
  * server's NULL. Never cast to a pointer outside src/view. */
 typedef uint64_t frozen_address;
 
-struct view;
+/* A frozen region and the number of the first chunk of pages in it. Chunks are
+ * aligned in the address space: two regions may share a chunk's worth of
+ * addresses, but each counts its own. */
+struct view_region {
+    uint64_t start;
+    uint64_t end;
+    uint32_t first_chunk;
+};
+
+struct view {
+    struct view_region *regions; /* sorted; from memory_map() */
+    size_t region_count;
+    size_t region_capacity;
+    uint32_t chunk_count;
+    struct preserved *preserved;
+    /* 0, or why the past is no longer to be had: -ECANCELED, or the error that
+     * the snapshot failed with. Set before any page loses its protection
+     * without having been preserved, so that a reader that finds 0 after its
+     * copy has copied old bytes. */
+    _Atomic int error;
+};
+
+/* 0 or -ENOMEM. `preserved` must outlive the view. */
+int view_create(struct view *view, struct preserved *preserved);
+void view_destroy(struct view *view);
+/* Numbers the pages of these regions and clears the error. -ENOSPC when there
+ * are too many regions. Main thread, before the freeze; not yet readable. */
+int view_set_regions(struct view *view, const struct region_set *regions);
+/* Ends all reading: view_read() returns `error` from now on, unless an earlier
+ * error stands. Any thread. */
+void view_fail(struct view *view, int error);
+/* The page number of an address. False when it is in no frozen region. Any
+ * thread, between freeze and release. */
+bool view_page_of(const struct view *view, uint64_t address, uint32_t *page);
 
 /* One reader of a view. A reader belongs to one thread; any number of readers
  * may work on one view at the same time. */

@@ -1,0 +1,259 @@
+#include "view/fault_server.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "kernel/fault_points.h"
+#include "kernel/userfaultfd.h"
+
+#define STACK_BYTES (256 * 1024)
+#define MESSAGES_PER_READ 32
+
+enum request { REQUEST_NONE, REQUEST_POSTED, REQUEST_DONE };
+
+static void count(_Atomic uint64_t *counter, uint64_t more)
+{
+    atomic_fetch_add_explicit(counter, more, memory_order_relaxed);
+}
+
+/* ---- the serving thread ------------------------------------------------ */
+
+static void lift_protection(struct fault_server *server, uint64_t start, uint64_t length)
+{
+    int descriptor = atomic_load_explicit(&server->userfaultfd, memory_order_relaxed);
+    int error;
+    do {
+        error = userfaultfd_unprotect(descriptor, start, length);
+    } while (error == -EAGAIN);
+    count(&server->statistics.unprotects, 1);
+    /* -ENOENT and the like: the range was unmapped meanwhile. Whoever waited
+     * for it must still wake up and find out. */
+    if (error)
+        userfaultfd_wake(descriptor, start, length);
+}
+
+static void give_up(struct fault_server *server, int error)
+{
+    view_fail(server->view, error);
+    server->failed(server->context, error);
+}
+
+static bool gave_up(const struct fault_server *server)
+{
+    return atomic_load_explicit(&server->view->error, memory_order_relaxed) != 0;
+}
+
+/* No room, and the policy is to wait for it: until the limit is raised or the
+ * snapshot ends. The saver goes on meanwhile, the writer does not. */
+static int wait_for_room(struct fault_server *server, uint32_t page, const void *live)
+{
+    int error = -ENOBUFS;
+    uint64_t began = clock_usec();
+    atomic_store_explicit(&server->blocked_by_policy, true, memory_order_relaxed);
+    while (error == -ENOBUFS && !gave_up(server) &&
+           atomic_load_explicit(&server->serving, memory_order_acquire)) {
+        struct pollfd wake = {.fd = server->wake_event, .events = POLLIN};
+        if (poll(&wake, 1, 100) > 0) {
+            uint64_t ignored;
+            (void)!read(server->wake_event, &ignored, sizeof(ignored));
+        }
+        count(&server->beats, 1);
+        preserved_work(server->view->preserved);
+        error = preserved_put(server->view->preserved, page, live);
+    }
+    atomic_store_explicit(&server->blocked_by_policy, false, memory_order_relaxed);
+    count(&server->statistics.writer_waits, 1);
+    count(&server->statistics.writer_wait_usec, clock_usec() - began);
+    return error;
+}
+
+/* Keeps one page. After an error the snapshot has been given up. */
+static int keep_page(struct fault_server *server, uint64_t address)
+{
+    struct preserved *preserved = server->view->preserved;
+    uint32_t page;
+    if (fault_point(FAULT_SKIP_PRESERVE) || gave_up(server) ||
+        !view_page_of(server->view, address, &page))
+        return 0;
+    const void *live = (const void *)(uintptr_t)address;
+    uint64_t spooled =
+        atomic_load_explicit(&preserved->pages_spooled, memory_order_relaxed);
+    uint64_t began = spooled ? clock_usec() : 0;
+    int error = preserved_put(preserved, page, live);
+    if (error == -ENOBUFS && preserved->policy == BUFFER_BLOCK)
+        error = wait_for_room(server, page, live);
+    if (atomic_load_explicit(&preserved->pages_spooled, memory_order_relaxed) != spooled) {
+        count(&server->statistics.writer_waits, 1);
+        if (began)
+            count(&server->statistics.writer_wait_usec, clock_usec() - began);
+    }
+    if (error && !gave_up(server))
+        give_up(server, error);
+    return error;
+}
+
+static void serve_fault(struct fault_server *server, const struct uffd_msg *message)
+{
+    if (message->event != UFFD_EVENT_PAGEFAULT)
+        return;
+    uint64_t address = round_down(message->arg.pagefault.address, PAGE_BYTES);
+    if ((int32_t)message->arg.pagefault.feat.ptid ==
+        atomic_load_explicit(&server->own_thread, memory_order_relaxed))
+        count(&server->statistics.saver_faults, 1);
+    keep_page(server, address);
+    lift_protection(server, address, PAGE_BYTES);
+    count(&server->statistics.faults, 1);
+}
+
+static void serve_request(struct fault_server *server)
+{
+    if (atomic_load_explicit(&server->request_state, memory_order_acquire) !=
+        REQUEST_POSTED)
+        return;
+    int result = 0;
+    for (uint64_t at = server->request_start; at < server->request_end && !result;
+         at += PAGE_BYTES)
+        result = keep_page(server, at);
+    if (gave_up(server))
+        result = -EAGAIN;
+    atomic_store_explicit(&server->request_result, result, memory_order_relaxed);
+    atomic_store_explicit(&server->request_state, REQUEST_DONE, memory_order_release);
+    futex_wake_all(&server->request_state);
+}
+
+/* One look at everything. Returns whether anything was done. */
+static bool serve_once(struct fault_server *server, int descriptor)
+{
+    struct uffd_msg messages[MESSAGES_PER_READ];
+    count(&server->beats, 1);
+    while (fault_point(FAULT_STUCK_SERVER) && !gave_up(server))
+        sleep_usec(1000);
+    int got = userfaultfd_read(descriptor, messages, MESSAGES_PER_READ);
+    for (int i = 0; i < got; i++)
+        serve_fault(server, &messages[i]);
+    serve_request(server);
+    if (got != 0)
+        return true;
+    int more = gave_up(server) ? 0 : preserved_work(server->view->preserved);
+    if (more < 0)
+        give_up(server, more);
+    return more > 0;
+}
+
+static void wait_for_work(struct fault_server *server, int descriptor)
+{
+    struct pollfd events[2] = {
+        {.fd = server->wake_event, .events = POLLIN},
+        {.fd = descriptor, .events = POLLIN},
+    };
+    poll(events, descriptor >= 0 ? 2 : 1, -1);
+    if (events[0].revents & POLLIN) {
+        uint64_t ignored;
+        (void)!read(server->wake_event, &ignored, sizeof(ignored));
+    }
+}
+
+static void park(struct fault_server *server, uint32_t serving)
+{
+    if (atomic_exchange_explicit(&server->parked, !serving, memory_order_acq_rel) !=
+        !serving)
+        futex_wake_all(&server->parked);
+}
+
+static void *serve(void *argument)
+{
+    struct fault_server *server = argument;
+    while (!atomic_load_explicit(&server->stopping, memory_order_acquire)) {
+        uint32_t serving = atomic_load_explicit(&server->serving, memory_order_acquire);
+        int descriptor =
+            serving ? atomic_load_explicit(&server->userfaultfd, memory_order_relaxed)
+                    : -1;
+        park(server, serving);
+        if (!serving)
+            serve_request(server);
+        if (!serving || !serve_once(server, descriptor))
+            wait_for_work(server, descriptor);
+    }
+    return NULL;
+}
+
+/* ---- for the others ----------------------------------------------------- */
+
+int fault_server_start(struct fault_server *server, struct view *view,
+                       void (*failed)(void *context, int error), void *context)
+{
+    memset(server, 0, sizeof(*server));
+    server->view = view;
+    server->failed = failed;
+    server->context = context;
+    atomic_store_explicit(&server->userfaultfd, -1, memory_order_relaxed);
+    server->wake_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (server->wake_event < 0)
+        return -errno;
+    int error = thread_start(&server->thread, "uffd-faults", STACK_BYTES, serve, server);
+    if (error)
+        close(server->wake_event);
+    return error;
+}
+
+void fault_server_nudge(struct fault_server *server)
+{
+    uint64_t one = 1;
+    (void)!write(server->wake_event, &one, sizeof(one));
+}
+
+void fault_server_stop(struct fault_server *server)
+{
+    atomic_store_explicit(&server->stopping, true, memory_order_release);
+    fault_server_nudge(server);
+    thread_join(&server->thread);
+    close(server->wake_event);
+}
+
+void fault_server_arm(struct fault_server *server, int userfaultfd)
+{
+    struct fault_statistics *statistics = &server->statistics;
+    atomic_store_explicit(&statistics->faults, 0, memory_order_relaxed);
+    atomic_store_explicit(&statistics->unprotects, 0, memory_order_relaxed);
+    atomic_store_explicit(&statistics->writer_waits, 0, memory_order_relaxed);
+    atomic_store_explicit(&statistics->writer_wait_usec, 0, memory_order_relaxed);
+    atomic_store_explicit(&statistics->saver_faults, 0, memory_order_relaxed);
+    atomic_store_explicit(&server->userfaultfd, userfaultfd, memory_order_relaxed);
+    atomic_store_explicit(&server->serving, 1, memory_order_release);
+    fault_server_nudge(server);
+}
+
+void fault_server_disarm(struct fault_server *server)
+{
+    atomic_store_explicit(&server->serving, 0, memory_order_release);
+    fault_server_nudge(server);
+    while (!atomic_load_explicit(&server->parked, memory_order_acquire))
+        futex_wait(&server->parked, 0, 100);
+}
+
+int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end)
+{
+    uint32_t mine = (uint32_t)thread_own_id();
+    uint32_t free = 0;
+    while (!atomic_compare_exchange_weak_explicit(&server->request_owner, &free, mine,
+                                                  memory_order_acquire,
+                                                  memory_order_relaxed)) {
+        futex_wait(&server->request_owner, free, 10);
+        free = 0;
+    }
+    server->request_start = start;
+    server->request_end = end;
+    atomic_store_explicit(&server->request_state, REQUEST_POSTED, memory_order_release);
+    fault_server_nudge(server);
+    while (atomic_load_explicit(&server->request_state, memory_order_acquire) !=
+           REQUEST_DONE)
+        futex_wait(&server->request_state, REQUEST_POSTED, 100);
+    int result = atomic_load_explicit(&server->request_result, memory_order_relaxed);
+    atomic_store_explicit(&server->request_state, REQUEST_NONE, memory_order_relaxed);
+    atomic_store_explicit(&server->request_owner, 0, memory_order_release);
+    futex_wake_all(&server->request_owner);
+    return result;
+}

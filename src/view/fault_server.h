@@ -1,0 +1,83 @@
+/* The fault server: the one thread that keeps pages.
+ *
+ * While a snapshot is frozen, a thread of the server that writes to a protected
+ * page stops in the kernel; the fault server reads the message, puts the page
+ * into the preserved pages, lifts the protection of that page, and the writer
+ * goes on. Nobody else writes to the preserved pages: who needs a range kept
+ * before the kernel drops it (madvise, munmap) asks fault_server_preserve().
+ *
+ * It touches nothing that is or may be protected: its stack and TLS, this
+ * structure, the view and the preserved pages all come from memory_map() or
+ * are in the module's own data, which the scan for regions leaves out. It never
+ * allocates, takes no lock, and calls no stdio.
+ */
+#ifndef RDB_UFFD_VIEW_FAULT_SERVER_H
+#define RDB_UFFD_VIEW_FAULT_SERVER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernel/thread.h"
+#include "view/view.h"
+
+struct fault_statistics {
+    _Atomic uint64_t faults;      /* messages served in this snapshot */
+    _Atomic uint64_t unprotects;  /* calls that lifted protection */
+    _Atomic uint64_t writer_waits; /* faults that waited for the spool or for room */
+    _Atomic uint64_t writer_wait_usec;
+    _Atomic uint64_t saver_faults; /* faults of our own threads: should be 0 */
+};
+
+struct fault_server {
+    struct thread thread;
+    struct view *view;
+    int wake_event; /* eventfd: requests, changes of the limit, the end */
+    _Atomic int userfaultfd;
+    _Atomic uint32_t serving; /* 1: armed; 0: parked, serves nothing */
+    _Atomic uint32_t parked;  /* futex word: follows `serving` */
+    _Atomic bool stopping;
+    /* The heart beat for the watchdog: grows whenever the server looks. */
+    _Atomic uint64_t beats;
+    /* A page waits because the policy says so, not because we hang. */
+    _Atomic bool blocked_by_policy;
+
+    /* One request at a time; requesters queue on `request_turn`. */
+    _Atomic uint32_t request_owner;
+    _Atomic uint32_t request_state; /* futex word */
+    uint64_t request_start;
+    uint64_t request_end;
+    _Atomic int request_result;
+
+    /* Called once, from the server's thread, when the snapshot must be given
+     * up; the view has already been failed. Must not block. */
+    void (*failed)(void *context, int error);
+    void *context;
+    _Atomic int32_t own_thread; /* a thread that must never fault (the saver) */
+
+    struct fault_statistics statistics;
+};
+
+/* Starts the thread, parked. `server` must be in memory that is never
+ * protected. 0 or -errno. */
+int fault_server_start(struct fault_server *server, struct view *view,
+                       void (*failed)(void *context, int error), void *context);
+/* Ends the thread. Not while armed. */
+void fault_server_stop(struct fault_server *server);
+
+/* Begins to serve faults of this descriptor. Before the first page is
+ * protected. Main thread. */
+void fault_server_arm(struct fault_server *server, int userfaultfd);
+/* Ends serving once nothing is protected any more; returns when the thread is
+ * parked. */
+void fault_server_disarm(struct fault_server *server);
+/* Makes the server look at the limit again. Any thread. */
+void fault_server_nudge(struct fault_server *server);
+
+/* Keeps every page of [start, end) that belongs to the frozen view, so that the
+ * kernel may drop the range afterwards. Returns when it is done: 0; -EAGAIN
+ * when the snapshot is over or failed (nothing to keep any more); -ENOBUFS when
+ * there is no room and the policy is not to spool. Any thread but our own. */
+int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end);
+
+#endif

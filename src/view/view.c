@@ -1,0 +1,175 @@
+#include "view/view.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "kernel/fault_points.h"
+#include "kernel/memory.h"
+
+/* More mappings than the kernel's default allows a process to have. */
+#define REGION_CAPACITY 65536
+
+int view_create(struct view *view, struct preserved *preserved)
+{
+    memset(view, 0, sizeof(*view));
+    view->regions = memory_map(REGION_CAPACITY * sizeof(*view->regions));
+    if (!view->regions)
+        return -ENOMEM;
+    view->region_capacity = REGION_CAPACITY;
+    view->preserved = preserved;
+    return 0;
+}
+
+void view_destroy(struct view *view)
+{
+    memory_unmap(view->regions, view->region_capacity * sizeof(*view->regions));
+    view->regions = NULL;
+}
+
+int view_set_regions(struct view *view, const struct region_set *regions)
+{
+    if (regions->count > view->region_capacity)
+        return -ENOSPC;
+    uint64_t chunks = 0;
+    for (size_t i = 0; i < regions->count; i++) {
+        const struct region *region = &regions->regions[i];
+        view->regions[i] =
+            (struct view_region){region->start, region->end, (uint32_t)chunks};
+        chunks += ((region->end - 1) >> CHUNK_SHIFT) - (region->start >> CHUNK_SHIFT) + 1;
+    }
+    if (chunks > UINT32_MAX / PAGES_PER_CHUNK)
+        return -ENOSPC;
+    view->region_count = regions->count;
+    view->chunk_count = (uint32_t)chunks;
+    atomic_store_explicit(&view->error, 0, memory_order_relaxed);
+    return 0;
+}
+
+void view_fail(struct view *view, int error)
+{
+    int none = 0;
+    atomic_compare_exchange_strong_explicit(&view->error, &none, error,
+                                            memory_order_seq_cst, memory_order_relaxed);
+}
+
+static const struct view_region *find_region(const struct view *view, uint64_t address)
+{
+    size_t low = 0, high = view->region_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (view->regions[middle].end > address)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    if (low == view->region_count || view->regions[low].start > address)
+        return NULL;
+    return &view->regions[low];
+}
+
+/* Chunks are counted from the aligned start of the region's first one. */
+static uint32_t chunk_in_region(uint64_t region_start, uint32_t first_chunk,
+                                uint64_t address)
+{
+    return first_chunk +
+           (uint32_t)((address >> CHUNK_SHIFT) - (region_start >> CHUNK_SHIFT));
+}
+
+bool view_page_of(const struct view *view, uint64_t address, uint32_t *page)
+{
+    const struct view_region *region = find_region(view, address);
+    if (!region)
+        return false;
+    *page = chunk_in_region(region->start, region->first_chunk, address) *
+                PAGES_PER_CHUNK +
+            (uint32_t)(address >> PAGE_SHIFT) % PAGES_PER_CHUNK;
+    return true;
+}
+
+void view_reader_init(struct view_reader *reader, struct view *view)
+{
+    memset(reader, 0, sizeof(*reader));
+    reader->view = view;
+}
+
+static bool enter_region(struct view_reader *reader, uint64_t from, uint64_t length)
+{
+    const struct view_region *region = find_region(reader->view, from);
+    if (!region || length > region->end - from)
+        return false;
+    reader->region_start = region->start;
+    reader->region_end = region->end;
+    reader->region_first_chunk = region->first_chunk;
+    return true;
+}
+
+/* Live bytes that the server may be writing at this moment: what was torn is
+ * thrown away by the caller. ThreadSanitizer cannot know that. */
+__attribute__((no_sanitize("thread"))) static inline void
+copy_live(void *to, frozen_address from, size_t length)
+{
+    memcpy(to, (const void *)(uintptr_t)from, length);
+    /* The copy before the second look: see the picture in view.h. */
+    atomic_thread_fence(memory_order_acquire);
+}
+
+static inline int view_error(const struct view *view)
+{
+    return atomic_load_explicit(&view->error, memory_order_relaxed);
+}
+
+/* `length` bytes inside one page. */
+static int read_in_page(struct view_reader *reader, uint32_t page, void *to,
+                        frozen_address from, size_t length)
+{
+    struct preserved *preserved = reader->view->preserved;
+    size_t offset = from & PAGE_MASK;
+    if (!preserved_has(preserved, page)) {
+        copy_live(to, from, length);
+        if (!preserved_has(preserved, page))
+            return view_error(reader->view);
+    }
+    reader->preserved_reads++;
+    int error = preserved_read(preserved, page, offset, to, length);
+    return error ? error : view_error(reader->view);
+}
+
+static int read_by_pages(struct view_reader *reader, uint32_t chunk, void *to,
+                         frozen_address from, size_t length)
+{
+    uint32_t page = chunk * PAGES_PER_CHUNK + (uint32_t)(from >> PAGE_SHIFT) % PAGES_PER_CHUNK;
+    while (length) {
+        size_t in_page = PAGE_BYTES - (from & PAGE_MASK);
+        if (in_page > length)
+            in_page = length;
+        int error = read_in_page(reader, page, to, from, in_page);
+        if (error)
+            return error;
+        to = (char *)to + in_page;
+        from += in_page;
+        length -= in_page;
+        page++;
+    }
+    return 0;
+}
+
+int view_read(struct view_reader *reader, void *to, frozen_address from, size_t length)
+{
+    if (from < reader->region_start || from >= reader->region_end ||
+        length > reader->region_end - from) {
+        if (!length)
+            return 0;
+        if (fault_point(FAULT_CORRUPT_POINTER) || !enter_region(reader, from, length))
+            return -EFAULT;
+    }
+    uint32_t chunk =
+        chunk_in_region(reader->region_start, reader->region_first_chunk, from);
+    bool one_chunk = ((from ^ (from + length - 1)) >> CHUNK_SHIFT) == 0;
+    const struct preserved *preserved = reader->view->preserved;
+    if (one_chunk && preserved_chunk_is_empty(preserved, chunk)) {
+        copy_live(to, from, length);
+        if (preserved_chunk_is_empty(preserved, chunk))
+            return view_error(reader->view);
+    }
+    return read_by_pages(reader, chunk, to, from, length);
+}
