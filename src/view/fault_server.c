@@ -108,12 +108,12 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     count(&server->statistics.faults, 1);
 }
 
-static void serve_request(struct fault_server *server)
+static void serve_request(struct fault_server *server, bool serving)
 {
     if (atomic_load_explicit(&server->request_state, memory_order_acquire) !=
         REQUEST_POSTED)
         return;
-    int result = 0;
+    int result = serving ? 0 : -EAGAIN;
     for (uint64_t at = server->request_start; at < server->request_end && !result;
          at += PAGE_BYTES)
         result = keep_page(server, at);
@@ -134,7 +134,7 @@ static bool serve_once(struct fault_server *server, int descriptor)
     int got = userfaultfd_read(descriptor, messages, MESSAGES_PER_READ);
     for (int i = 0; i < got; i++)
         serve_fault(server, &messages[i]);
-    serve_request(server);
+    serve_request(server, true);
     if (got != 0)
         return true;
     int more = gave_up(server) ? 0 : preserved_work(server->view->preserved);
@@ -173,7 +173,7 @@ static void *serve(void *argument)
                     : -1;
         park(server, serving);
         if (!serving)
-            serve_request(server);
+            serve_request(server, false);
         if (!serving || !serve_once(server, descriptor))
             wait_for_work(server, descriptor);
     }

@@ -1,0 +1,220 @@
+#include "memory/heap.h"
+
+#include <errno.h>
+#include <link.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernel/fault_points.h"
+#include "kernel/mappings.h"
+#include "kernel/memory.h"
+#include "kernel/thread.h"
+#include "kernel/userfaultfd.h"
+#include "memory/pages.h"
+
+/* The kernel's default ceiling for mappings is 65530. */
+#define REGIONS_MAX 65536
+
+static int create_set(struct region_set *set)
+{
+    struct region *storage = memory_map(REGIONS_MAX * sizeof(*storage));
+    regions_init(set, storage, REGIONS_MAX);
+    return storage ? 0 : -ENOMEM;
+}
+
+static void destroy_set(struct region_set *set)
+{
+    memory_unmap(set->regions, REGIONS_MAX * sizeof(*set->regions));
+    set->regions = NULL;
+}
+
+int heap_create(struct heap *heap)
+{
+    memset(heap, 0, sizeof(*heap));
+    heap->userfaultfd = -1;
+    atomic_store_explicit(&heap->changes, 1, memory_order_relaxed);
+    if (create_set(&heap->registered) == 0 && create_set(&heap->seen) == 0 &&
+        create_set(&heap->fresh) == 0)
+        return 0;
+    heap_destroy(heap);
+    return -ENOMEM;
+}
+
+void heap_destroy(struct heap *heap)
+{
+    heap_close(heap);
+    destroy_set(&heap->registered);
+    destroy_set(&heap->seen);
+    destroy_set(&heap->fresh);
+}
+
+void heap_lock(struct heap *heap)
+{
+    while (atomic_exchange_explicit(&heap->locked, 1, memory_order_acquire))
+        futex_wait(&heap->locked, 1, 10);
+}
+
+void heap_unlock(struct heap *heap)
+{
+    atomic_store_explicit(&heap->locked, 0, memory_order_release);
+    futex_wake_all(&heap->locked);
+}
+
+void heap_note_change(struct heap *heap)
+{
+    atomic_fetch_add_explicit(&heap->changes, 1, memory_order_relaxed);
+}
+
+bool heap_is_stale(const struct heap *heap)
+{
+    return atomic_load_explicit(&heap->changes, memory_order_relaxed) !=
+           heap->changes_seen;
+}
+
+int heap_open(struct heap *heap, const struct ability *ability)
+{
+    if (heap->userfaultfd >= 0)
+        return 0;
+    int descriptor = fault_point(FAULT_NO_USERFAULTFD) ? -EPERM : userfaultfd_open();
+    if (descriptor < 0)
+        return descriptor;
+    int error = userfaultfd_handshake(descriptor, ability_features(ability), NULL);
+    if (error) {
+        close(descriptor);
+        return error;
+    }
+    heap->userfaultfd = descriptor;
+    regions_clear(&heap->registered);
+    heap_note_change(heap);
+    return 0;
+}
+
+void heap_close(struct heap *heap)
+{
+    int descriptor = heap->userfaultfd;
+    heap->userfaultfd = -1;
+    if (descriptor >= 0)
+        close(descriptor);
+}
+
+/* ---- what is heap -------------------------------------------------------- */
+
+static bool is_data(const struct mapping *mapping)
+{
+    if (!mapping->anonymous || mapping->shared || !mapping->readable ||
+        !mapping->writable)
+        return false;
+    return mapping->name[0] == '\0' || strcmp(mapping->name, "[heap]") == 0 ||
+           strncmp(mapping->name, "[anon:", 6) == 0;
+}
+
+static int add_mapping(const struct mapping *mapping, void *context)
+{
+    struct region_set *set = context;
+    return is_data(mapping) ? regions_add(set, mapping->start, mapping->end) : 0;
+}
+
+static int leave_out_object(struct dl_phdr_info *info, size_t size, void *context)
+{
+    (void)size;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+        if (header->p_type != PT_LOAD)
+            continue;
+        uint64_t start = info->dlpi_addr + header->p_vaddr;
+        int error = regions_remove(context, round_down(start, PAGE_BYTES),
+                                   round_up(start + header->p_memsz, PAGE_BYTES));
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+static int scan(struct region_set *set)
+{
+    regions_clear(set);
+    int error = mappings_visit(add_mapping, set);
+    return error ? error : dl_iterate_phdr(leave_out_object, set);
+}
+
+/* Registers what is in `fresh`; what cannot be registered (memory of a kind
+ * that knows no protection) is left out of `seen`: a pointer into it will be
+ * refused by the view. */
+static int register_fresh(struct heap *heap)
+{
+    for (size_t i = 0; i < heap->fresh.count; i++) {
+        const struct region *region = &heap->fresh.regions[i];
+        int error = userfaultfd_register(heap->userfaultfd, region->start,
+                                         region->end - region->start);
+        if (!error)
+            continue;
+        if (error != -EINVAL && error != -EBUSY && error != -ENOENT && error != -EPERM)
+            return error;
+        error = regions_remove(&heap->seen, region->start, region->end);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+int heap_refresh(struct heap *heap, bool all)
+{
+    uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_relaxed);
+    if (all)
+        regions_clear(&heap->registered);
+    int error = scan(&heap->seen);
+    if (!error)
+        error = regions_subtract(&heap->seen, &heap->registered, &heap->fresh);
+    if (!error)
+        error = register_fresh(heap);
+    if (error)
+        return error;
+    struct region_set previous = heap->registered;
+    heap->registered = heap->seen;
+    heap->seen = previous;
+    heap->changes_seen = changes;
+    return 0;
+}
+
+/* ---- protection ------------------------------------------------------------ */
+
+static int protect_region(struct heap *heap, const struct region *region)
+{
+    int error;
+    do {
+        error = userfaultfd_protect(heap->userfaultfd, region->start,
+                                    region->end - region->start);
+    } while (error == -EAGAIN);
+    return error;
+}
+
+int heap_protect(struct heap *heap)
+{
+    if (fault_point(FAULT_SKIP_PROTECT))
+        return 0;
+    for (size_t i = 0; i < heap->registered.count; i++) {
+        int error = i == 1 && fault_point(FAULT_PROTECT_FAILS)
+                        ? -ENOMEM
+                        : protect_region(heap, &heap->registered.regions[i]);
+        if (!error)
+            continue;
+        for (size_t undone = 0; undone <= i; undone++)
+            heap_unprotect(heap, heap->registered.regions[undone].start,
+                           heap->registered.regions[undone].end);
+        return error;
+    }
+    return 0;
+}
+
+void heap_unprotect(struct heap *heap, uint64_t start, uint64_t end)
+{
+    int descriptor = heap->userfaultfd;
+    int error;
+    if (descriptor < 0)
+        return;
+    do {
+        error = userfaultfd_unprotect(descriptor, start, end - start);
+    } while (error == -EAGAIN);
+    if (error)
+        userfaultfd_wake(descriptor, start, end - start);
+}

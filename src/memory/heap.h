@@ -1,0 +1,62 @@
+/* The heap: which mappings of this process belong to the server's data, kept
+ * registered with one userfaultfd so that a freeze only has to protect them.
+ *
+ * Every private anonymous mapping counts, except those of loaded objects
+ * (.bss) and the main stack. That is more than the allocator's memory (stacks
+ * of threads, for instance): protecting too much costs a few faults, and too
+ * little would be a wrong snapshot. Shared mappings never count; all that our
+ * own threads write to is in such.
+ *
+ * Lock: heap_lock()/heap_unlock() around every function below but
+ * heap_note_change(). Held by the keeper thread while it refreshes and by the
+ * main thread from prepare to the end of the freeze; never by a fault server.
+ */
+#ifndef RDB_UFFD_MEMORY_HEAP_H
+#define RDB_UFFD_MEMORY_HEAP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernel/ability.h"
+#include "memory/regions.h"
+
+struct heap {
+    _Atomic uint32_t locked; /* futex word */
+    _Atomic uint32_t changes;   /* mappings that came or went, counted by hooks */
+    uint32_t changes_seen;
+    int userfaultfd;            /* -1: not open */
+    struct region_set registered;
+    struct region_set seen;     /* scratch of heap_refresh() */
+    struct region_set fresh;
+};
+
+/* 0 or -ENOMEM. */
+int heap_create(struct heap *heap);
+void heap_destroy(struct heap *heap);
+void heap_lock(struct heap *heap);
+void heap_unlock(struct heap *heap);
+
+/* Tells that the process's mappings changed. Any thread, async-signal-safe. */
+void heap_note_change(struct heap *heap);
+bool heap_is_stale(const struct heap *heap);
+
+/* Opens the userfaultfd if it is not open. 0 or -errno. */
+int heap_open(struct heap *heap, const struct ability *ability);
+/* Closes it: everything loses its protection at once and all who wait wake up.
+ * The emergency exit of the watchdog; without heap_lock(). Any thread. */
+void heap_close(struct heap *heap);
+
+/* Reads the memory map and registers what is new. With `all`, registers
+ * everything again (a mapping may have been replaced by another at the same
+ * place). 0 or -errno. */
+int heap_refresh(struct heap *heap, bool all);
+
+/* Protects every registered region; all or nothing. 0, or -errno with nothing
+ * protected. Main thread, in the freeze. */
+int heap_protect(struct heap *heap);
+/* Lifts the protection of [start, end), a part of the registered regions, and
+ * wakes who waits there. */
+void heap_unprotect(struct heap *heap, uint64_t start, uint64_t end);
+
+#endif
