@@ -11,7 +11,7 @@ MODULE_LIBS    := -llz4 -ldl -lpthread
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 # Unit tests link every part below module/ and the face, so that a test may use any of them.
-PART_OBJECTS := $(filter-out $(BUILD)/module/% $(BUILD)/src/rdb_uffd.o,$(MODULE_OBJECTS))
+PART_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/*/*.c))
 
 .DEFAULT_GOAL := all
 .PHONY: all help unit clean

@@ -43,9 +43,13 @@ bool heap_is_stale(const struct heap *heap);
 
 /* Opens the userfaultfd if it is not open. 0 or -errno. */
 int heap_open(struct heap *heap, const struct ability *ability);
-/* Closes it: everything loses its protection at once and all who wait wake up.
- * The emergency exit of the watchdog; without heap_lock(). Any thread. */
+/* Closes it and forgets what was registered. */
 void heap_close(struct heap *heap);
+/* The emergency exit: everything loses its protection at once and all who wait
+ * wake up. The descriptor's number stays taken (by /dev/null), because the
+ * fault server may be about to use it; heap_close() is still owed. Without
+ * heap_lock(), any thread. */
+void heap_disarm_now(struct heap *heap);
 
 /* Reads the memory map and registers what is new. With `all`, registers
  * everything again (a mapping may have been replaced by another at the same

@@ -1,0 +1,122 @@
+#include "host/guard.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+
+#include "host/got.h"
+#include "kernel/fault_points.h"
+
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+
+static const struct guard_operations *operations;
+
+static bool drops_pages(int advice)
+{
+    return advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE ||
+           advice == MADV_DONTNEED_LOCKED;
+}
+
+/* 0, or the errno with which the call is to be refused. */
+static int keep(const void *start, size_t length, bool may_refuse)
+{
+    if (!length || !operations->frozen() || fault_point(FAULT_SKIP_ADVICE))
+        return 0;
+    uint64_t from = (uint64_t)(uintptr_t)start;
+    int error = operations->keep(from, from + length, may_refuse);
+    return may_refuse ? -error : 0;
+}
+
+static int guarded_madvise(void *start, size_t length, int advice)
+{
+    int refused = drops_pages(advice) ? keep(start, length, true) : 0;
+    if (refused) {
+        errno = refused;
+        return -1;
+    }
+    return madvise(start, length, advice);
+}
+
+static int guarded_munmap(void *start, size_t length)
+{
+    keep(start, length, false);
+    int result = munmap(start, length);
+    operations->mapped(NULL, 0);
+    return result;
+}
+
+static void *guarded_mmap(void *wanted, size_t length, int protection, int flags,
+                          int descriptor, off_t offset)
+{
+    if (flags & MAP_FIXED)
+        keep(wanted, length, false);
+    void *start = mmap(wanted, length, protection, flags, descriptor, offset);
+    if (start != MAP_FAILED && (flags & MAP_ANONYMOUS) && (flags & MAP_PRIVATE) &&
+        (protection & PROT_WRITE))
+        operations->mapped(start, length);
+    return start;
+}
+
+static void *guarded_mremap(void *start, size_t length, size_t new_length, int flags,
+                            ...)
+{
+    va_list arguments;
+    va_start(arguments, flags);
+    void *wanted = flags & MREMAP_FIXED ? va_arg(arguments, void *) : NULL;
+    va_end(arguments);
+    keep(start, length, false);
+    void *result = mremap(start, length, new_length, flags, wanted);
+    operations->mapped(NULL, 0);
+    return result;
+}
+
+/* The same call under the names by which it may be imported. */
+static const struct {
+    const char *symbol;
+    void *replacement;
+} guarded[] = {
+    {"madvise", (void *)guarded_madvise}, {"munmap", (void *)guarded_munmap},
+    {"mmap", (void *)guarded_mmap},       {"mmap64", (void *)guarded_mmap},
+    {"mremap", (void *)guarded_mremap},
+};
+#define GUARDED (sizeof(guarded) / sizeof(guarded[0]))
+
+static struct got_patch patches[2 * GUARDED];
+
+static int patch_object(const struct got_object *object, struct got_patch *first)
+{
+    for (size_t i = 0; i < GUARDED; i++) {
+        int error =
+            got_replace(object, guarded[i].symbol, guarded[i].replacement, &first[i]);
+        if (error && error != -ENOENT)
+            return error;
+    }
+    return 0;
+}
+
+int guard_install(const struct guard_operations *ops, const void *allocator_function)
+{
+    struct got_object allocator, executable;
+    int error = got_find_object(allocator_function, &allocator);
+    if (!error)
+        error = got_find_executable(&executable);
+    if (error)
+        return error;
+    operations = ops;
+    error = patch_object(&allocator, patches);
+    if (!error && executable.dynamic != allocator.dynamic)
+        error = patch_object(&executable, patches + GUARDED);
+    if (error)
+        guard_remove();
+    return error;
+}
+
+void guard_remove(void)
+{
+    for (size_t i = 0; i < 2 * GUARDED; i++) {
+        got_restore(&patches[i]);
+        patches[i].count = 0;
+    }
+}

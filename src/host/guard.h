@@ -1,0 +1,32 @@
+/* The guard: stands in front of the calls with which the allocator, or the
+ * server, gives memory back to the kernel or takes more.
+ *
+ * The kernel drops a protected page without a fault when it is told to
+ * (madvise, munmap, mmap over it), so what stood there must be kept first. An
+ * advice may also be refused; it is never swallowed, because jemalloc takes
+ * success for "these pages read as zeros now".
+ */
+#ifndef RDB_UFFD_HOST_GUARD_H
+#define RDB_UFFD_HOST_GUARD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct guard_operations {
+    /* True while pages must be kept. Any thread, also in a forked child. */
+    bool (*frozen)(void);
+    /* Keeps [start, end). 0 when the kernel may drop the range; -errno to
+     * refuse, heeded only if `may_refuse`. Any thread. */
+    int (*keep)(uint64_t start, uint64_t end, bool may_refuse);
+    /* New memory came, or memory went (`length` 0). Any thread. */
+    void (*mapped)(void *start, size_t length);
+};
+
+/* Patches the allocator's object (the one that holds `allocator_function`) and
+ * the main executable. 0 or -errno, and then nothing is patched. */
+int guard_install(const struct guard_operations *operations,
+                  const void *allocator_function);
+void guard_remove(void);
+
+#endif
