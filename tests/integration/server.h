@@ -1,0 +1,95 @@
+/* A redis-server in a directory of its own on a free port, for one test case.
+ *
+ * Functions end the case as failed when the server does not do what is asked;
+ * strings and replies they return live as long as the case does.
+ *
+ * Environment:
+ *   SERVER_COMMAND   how the server is started ("redis-server"); words are
+ *                    split at spaces, so that a loader can stand in front
+ *   CHECK_COMMAND    its redis-check-rdb, likewise
+ *   RDB_UFFD_MODULE  the module ("./rdb_uffd.so")
+ *   WITHOUT_MODULE   set: servers run without it, with their own fork, and what
+ *                    only the module can show is left out
+ */
+#ifndef RDB_UFFD_TESTS_SERVER_H
+#define RDB_UFFD_TESTS_SERVER_H
+
+#include <hiredis/hiredis.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "testcase.h"
+
+struct server_options {
+    const char *config;           /* lines for redis.conf */
+    const char *module_arguments; /* "name value ..." after the module's path */
+    const char *fault;            /* RDB_UFFD_FAULT; NULL: not set */
+    const char *user;             /* run as this user; NULL: as we do */
+    const char *directory;        /* start in this one again; NULL: a fresh one */
+    bool without_module;
+};
+
+struct server {
+    pid_t pid;
+    int port;
+    bool has_module;
+    bool stopped; /* by us: not being there at the end is no failure */
+    char *directory;
+    char *log;
+    redisContext *connection;
+};
+
+/* ---- life ---- */
+/* `options` may be NULL. Returns when the data is loaded. */
+struct server *server_start(const struct server_options *options);
+/* The same, but the server may refuse: then NULL, and its log in `*log`. */
+struct server *server_try_start(const struct server_options *options, char **log);
+/* SHUTDOWN NOSAVE; the exit code must be 0. */
+void server_stop(struct server *server);
+void server_kill(struct server *server);
+/* Waits for the end of a server that was told to end; returns the exit code. */
+int server_wait_exit(struct server *server);
+bool server_is_alive(struct server *server);
+redisContext *server_connect(struct server *server);
+
+/* ---- commands ---- */
+/* Whatever is answered, errors too. */
+redisReply *server_command(struct server *server, const char *format, ...);
+/* Must not be answered with an error. */
+redisReply *server_ok(struct server *server, const char *format, ...);
+/* The text of an answer, of an error that must come, of an integer. */
+const char *server_text(struct server *server, const char *format, ...);
+const char *server_error(struct server *server, const char *format, ...);
+long long server_integer(struct server *server, const char *format, ...);
+void server_config_set(struct server *server, const char *name, const char *value);
+const char *server_config_get(struct server *server, const char *name);
+/* A field of INFO everything; NULL if there is none. The number must be there. */
+const char *server_info(struct server *server, const char *field);
+double server_info_number(struct server *server, const char *field);
+const char *server_digest(struct server *server);
+/* How often the log has the text. */
+int server_log_count(struct server *server, const char *text);
+
+/* ---- saving ---- */
+void server_save_start(struct server *server);
+/* Waits for the end of a background save; true if it succeeded. */
+bool server_save_wait(struct server *server);
+/* Both, and it must succeed. */
+void server_save(struct server *server);
+/* Child processes that the server has right now. */
+int server_children(struct server *server);
+/* temp-*.rdb in the directory, NULL if there is none. */
+const char *server_temporary_file(struct server *server);
+/* What the directory entry "name" is called in full. */
+char *server_path(struct server *server, const char *name);
+
+/* ---- the module ---- */
+bool module_in_use(void);
+/* Ends the case as skipped if WITHOUT_MODULE is set. */
+void needs_module(void);
+const char *module_path(void);
+/* That `saves` forks were replaced up to now and none was made for want of
+ * anything. Nothing is checked without the module. */
+void check_fork_free(struct server *server, int saves);
+
+#endif

@@ -1,0 +1,323 @@
+/* On a quiet server BGSAVE writes byte for byte what SAVE writes right after:
+ * for every type and encoding, and for the settings that change the file. */
+#include "fill.h"
+#include "rdbfile.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT    200
+#define MEGABYTE ((size_t)1 << 20)
+
+static const char *config;
+
+static struct server *start(const char *more_config)
+{
+    config = format_text("%s%s", FILL_CONFIG, more_config);
+    return server_start(&(struct server_options){.config = config});
+}
+
+/* BGSAVE, then SAVE; `*background` is the path of the first file. */
+static const char *save_twice(struct server *server, char **background)
+{
+    char *dump = server_path(server, "dump.rdb");
+    *background = server_path(server, "background.rdb");
+    server_save(server);
+    copy_file(dump, *background);
+    server_ok(server, "SAVE");
+    return rdb_difference(*background, dump);
+}
+
+static void check_identity(struct server *server, bool has_checksum)
+{
+    char *background;
+    const char *difference = save_twice(server, &background);
+    CHECK(!difference, "BGSAVE and SAVE: %s", difference);
+    check_dump(background, has_checksum);
+    const char *digest = dump_digest(background, config);
+    CHECK(digest && strcmp(digest, server_digest(server)) == 0,
+          "the loaded data differ: %s", digest ? digest : "the file was refused");
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+static void identity_of(unsigned kinds, const char *more_config)
+{
+    struct server *server = start(more_config);
+    fill(server->connection, kinds, COUNT, test_seed());
+    check_identity(server, true);
+}
+
+static void empty_server(void)
+{
+    check_identity(start(""), true);
+}
+
+static void strings(void)
+{
+    identity_of(FILL_STRINGS, "");
+}
+
+static void lists(void)
+{
+    identity_of(FILL_LISTS, "");
+}
+
+/* What is compressed must be there: else the case shows nothing. */
+static void lists_compressed(void)
+{
+    struct server *server = start("list-max-listpack-size 4096\nlist-compress-depth 1\n");
+    fill(server->connection, FILL_LISTS, COUNT, test_seed());
+    for (int i = 0; i < 3000; i++)
+        server_ok(server, "RPUSH list-long:%d compressible compressible %d", i % 3, i);
+    const char *object = server_text(server, "DEBUG OBJECT list-long:0");
+    CHECK(strstr(object, "ql_compressed:1"), "no compressed nodes: %s", object);
+    check_identity(server, true);
+}
+
+static void sets(void)
+{
+    identity_of(FILL_SETS, "");
+}
+
+static void hashes(void)
+{
+    identity_of(FILL_HASHES, "");
+}
+
+static void sorted_sets(void)
+{
+    identity_of(FILL_SORTED_SETS, "");
+}
+
+static void streams(void)
+{
+    identity_of(FILL_STREAMS, "");
+}
+
+static void expiries(void)
+{
+    identity_of(FILL_ALL - FILL_FUNCTIONS, "");
+}
+
+static void binary_keys(void)
+{
+    identity_of(FILL_BINARY_KEYS, "");
+}
+
+static void functions(void)
+{
+    identity_of(FILL_FUNCTIONS | FILL_STRINGS, "");
+}
+
+static void default_settings(void)
+{
+    identity_of(FILL_ALL, "list-max-listpack-size -2\nlist-compress-depth 0\n"
+                          "hash-max-listpack-entries 512\nset-max-intset-entries 512\n"
+                          "zset-max-listpack-entries 128\n");
+}
+
+/* Every encoding at its other extreme: nothing small is packed. */
+static void nothing_packed(void)
+{
+    identity_of(FILL_ALL, "list-max-listpack-size 1\nhash-max-listpack-entries 0\n"
+                          "set-max-intset-entries 0\nzset-max-listpack-entries 0\n");
+}
+
+static void without_compression(void)
+{
+    identity_of(FILL_ALL, "rdbcompression no\n");
+}
+
+static void without_checksum(void)
+{
+    struct server *server = start("rdbchecksum no\n");
+    fill(server->connection, FILL_ALL, COUNT, test_seed());
+    check_identity(server, false);
+}
+
+static void several_databases(void)
+{
+    struct server *server = start("databases 20\n");
+    uint64_t seed = test_seed();
+    static const int used[] = {0, 1, 3, 4, 15, 19};
+    for (int i = 0; i < 6; i++) {
+        server_ok(server, "SELECT %d", used[i]);
+        fill(server->connection, FILL_ALL - FILL_FUNCTIONS, 20 + i, seed + i);
+    }
+    server_ok(server, "SWAPDB 0 1");
+    server_ok(server, "SWAPDB 3 17");
+    server_ok(server, "SWAPDB 19 2");
+    server_ok(server, "SELECT 4");
+    server_ok(server, "FLUSHDB");
+    check_identity(server, true);
+}
+
+/* The table of a database and that of a hash, stopped halfway. */
+static void tables_in_rehash(void)
+{
+    struct server *server = start("hash-max-listpack-entries 0\n");
+    for (int i = 0; i <= 8192; i++)
+        redisAppendCommand(server->connection, "SET key:%d %d", i, i);
+    for (int i = 0; i <= 1024; i++)
+        redisAppendCommand(server->connection, "HSET hash f%d %d", i, i);
+    for (int i = 0; i < 8193 + 1025; i++) {
+        void *reply;
+        CHECK(redisGetReply(server->connection, &reply) == REDIS_OK, "filling failed");
+        freeReplyObject(reply);
+    }
+    /* Adding the key "hash" moved a step; the tables are far from done. */
+    CHECK(strstr(server_text(server, "DEBUG HTSTATS-KEY hash"), "rehashing target"),
+          "the hash is not being rehashed");
+    check_identity(server, true);
+}
+
+static void rehash_of_database(void)
+{
+    struct server *server = start("");
+    int keys = 0;
+    server_ok(server, "DEBUG POPULATE 16384 key 20");
+    while (!strstr(server_text(server, "DEBUG HTSTATS 0"), "rehashing target")) {
+        server_ok(server, "SET more:%d v", keys++);
+        CHECK(keys < 100000, "the table is never rehashed");
+    }
+    server_ok(server, "SET another 1");
+    check_identity(server, true);
+}
+
+/* Values whose idle time is known, so that each length of it is written. */
+static void restore_with(struct server *server, const char *option, int i, int value)
+{
+    redisReply *payload = server_ok(server, "DUMP string:%d", i);
+    server_ok(server, "RESTORE restored:%d 0 %b %s %d", i, payload->str,
+              (size_t)payload->len, option, value);
+    freeReplyObject(payload);
+}
+
+/* Idle times and frequencies age: the two files are compared only if the clock
+ * behind them (seconds or minutes) stood still in between. */
+static void identity_with_clock(struct server *server, int seconds)
+{
+    char *background = NULL;
+    const char *difference = NULL;
+    int saves = 0;
+    long before, after;
+    do {
+        before = (long)server_info_number(server, "lru_clock") / seconds;
+        double start_usec = server_info_number(server, "server_time_usec");
+        difference = save_twice(server, &background);
+        saves++;
+        double end_usec = server_info_number(server, "server_time_usec");
+        after = (long)server_info_number(server, "lru_clock") / seconds;
+        if ((long)(start_usec / 1e6) / seconds != (long)(end_usec / 1e6) / seconds)
+            after = before + 1;
+    } while (before != after && saves < 20);
+    CHECK(before == after, "the saves never fell into one tick of the clock");
+    CHECK(!difference, "BGSAVE and SAVE: %s", difference);
+    check_dump(background, true);
+    check_fork_free(server, saves);
+    server_stop(server);
+}
+
+static void idle_times(void)
+{
+    static const int idle[] = {0, 1, 62, 63, 64, 255, 16382, 16383, 16384, 100000, 3000000};
+    struct server *server = start("maxmemory 1gb\nmaxmemory-policy allkeys-lru\n");
+    fill(server->connection, FILL_ALL, COUNT, test_seed());
+    for (int i = 0; i < 11; i++)
+        restore_with(server, "IDLETIME", i, idle[i]);
+    identity_with_clock(server, 1);
+}
+
+static void frequencies(void)
+{
+    static const int frequency[] = {0, 1, 5, 63, 64, 127, 128, 200, 254, 255};
+    struct server *server = start("maxmemory 1gb\nmaxmemory-policy allkeys-lfu\n");
+    fill(server->connection, FILL_ALL, COUNT, test_seed());
+    for (int i = 0; i < 10; i++)
+        restore_with(server, "FREQ", i, frequency[i]);
+    identity_with_clock(server, 60);
+}
+
+static void large_strings(void)
+{
+    struct server *server = start("");
+    uint64_t seed = test_seed();
+    size_t size = (test_is_soak() ? 512 : 64) * MEGABYTE;
+    fill_large(server->connection, "large-text", size, true, seed);
+    fill_large(server->connection, "large-noise", size, false, seed + 1);
+    fill_large(server->connection, "large-odd", 8 * MEGABYTE + 4097, false, seed + 2);
+    check_identity(server, true);
+}
+
+static void large_values(void)
+{
+    struct server *server = start("hash-max-listpack-entries 10\n");
+    uint64_t seed = test_seed();
+    char *element = malloc(MEGABYTE);
+    random_text(&seed, element, MEGABYTE);
+    for (int i = 0; i < 20000; i++)
+        redisAppendCommand(server->connection, "HSET big-hash field-%d %b", i, element + i,
+                           (size_t)(i % 100));
+    for (int i = 0; i < 20000; i++)
+        redisAppendCommand(server->connection, "ZADD big-zset %d %d", i * 7919 % 10007, i);
+    for (int i = 0; i < 40000; i++) {
+        void *reply;
+        CHECK(redisGetReply(server->connection, &reply) == REDIS_OK, "filling failed");
+        freeReplyObject(reply);
+    }
+    server_ok(server, "RPUSH big-list a %b b %b c", element, MEGABYTE, element,
+              MEGABYTE / 2);
+    server_ok(server, "SADD big-set %b small", element, MEGABYTE);
+    server_ok(server, "XADD big-stream 1-1 field %b", element, MEGABYTE);
+    check_identity(server, true);
+}
+
+/* Saving again and again, each time after changes. */
+static void save_after_save(void)
+{
+    struct server *server = start("");
+    uint64_t seed = test_seed();
+    for (int round = 1; round <= 10; round++) {
+        /* The IDs of streams can be given only once. */
+        fill(server->connection, round == 1 ? FILL_ALL : FILL_ALL - FILL_STREAMS,
+             30, seed + (uint64_t)round);
+        char *background;
+        const char *difference = save_twice(server, &background);
+        CHECK(!difference, "round %d: %s", round, difference);
+        check_fork_free(server, round);
+    }
+    server_stop(server);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"empty_server", empty_server, 20},
+        {"strings", strings, 20},
+        {"lists", lists, 20},
+        {"lists_compressed", lists_compressed, 20},
+        {"sets", sets, 20},
+        {"hashes", hashes, 20},
+        {"sorted_sets", sorted_sets, 20},
+        {"streams", streams, 20},
+        {"expiries", expiries, 20},
+        {"binary_keys", binary_keys, 20},
+        {"functions", functions, 20},
+        {"default_settings", default_settings, 20},
+        {"nothing_packed", nothing_packed, 20},
+        {"without_compression", without_compression, 20},
+        {"without_checksum", without_checksum, 20},
+        {"several_databases", several_databases, 30},
+        {"tables_in_rehash", tables_in_rehash, 20},
+        {"rehash_of_database", rehash_of_database, 20},
+        {"idle_times", idle_times, 60},
+        {"frequencies", frequencies, 60},
+        {"large_strings", large_strings, 60},
+        {"large_values", large_values, 30},
+        {"save_after_save", save_after_save, 60},
+        {0},
+    };
+    return test_run("identity", cases, argc, argv);
+}

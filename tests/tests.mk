@@ -1,0 +1,39 @@
+# Integration tests and the demonstration. The programs talk to servers with
+# hiredis and link nothing of src/.
+INTEGRATION_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/integration/test_*.c))
+INTEGRATION_PARTS := $(patsubst %.c,$(BUILD)/%.o,\
+	$(filter-out tests/integration/test_%.c,$(wildcard tests/integration/*.c)))
+# Without the module there is nothing to build but the tests.
+TESTED := $(if $(WITHOUT_MODULE),,rdb_uffd.so $(UNIT_TESTS))
+.PHONY: test soak run dependencies tests-built
+.PRECIOUS: $(BUILD)/%.o
+
+dependencies: ## install the Debian packages that build and tests need
+	@tests/install-dependencies
+
+tests-built: $(TESTED) $(INTEGRATION_TESTS)
+
+test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1)
+	@tests/install-dependencies
+	@$(MAKE) --no-print-directory tests-built
+	@RDB_UFFD_MODULE=$(CURDIR)/rdb_uffd.so tests/integration/run-tests \
+		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS)) $(INTEGRATION_TESTS)
+
+soak: ## the long form of the tests: hours
+	@SOAK=1 $(MAKE) --no-print-directory test
+
+run: ## see it work: save under load without and with fork, side by side
+	@tests/install-dependencies
+	@$(MAKE) --no-print-directory rdb_uffd.so $(BUILD)/tests/demo/demo
+	@$(BUILD)/tests/demo/demo rdb_uffd.so redis-module.conf
+
+INTEGRATION_CFLAGS := -Itests/integration
+$(BUILD)/tests/demo/%.o $(BUILD)/tests/integration/%.o: CFLAGS += $(INTEGRATION_CFLAGS)
+
+$(BUILD)/tests/integration/test_%: $(BUILD)/tests/integration/test_%.o $(INTEGRATION_PARTS)
+	$(CC) $(CFLAGS) -o $@ $^ -lhiredis -lpthread
+
+$(BUILD)/tests/demo/demo: $(BUILD)/tests/demo/demo.o $(INTEGRATION_PARTS)
+	$(CC) $(CFLAGS) -o $@ $^ -lhiredis -lpthread
+
+-include $(wildcard $(BUILD)/tests/integration/*.d $(BUILD)/tests/demo/*.d)
