@@ -1,0 +1,47 @@
+#include "snapshot.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Longer than anything takes; ended by CLIENT UNPAUSE. */
+#define PAUSE_MSEC 600000
+
+struct snapshot snapshot_prepare(struct server *server)
+{
+    struct snapshot snapshot = {.server = server};
+    snapshot.reference = server_path(server, "reference.rdb");
+    server_ok(server, "CLIENT PAUSE %d WRITE", PAUSE_MSEC);
+    snapshot.digest = server_digest(server);
+    /* SAVE must not take as long as the save that is being tested. */
+    const char *delay = server_config_get(server, "rdb-key-save-delay");
+    server_config_set(server, "rdb-key-save-delay", "0");
+    server_ok(server, "SAVE");
+    server_config_set(server, "rdb-key-save-delay", delay);
+    copy_file(server_path(server, "dump.rdb"), snapshot.reference);
+    return snapshot;
+}
+
+struct snapshot snapshot_begin(struct server *server)
+{
+    struct snapshot snapshot = snapshot_prepare(server);
+    server_save_start(server);
+    server_ok(server, "CLIENT UNPAUSE");
+    return snapshot;
+}
+
+const char *snapshot_fault(struct snapshot *snapshot, const char *config)
+{
+    struct server *server = snapshot->server;
+    if (!server_save_wait(server))
+        return "the background save failed";
+    char *dump = server_path(server, "dump.rdb");
+    const char *difference = rdb_difference(snapshot->reference, dump);
+    if (difference)
+        return format_text("BGSAVE and SAVE at the same instant: %s", difference);
+    const char *digest = dump_digest(dump, config);
+    if (!digest)
+        return "a second server refuses the file";
+    if (strcmp(digest, snapshot->digest) != 0)
+        return format_text("DEBUG DIGEST is %s, was %s", digest, snapshot->digest);
+    return NULL;
+}

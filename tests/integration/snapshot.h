@@ -1,0 +1,23 @@
+/* A background save whose exact content is known: begun while writes are
+ * paused, after the data have been written down by other means. */
+#ifndef RDB_UFFD_TESTS_SNAPSHOT_H
+#define RDB_UFFD_TESTS_SNAPSHOT_H
+
+#include "rdbfile.h"
+
+struct snapshot {
+    struct server *server;
+    const char *digest;  /* DEBUG DIGEST at its instant */
+    char *reference;     /* what SAVE wrote at its instant */
+};
+
+/* CLIENT PAUSE, DEBUG DIGEST, SAVE, BGSAVE, CLIENT UNPAUSE. */
+struct snapshot snapshot_begin(struct server *server);
+/* The same up to the BGSAVE, which the caller sends. */
+struct snapshot snapshot_prepare(struct server *server);
+/* Waits for the end of the save. NULL if the dump is what it must be: byte for
+ * byte the reference, and data with the same digest when a second server loads
+ * it with `config`; else what is wrong. */
+const char *snapshot_fault(struct snapshot *snapshot, const char *config);
+
+#endif

@@ -1,0 +1,171 @@
+/* Memory that the server gives away or first touches while it is frozen. */
+#include "fill.h"
+#include "snapshot.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MEGABYTE ((size_t)1 << 20)
+
+static void check_snapshot(struct snapshot *snapshot)
+{
+    const char *wrong = snapshot_fault(snapshot, FILL_CONFIG);
+    CHECK(!wrong, "%s", wrong);
+    check_fork_free(snapshot->server, 1);
+    server_stop(snapshot->server);
+}
+
+static void expect_status(struct server *server)
+{
+    redisReply *reply;
+    CHECK(redisGetReply(server->connection, (void **)&reply) == REDIS_OK,
+          "the server went away: %s", server->connection->errstr);
+    CHECK(reply->type != REDIS_REPLY_ERROR, "%s", reply->str);
+    freeReplyObject(reply);
+}
+
+/* The table that is being filled has hardly been touched when the snapshot
+ * begins, and is filled in the next command, which the server runs at once. */
+static void sparse_table(void)
+{
+    struct server *server =
+        server_start(&(struct server_options){.config = FILL_CONFIG});
+    server_ok(server, "DEBUG POPULATE 524288 key 8");
+    for (int i = 0; i < 10; i++)
+        server_ok(server, "SET growing:%d value", i);
+    CHECK(strstr(server_text(server, "DEBUG HTSTATS 0"), "rehashing target"),
+          "the table does not grow");
+    struct snapshot snapshot = snapshot_prepare(server);
+    server_ok(server, "CLIENT UNPAUSE");
+    redisAppendCommand(server->connection, "BGSAVE");
+    redisAppendCommand(server->connection, "DEBUG POPULATE 400000 new 8");
+    expect_status(server);
+    expect_status(server);
+    check_snapshot(&snapshot);
+}
+
+/* The same with the table of one big hash. */
+static void sparse_hash_table(void)
+{
+    struct server *server =
+        server_start(&(struct server_options){.config = FILL_CONFIG});
+    const int fields = 262144;
+    for (int i = 0; i <= fields; i++)
+        redisAppendCommand(server->connection, "HSET hash f%d %d", i, i);
+    for (int i = 0; i <= fields; i++)
+        expect_status(server);
+    CHECK(strstr(server_text(server, "DEBUG HTSTATS-KEY hash"), "rehashing target"),
+          "the table does not grow");
+    struct snapshot snapshot = snapshot_prepare(server);
+    server_ok(server, "CLIENT UNPAUSE");
+    redisAppendCommand(server->connection, "BGSAVE");
+    for (int i = 0; i < 100000; i++)
+        redisAppendCommand(server->connection, "HSET hash g%d %d", i, i);
+    for (int i = 0; i <= 100000; i++)
+        expect_status(server);
+    check_snapshot(&snapshot);
+}
+
+/* A server whose save takes a few seconds, most of its data in values that have
+ * mappings of their own. */
+static struct server *start_with_large_values(uint64_t seed)
+{
+    struct server *server =
+        server_start(&(struct server_options){.config = FILL_CONFIG});
+    fill(server->connection, FILL_ALL, 100, seed);
+    server_ok(server, "DEBUG POPULATE 20000 key 400");
+    for (int i = 0; i < 8; i++)
+        fill_large(server->connection, format_text("large:%d", i),
+                   8 * MEGABYTE + (size_t)i * 300000, i % 2, seed + (uint64_t)i);
+    server_config_set(server, "rdb-key-save-delay", "50");
+    return server;
+}
+
+static void purge_while_frozen(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start_with_large_values(seed);
+    struct snapshot snapshot = snapshot_begin(server);
+    for (int i = 0; i < 8; i++) {
+        server_ok(server, "%s large:%d", i % 3 ? "DEL" : "UNLINK", i);
+        server_ok(server, "MEMORY PURGE");
+    }
+    for (int i = 0; i < 20000; i += 2)
+        server_ok(server, "DEL key:%d", i);
+    server_ok(server, "MEMORY PURGE");
+    for (int i = 0; i < 4; i++) {
+        fill_large(server->connection, format_text("later:%d", i), 9 * MEGABYTE, i % 2,
+                   seed + 50);
+        server_ok(server, "DEL later:%d", i);
+        server_ok(server, "MEMORY PURGE");
+    }
+    CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1,
+          "the save was over too soon for the case to show anything");
+    check_snapshot(&snapshot);
+}
+
+static void flush_and_refill(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start_with_large_values(seed);
+    struct snapshot snapshot = snapshot_begin(server);
+    server_ok(server, "FLUSHDB SYNC");
+    server_ok(server, "MEMORY PURGE");
+    server_ok(server, "DEBUG POPULATE 50000 other 600");
+    fill(server->connection, FILL_ALL, 100, seed + 9);
+    server_ok(server, "FLUSHDB ASYNC");
+    server_ok(server, "DEBUG POPULATE 50000 another 300");
+    server_ok(server, "MEMORY PURGE");
+    CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1,
+          "the save was over too soon for the case to show anything");
+    check_snapshot(&snapshot);
+}
+
+/* The kernel writes what arrives for a client into pages that are protected:
+ * half of a command is there before the snapshot begins. */
+static void read_into_protected_buffer(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start_with_large_values(seed);
+    redisContext *client = server_connect(server);
+    size_t length = 6 * MEGABYTE, sent = 0;
+    char *value = malloc(length), *command;
+    random_bytes(&seed, value, length);
+    int total = redisFormatCommand(&command, "SET half-sent %b", value, length);
+    while (sent < (size_t)total / 2) {
+        ssize_t written = write(client->fd, command + sent, (size_t)total / 2 - sent);
+        CHECK(written > 0, "the server closed the connection");
+        sent += (size_t)written;
+    }
+    sleep_msec(50);
+    struct snapshot snapshot = snapshot_begin(server);
+    while (sent < (size_t)total) {
+        ssize_t written = write(client->fd, command + sent, (size_t)total - sent);
+        CHECK(written > 0, "the server closed the connection");
+        sent += (size_t)written;
+    }
+    redisReply *reply;
+    CHECK(redisGetReply(client, (void **)&reply) == REDIS_OK &&
+              reply->type == REDIS_REPLY_STATUS,
+          "the command was not understood");
+    CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1,
+          "the save was over too soon for the case to show anything");
+    reply = server_ok(server, "GET half-sent");
+    CHECK((size_t)reply->len == length && memcmp(reply->str, value, length) == 0,
+          "the value is not what was sent");
+    check_snapshot(&snapshot);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"sparse_table", sparse_table, 60},
+        {"sparse_hash_table", sparse_hash_table, 60},
+        {"purge_while_frozen", purge_while_frozen, 60},
+        {"flush_and_refill", flush_and_refill, 60},
+        {"read_into_protected_buffer", read_into_protected_buffer, 60},
+        {0},
+    };
+    return test_run("memory", cases, argc, argv);
+}

@@ -1,0 +1,19 @@
+/* Connections that change the data of fill() without pause: edits in place,
+ * overwrites, deletions, renames, whole databases swapped and flushed, values
+ * of many megabytes grown and cut. TTLs are long, so that nothing expires. */
+#ifndef RDB_UFFD_TESTS_WRITERS_H
+#define RDB_UFFD_TESTS_WRITERS_H
+
+#include "server.h"
+
+struct writers;
+
+/* `count` as given to fill(); databases 0 to 3 are written. */
+struct writers *writers_start(struct server *server, int connections, int count,
+                              uint64_t seed);
+/* How many commands were answered so far, errors such as WRONGTYPE among them. */
+long writers_commands(struct writers *writers);
+/* Stops them and closes their connections; the same number. */
+long writers_stop(struct writers *writers);
+
+#endif
