@@ -74,6 +74,8 @@ bool heap_is_stale(const struct heap *heap)
 
 int heap_open(struct heap *heap, const struct ability *ability)
 {
+    if (atomic_exchange_explicit(&heap->disarmed, false, memory_order_acquire))
+        heap_close(heap);
     if (heap->userfaultfd >= 0)
         return 0;
     int descriptor = fault_point(FAULT_NO_USERFAULTFD) ? -EPERM : userfaultfd_open();
@@ -106,6 +108,7 @@ void heap_disarm_now(struct heap *heap)
         return;
     dup3(nothing, heap->userfaultfd, O_CLOEXEC);
     close(nothing);
+    atomic_store_explicit(&heap->disarmed, true, memory_order_release);
 }
 
 /* ---- what is heap -------------------------------------------------------- */

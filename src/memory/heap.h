@@ -26,6 +26,7 @@ struct heap {
     _Atomic uint32_t changes;   /* mappings that came or went, counted by hooks */
     uint32_t changes_seen;
     int userfaultfd;            /* -1: not open */
+    _Atomic bool disarmed;      /* heap_disarm_now() was called */
     struct region_set registered;
     struct region_set seen;     /* scratch of heap_refresh() */
     struct region_set fresh;
@@ -47,8 +48,8 @@ int heap_open(struct heap *heap, const struct ability *ability);
 void heap_close(struct heap *heap);
 /* The emergency exit: everything loses its protection at once and all who wait
  * wake up. The descriptor's number stays taken (by /dev/null), because the
- * fault server may be about to use it; heap_close() is still owed. Without
- * heap_lock(), any thread. */
+ * fault server may be about to use it; the next heap_open() opens a new one.
+ * Without heap_lock(), any thread. */
 void heap_disarm_now(struct heap *heap);
 
 /* Reads the memory map and registers what is new. With `all`, registers

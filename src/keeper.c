@@ -1,0 +1,172 @@
+#include "keeper.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/mman.h>
+
+#include "kernel/advice.h"
+
+#define STACK_BYTES (256 * 1024)
+#define IDLE_MSEC 1000
+#define WATCH_MSEC 200
+/* So many looks in a row at a waiting fault and no heart beat: 3 seconds. A
+ * slow spool device may hold the fault server for hundreds of milliseconds. */
+#define STUCK_LOOKS 15
+/* One huge page at a time and then a rest: a collapse holds the memory map's
+ * lock for some 100 us, and the server's page faults wait for it. */
+#define MEND_REST_USEC 400
+
+void keeper_advise_huge(void *start, size_t length)
+{
+    if (length >= HUGE_PAGE_BYTES)
+        advice_give(start, length, MADV_HUGEPAGE);
+}
+
+static bool idle(struct snapshot *snapshot)
+{
+    return snapshot_phase(snapshot) == PHASE_NONE &&
+           !atomic_load_explicit(&snapshot->stopping, memory_order_relaxed);
+}
+
+/* ---- huge pages ------------------------------------------------------------ */
+
+/* Collapses what is split in one region; stops when a snapshot begins, which
+ * waits for heap_lock(). Returns false then. */
+static bool mend_region(struct snapshot *snapshot, const struct region *region)
+{
+    uint64_t at = round_up(region->start, HUGE_PAGE_BYTES);
+    for (; at + HUGE_PAGE_BYTES <= region->end; at += HUGE_PAGE_BYTES) {
+        if (!idle(snapshot))
+            return false;
+        uint64_t began = clock_usec();
+        void *start = (void *)(uintptr_t)at;
+        if (advice_give(start, HUGE_PAGE_BYTES, MADV_COLLAPSE) != 0)
+            continue;
+        /* A range that is huge already answers at once. */
+        if (clock_usec() - began > 30) {
+            atomic_fetch_add_explicit(&snapshot->huge_pages_mended, 1,
+                                      memory_order_relaxed);
+            sleep_usec(MEND_REST_USEC);
+        }
+    }
+    return true;
+}
+
+static void mend(struct snapshot *snapshot)
+{
+    /* Regions by index, not under the lock for the whole walk: a freeze must
+     * not wait for hundreds of collapses. */
+    for (size_t i = 0;; i++) {
+        heap_lock(&snapshot->heap);
+        struct region region = {0, 0};
+        if (i < snapshot->heap.registered.count)
+            region = snapshot->heap.registered.regions[i];
+        heap_unlock(&snapshot->heap);
+        if (!region.end)
+            break;
+        if (!mend_region(snapshot, &region))
+            return;
+    }
+    atomic_store_explicit(&snapshot->mend_wanted, false, memory_order_relaxed);
+}
+
+static void ask_for_huge_pages(struct snapshot *snapshot)
+{
+    for (size_t i = 0; i < snapshot->heap.registered.count; i++) {
+        const struct region *region = &snapshot->heap.registered.regions[i];
+        keeper_advise_huge((void *)(uintptr_t)region->start, region->end - region->start);
+    }
+}
+
+/* ---- chores ------------------------------------------------------------------ */
+
+static void refresh(struct snapshot *snapshot)
+{
+    heap_lock(&snapshot->heap);
+    if (idle(snapshot) && heap_is_stale(&snapshot->heap) &&
+        heap_open(&snapshot->heap, &snapshot->ability) == 0 &&
+        heap_refresh(&snapshot->heap, false) == 0 && snapshot->settings.huge_pages)
+        ask_for_huge_pages(snapshot);
+    heap_unlock(&snapshot->heap);
+}
+
+static void do_chores(struct snapshot *snapshot)
+{
+    if (snapshot->ability.error || !snapshot->settings.enabled)
+        return;
+    refresh(snapshot);
+    if (snapshot->settings.huge_pages &&
+        atomic_load_explicit(&snapshot->mend_wanted, memory_order_relaxed))
+        mend(snapshot);
+}
+
+/* ---- the watchdog ------------------------------------------------------------ */
+
+static bool fault_waits(struct snapshot *snapshot)
+{
+    struct pollfd waiting = {.fd = snapshot->heap.userfaultfd, .events = POLLIN};
+    return poll(&waiting, 1, 0) > 0 && (waiting.revents & POLLIN) &&
+           !atomic_load_explicit(&snapshot->fault_server.blocked_by_policy,
+                                 memory_order_relaxed);
+}
+
+/* Runs from the freeze to the release. */
+static void watch(struct snapshot *snapshot)
+{
+    uint64_t beats = 0;
+    int stuck = 0;
+    for (;;) {
+        uint32_t phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire);
+        if (phase == PHASE_NONE)
+            return;
+        futex_wait(&snapshot->phase, phase, WATCH_MSEC);
+        uint64_t now =
+            atomic_load_explicit(&snapshot->fault_server.beats, memory_order_relaxed);
+        stuck = now == beats && fault_waits(snapshot) ? stuck + 1 : 0;
+        beats = now;
+        if (stuck < STUCK_LOOKS)
+            continue;
+        /* The view first: nobody may read what is about to be unprotected. */
+        view_fail(&snapshot->view, -ETIMEDOUT);
+        heap_disarm_now(&snapshot->heap);
+        snapshot_cancel_output(snapshot);
+        stuck = 0;
+        snapshot_log(snapshot, RDB_UFFD_WARNING,
+                     "uffd: page faults were not served for %d ms: protection lifted, "
+                     "the snapshot is given up",
+                     STUCK_LOOKS * WATCH_MSEC);
+    }
+}
+
+static void *keep(void *argument)
+{
+    struct snapshot *snapshot = argument;
+    while (!atomic_load_explicit(&snapshot->stopping, memory_order_acquire)) {
+        uint32_t chores = atomic_load_explicit(&snapshot->chores, memory_order_acquire);
+        if (snapshot_phase(snapshot) != PHASE_NONE)
+            watch(snapshot);
+        else
+            do_chores(snapshot);
+        if (snapshot_phase(snapshot) == PHASE_NONE)
+            futex_wait(&snapshot->chores, chores, IDLE_MSEC);
+    }
+    return NULL;
+}
+
+int keeper_start(struct snapshot *snapshot)
+{
+    return thread_start(&snapshot->keeper, "uffd-keeper", STACK_BYTES, keep, snapshot);
+}
+
+void keeper_stop(struct snapshot *snapshot)
+{
+    atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
+    keeper_nudge(snapshot);
+    thread_join(&snapshot->keeper);
+}
+
+void keeper_nudge(struct snapshot *snapshot)
+{
+    atomic_fetch_add_explicit(&snapshot->chores, 1, memory_order_release);
+    futex_wake_all(&snapshot->chores);
+}

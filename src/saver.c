@@ -1,0 +1,284 @@
+#include "saver.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "keyspace/keyspace.h"
+#include "rdb/encoder.h"
+#include "rdb/output.h"
+
+/* The server's LZF keeps 512 KB on the stack. */
+#define STACK_BYTES (4 * 1024 * 1024)
+#define RDB_OPCODE_EOF 255
+#define REPORT_EVERY_USEC 1000000
+/* Un-protecting takes the memory map's lock: in slices, so that a page fault of
+ * the server waits for one slice only. */
+#define RELEASE_SLICE (UINT64_C(8) << 20)
+
+struct save {
+    struct keyspace_observer observer;
+    struct snapshot *snapshot;
+    uint64_t next_report_usec;
+};
+
+static uint64_t preserved_so_far(struct snapshot *snapshot)
+{
+    return PAGE_BYTES *
+           atomic_load_explicit(&snapshot->preserved.pages, memory_order_relaxed);
+}
+
+static int progress(struct keyspace_observer *observer, uint64_t keys)
+{
+    struct save *save = (struct save *)observer;
+    struct snapshot *snapshot = save->snapshot;
+    atomic_store_explicit(&snapshot->keys_saved, keys, memory_order_relaxed);
+    if (snapshot_phase(snapshot) != PHASE_SAVING)
+        return -ECANCELED;
+    uint64_t now = clock_usec();
+    if (now >= save->next_report_usec) {
+        save->next_report_usec = now + REPORT_EVERY_USEC;
+        server_send_report(snapshot->capture.report_pipe, snapshot->request.cause,
+                           SERVER_REPORT_PROGRESS, keys, preserved_so_far(snapshot));
+    }
+    return atomic_load_explicit(&snapshot->view.error, memory_order_relaxed);
+}
+
+/* Everything between the magic and the checksum. */
+static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
+{
+    struct server_capture *capture = &snapshot->capture;
+    struct save save = {
+        .observer.progress = progress,
+        .snapshot = snapshot,
+        .next_report_usec = clock_usec(),
+    };
+    struct view_reader reader;
+    view_reader_init(&reader, &snapshot->view);
+    int error = rdb_encode_raw(encoder, capture->header, capture->header_length);
+    if (!error)
+        error = keyspace_save(&capture->roots, &reader, encoder, &save.observer,
+                              &snapshot->failed_where);
+    if (!error)
+        error = rdb_encode_raw(encoder, capture->trailer, capture->trailer_length);
+    if (!error)
+        error = rdb_encode_byte(encoder, RDB_OPCODE_EOF);
+    if (!error)
+        error = rdb_encoder_flush(encoder);
+    return error;
+}
+
+static int write_dump(struct snapshot *snapshot)
+{
+    struct rdb_encoder *encoder = rdb_encoder_create(rdb_output_sink(snapshot->output),
+                                                     snapshot->capture.compress);
+    if (!encoder)
+        return -ENOMEM;
+    int error = write_body(snapshot, encoder);
+    rdb_encoder_destroy(encoder);
+    if (error)
+        return error;
+    /* Little endian on every machine a layout table exists for. */
+    uint64_t checksum = rdb_output_checksum(snapshot->output);
+    return rdb_output_write_plain(snapshot->output, &checksum, sizeof(checksum));
+}
+
+/* The step after which the save can no longer be cancelled. */
+static int publish(struct snapshot *snapshot)
+{
+    uint32_t saving = PHASE_SAVING;
+    int error = atomic_load_explicit(&snapshot->view.error, memory_order_acquire);
+    if (error)
+        return error;
+    if (!atomic_compare_exchange_strong_explicit(&snapshot->phase, &saving,
+                                                 PHASE_PUBLISHING, memory_order_acq_rel,
+                                                 memory_order_relaxed))
+        return -ECANCELED;
+    return rdb_output_publish(snapshot->output, snapshot->capture.file_name);
+}
+
+static int save_to_file(struct snapshot *snapshot)
+{
+    int error = write_dump(snapshot);
+    if (!error)
+        error = rdb_output_sync(snapshot->output);
+    if (!error)
+        error = publish(snapshot);
+    return error;
+}
+
+static void release_memory(struct snapshot *snapshot)
+{
+    uint64_t began = clock_usec();
+    /* From here on a fault keeps nothing: it only lifts the protection. */
+    view_fail(&snapshot->view, -ECANCELED);
+    atomic_store_explicit(&snapshot->frozen, false, memory_order_release);
+    for (size_t i = 0; i < snapshot->view.region_count; i++) {
+        const struct view_region *region = &snapshot->view.regions[i];
+        for (uint64_t at = region->start; at < region->end; at += RELEASE_SLICE) {
+            uint64_t end = at + RELEASE_SLICE < region->end ? at + RELEASE_SLICE
+                                                            : region->end;
+            heap_unprotect(&snapshot->heap, at, end);
+        }
+    }
+    fault_server_disarm(&snapshot->fault_server);
+    atomic_store_explicit(&snapshot->last_bytes_peak,
+                          atomic_load(&snapshot->preserved.bytes_peak),
+                          memory_order_relaxed);
+    preserved_end(&snapshot->preserved);
+    atomic_store_explicit(&snapshot->last_release_usec, clock_usec() - began,
+                          memory_order_relaxed);
+}
+
+static void note_failure(struct snapshot *snapshot, int error)
+{
+    const char *what = strerrordesc_np(-error);
+    if (error == -EFAULT || error == -EBADMSG)
+        what = "unexpected data in the server's memory";
+    else if (error == -ENOBUFS)
+        what = "the snapshot buffer is full (buffer-policy abort)";
+    else if (error == -ETIMEDOUT)
+        what = "page faults were not served";
+    snprintf(snapshot->last_error, sizeof(snapshot->last_error), "%s%s%s", what,
+             snapshot->failed_where ? ", reading " : "",
+             snapshot->failed_where ? snapshot->failed_where : "");
+    snapshot_log(snapshot, RDB_UFFD_WARNING, "uffd: snapshot failed: %s",
+                 snapshot->last_error);
+}
+
+static void count_result(struct snapshot *snapshot, int error, uint64_t msec)
+{
+    struct preserved *preserved = &snapshot->preserved;
+    uint64_t pages = atomic_load_explicit(&preserved->pages, memory_order_relaxed);
+    uint64_t spooled =
+        atomic_load_explicit(&preserved->pages_spooled, memory_order_relaxed);
+    atomic_store_explicit(&snapshot->last_pages_preserved, pages, memory_order_relaxed);
+    atomic_store_explicit(&snapshot->last_spool_peak_bytes, spooled * PAGE_BYTES,
+                          memory_order_relaxed);
+    atomic_store_explicit(&snapshot->last_save_msec, msec, memory_order_relaxed);
+    if (error) {
+        atomic_fetch_add_explicit(&snapshot->snapshots_failed, 1, memory_order_relaxed);
+        return;
+    }
+    atomic_fetch_add_explicit(&snapshot->snapshots_ok, 1, memory_order_relaxed);
+    struct fault_statistics *faults = &snapshot->fault_server.statistics;
+    snapshot_log(snapshot, RDB_UFFD_NOTICE,
+                 "uffd: snapshot written in %llu ms: %llu bytes, %llu keys, freeze %llu "
+                 "us, %llu faults, %llu pages preserved, %llu spooled, peak %llu bytes",
+                 (unsigned long long)msec,
+                 (unsigned long long)rdb_output_bytes(snapshot->output),
+                 (unsigned long long)atomic_load(&snapshot->keys_saved),
+                 (unsigned long long)atomic_load(&snapshot->last_freeze_usec),
+                 (unsigned long long)atomic_load(&faults->faults),
+                 (unsigned long long)pages, (unsigned long long)spooled,
+                 (unsigned long long)atomic_load(&preserved->bytes_peak));
+}
+
+/* As waitpid() would store it. */
+static int exit_status(struct snapshot *snapshot, int error)
+{
+    int signal = atomic_load_explicit(&snapshot->kill_signal, memory_order_relaxed);
+    if (error && signal)
+        return signal;
+    return error ? 1 << 8 : 0;
+}
+
+static void close_output(struct snapshot *snapshot)
+{
+    while (atomic_load_explicit(&snapshot->cancellers, memory_order_seq_cst))
+        sleep_usec(10);
+    rdb_output_close(snapshot->output);
+    snapshot->output = NULL;
+}
+
+static void run(struct snapshot *snapshot)
+{
+    snapshot->failed_where = NULL;
+    int error = save_to_file(snapshot);
+    uint64_t msec = (clock_usec() - snapshot->freeze_began_usec) / 1000;
+    int given_up = atomic_load_explicit(&snapshot->view.error, memory_order_acquire);
+    if (error == -ECANCELED && given_up)
+        error = given_up;
+    if (error && error != -ECANCELED)
+        note_failure(snapshot, error);
+    else
+        snapshot->last_error[0] = '\0';
+    int status = exit_status(snapshot, error);
+    atomic_store_explicit(&snapshot->phase, PHASE_RELEASING, memory_order_seq_cst);
+    futex_wake_all(&snapshot->phase);
+    count_result(snapshot, error, msec);
+    server_send_report(snapshot->capture.report_pipe, snapshot->request.cause,
+                       SERVER_REPORT_DONE, atomic_load(&snapshot->keys_saved),
+                       preserved_so_far(snapshot));
+    close_output(snapshot);
+    release_memory(snapshot);
+    server_capture_release(&snapshot->capture);
+    atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
+    atomic_store_explicit(&snapshot->phase, PHASE_NONE, memory_order_release);
+    child_exited(status);
+}
+
+static void *saver(void *argument)
+{
+    struct snapshot *snapshot = argument;
+    uint32_t begun = 0;
+    atomic_store_explicit(&snapshot->fault_server.own_thread, thread_own_id(),
+                          memory_order_relaxed);
+    while (!atomic_load_explicit(&snapshot->stopping, memory_order_acquire)) {
+        uint32_t now = atomic_load_explicit(&snapshot->saves_begun, memory_order_acquire);
+        if (now == begun) {
+            futex_wait(&snapshot->saves_begun, begun, -1);
+            continue;
+        }
+        begun = now;
+        run(snapshot);
+        atomic_store_explicit(&snapshot->saves_ended, begun, memory_order_release);
+        futex_wake_all(&snapshot->saves_ended);
+    }
+    return NULL;
+}
+
+int saver_start(struct snapshot *snapshot)
+{
+    return thread_start(&snapshot->saver, "uffd-saver", STACK_BYTES, saver, snapshot);
+}
+
+void saver_stop(struct snapshot *snapshot)
+{
+    atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
+    futex_wake_all(&snapshot->saves_begun);
+    thread_join(&snapshot->saver);
+}
+
+void saver_begin(struct snapshot *snapshot)
+{
+    atomic_fetch_add_explicit(&snapshot->saves_begun, 1, memory_order_release);
+    futex_wake_all(&snapshot->saves_begun);
+}
+
+void saver_wait(struct snapshot *snapshot)
+{
+    uint32_t begun = atomic_load_explicit(&snapshot->saves_begun, memory_order_relaxed);
+    for (;;) {
+        uint32_t ended =
+            atomic_load_explicit(&snapshot->saves_ended, memory_order_acquire);
+        if (ended == begun)
+            return;
+        futex_wait(&snapshot->saves_ended, ended, 100);
+    }
+}
+
+void saver_kill(struct snapshot *snapshot, int signal)
+{
+    uint32_t saving = PHASE_SAVING;
+    atomic_store_explicit(&snapshot->kill_signal, signal, memory_order_relaxed);
+    if (atomic_compare_exchange_strong_explicit(&snapshot->phase, &saving,
+                                                PHASE_CANCELLED, memory_order_acq_rel,
+                                                memory_order_relaxed)) {
+        view_fail(&snapshot->view, -ECANCELED);
+        snapshot_cancel_output(snapshot);
+        return;
+    }
+    while (snapshot_phase(snapshot) == PHASE_PUBLISHING)
+        futex_wait(&snapshot->phase, PHASE_PUBLISHING, 10);
+}

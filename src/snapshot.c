@@ -1,0 +1,33 @@
+#include "snapshot.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+struct snapshot the_snapshot;
+
+void snapshot_log(struct snapshot *snapshot, enum rdb_uffd_level level,
+                  const char *format, ...)
+{
+    while (atomic_exchange_explicit(&snapshot->log_lock, 1, memory_order_acquire))
+        sleep_usec(1);
+    if (snapshot->log_count < MESSAGES) {
+        unsigned at = (snapshot->log_first + snapshot->log_count++) % MESSAGES;
+        va_list arguments;
+        va_start(arguments, format);
+        snapshot->log[at].level = level;
+        vsnprintf(snapshot->log[at].text, MESSAGE_BYTES, format, arguments);
+        va_end(arguments);
+    }
+    atomic_store_explicit(&snapshot->log_lock, 0, memory_order_release);
+}
+
+void snapshot_cancel_output(struct snapshot *snapshot)
+{
+    /* The saver frees the output only when it finds no canceller after it has
+     * left these phases: one of the two sees the other. */
+    atomic_fetch_add_explicit(&snapshot->cancellers, 1, memory_order_seq_cst);
+    enum phase phase = atomic_load_explicit(&snapshot->phase, memory_order_seq_cst);
+    if (phase == PHASE_SAVING || phase == PHASE_CANCELLED || phase == PHASE_PUBLISHING)
+        rdb_output_cancel(snapshot->output);
+    atomic_fetch_sub_explicit(&snapshot->cancellers, 1, memory_order_release);
+}
