@@ -11,7 +11,7 @@
 #include "server_api.h"
 #include "settings.h"
 
-#define MODULE_NAME "uffd"
+#define MODULE_NAME    "uffd"
 #define MODULE_VERSION 1
 
 __attribute__((visibility("default"))) int

@@ -7,8 +7,8 @@
 #include "kernel/advice.h"
 
 #define STACK_BYTES (256 * 1024)
-#define IDLE_MSEC 1000
-#define WATCH_MSEC 200
+#define IDLE_MSEC   1000
+#define WATCH_MSEC  200
 /* So many looks in a row at a waiting fault and no heart beat: 3 seconds. A
  * slow spool device may hold the fault server for hundreds of milliseconds. */
 #define STUCK_LOOKS 15

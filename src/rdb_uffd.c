@@ -204,7 +204,8 @@ static int prepare_and_freeze(struct snapshot *snapshot, char *reason)
     return error;
 }
 
-/* ---- the server's fork ---------------------------------------------------------------- */
+/* ---- the server's fork ----------------------------------------------------------------
+ */
 
 static enum child_decision fall_back(struct snapshot *snapshot, int cause, char *reason,
                                      int *error)
@@ -252,7 +253,8 @@ static void begin_saving(struct snapshot *snapshot)
     atomic_store_explicit(&snapshot->keys_saved, 0, memory_order_relaxed);
     atomic_store_explicit(&snapshot->kill_signal, 0, memory_order_relaxed);
     atomic_store_explicit(&snapshot->last_frozen_bytes,
-                          regions_bytes(&snapshot->heap.registered), memory_order_relaxed);
+                          regions_bytes(&snapshot->heap.registered),
+                          memory_order_relaxed);
     atomic_store_explicit(&snapshot->phase, PHASE_SAVING, memory_order_release);
     atomic_store_explicit(&snapshot->last_freeze_usec,
                           clock_usec() - snapshot->freeze_began_usec,
@@ -314,7 +316,8 @@ static const struct child_operations child_operations = {
     .forked = forked,
 };
 
-/* ---- the guard's questions -------------------------------------------------------------- */
+/* ---- the guard's questions
+ * -------------------------------------------------------------- */
 
 static bool is_frozen(void)
 {
@@ -354,7 +357,8 @@ static const struct guard_operations guard_operations = {
     .mapped = mapped,
 };
 
-/* ---- life of the module -------------------------------------------------------------------- */
+/* ---- life of the module
+ * -------------------------------------------------------------------- */
 
 static void snapshot_failed(void *context, int error)
 {
@@ -398,7 +402,8 @@ static void find_obstacle(struct snapshot *snapshot, char *reason)
 {
     const struct rdb_uffd_host *host = snapshot->host;
     reason[0] = '\0';
-    if (server_identify(host->server_name, host->server_version, reason, REASON_BYTES) != 0)
+    if (server_identify(host->server_name, host->server_version, reason, REASON_BYTES) !=
+        0)
         return;
     if (allocator_find() != 0) {
         snprintf(reason, REASON_BYTES, "the server does not use jemalloc");
@@ -491,7 +496,8 @@ void rdb_uffd_tick(void)
     allocator_make_ready();
 }
 
-/* ---- statistics ------------------------------------------------------------------------------ */
+/* ---- statistics
+ * ------------------------------------------------------------------------------ */
 
 static enum rdb_uffd_state state_of(struct snapshot *snapshot)
 {
@@ -519,8 +525,8 @@ static void buffer_statistics(struct snapshot *snapshot,
     statistics->pages_packed = RELAXED(preserved->pages_packed);
     statistics->packed_bytes = RELAXED(preserved->packed_bytes);
     statistics->spool_bytes = idle ? 0 : RELAXED(preserved->pages_spooled) * PAGE_BYTES;
-    statistics->last_pages_preserved = idle ? RELAXED(snapshot->last_pages_preserved)
-                                            : RELAXED(preserved->pages);
+    statistics->last_pages_preserved =
+        idle ? RELAXED(snapshot->last_pages_preserved) : RELAXED(preserved->pages);
 }
 
 void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)

@@ -45,13 +45,13 @@
 
 /* What the operator sets. Defaults: rdb_uffd_default_settings(). */
 struct rdb_uffd_settings {
-    bool enabled;          /* no: the server's own fork, silently */
-    bool fallback;         /* no: what cannot be served fails, instead of forking */
-    bool compression;      /* LZ4 for preserved pages when the buffer fills */
-    bool huge_pages;       /* ask for huge pages, and mend them after a snapshot */
+    bool enabled;     /* no: the server's own fork, silently */
+    bool fallback;    /* no: what cannot be served fails, instead of forking */
+    bool compression; /* LZ4 for preserved pages when the buffer fills */
+    bool huge_pages;  /* ask for huge pages, and mend them after a snapshot */
     enum buffer_policy buffer_policy;
-    uint64_t buffer_limit; /* bytes; or, if buffer_percent is not 0: */
-    unsigned buffer_percent; /* of the memory in use at the freeze, 1 … 100 */
+    uint64_t buffer_limit;      /* bytes; or, if buffer_percent is not 0: */
+    unsigned buffer_percent;    /* of the memory in use at the freeze, 1 … 100 */
     char spool_directory[1024]; /* "": the server's working directory */
 };
 
@@ -72,7 +72,7 @@ enum rdb_uffd_state { RDB_UFFD_IDLE, RDB_UFFD_SAVING, RDB_UFFD_RELEASING };
 
 struct rdb_uffd_statistics {
     enum rdb_uffd_state state;
-    bool supported;          /* false: every save falls back */
+    bool supported; /* false: every save falls back */
     const char *unsupported_reason;
     uint64_t snapshots_ok;
     uint64_t snapshots_failed;

@@ -9,8 +9,8 @@
 #include "rdb/output.h"
 
 /* The server's LZF keeps 512 KB on the stack. */
-#define STACK_BYTES (4 * 1024 * 1024)
-#define RDB_OPCODE_EOF 255
+#define STACK_BYTES       (4 * 1024 * 1024)
+#define RDB_OPCODE_EOF    255
 #define REPORT_EVERY_USEC 1000000
 /* Un-protecting takes the memory map's lock: in slices, so that a page fault of
  * the server waits for one slice only. */
@@ -70,8 +70,8 @@ static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
 
 static int write_dump(struct snapshot *snapshot)
 {
-    struct rdb_encoder *encoder = rdb_encoder_create(rdb_output_sink(snapshot->output),
-                                                     snapshot->capture.compress);
+    struct rdb_encoder *encoder =
+        rdb_encoder_create(rdb_output_sink(snapshot->output), snapshot->capture.compress);
     if (!encoder)
         return -ENOMEM;
     int error = write_body(snapshot, encoder);
@@ -116,8 +116,8 @@ static void release_memory(struct snapshot *snapshot)
     for (size_t i = 0; i < snapshot->view.region_count; i++) {
         const struct view_region *region = &snapshot->view.regions[i];
         for (uint64_t at = region->start; at < region->end; at += RELEASE_SLICE) {
-            uint64_t end = at + RELEASE_SLICE < region->end ? at + RELEASE_SLICE
-                                                            : region->end;
+            uint64_t end =
+                at + RELEASE_SLICE < region->end ? at + RELEASE_SLICE : region->end;
             heap_unprotect(&snapshot->heap, at, end);
         }
     }

@@ -30,7 +30,7 @@ enum phase {
 };
 
 #define MESSAGE_BYTES 320
-#define MESSAGES 16
+#define MESSAGES      16
 
 struct snapshot {
     /* Main thread; constant while a snapshot is under way. */
@@ -47,9 +47,9 @@ struct snapshot {
     struct view view;
     struct fault_server fault_server;
 
-    _Atomic uint32_t phase;     /* enum phase; futex word */
-    _Atomic uint32_t cancellers; /* who may be about to cancel the output */
-    _Atomic bool frozen;        /* pages must be kept before they are dropped */
+    _Atomic uint32_t phase;       /* enum phase; futex word */
+    _Atomic uint32_t cancellers;  /* who may be about to cancel the output */
+    _Atomic bool frozen;          /* pages must be kept before they are dropped */
     _Atomic uint32_t saves_begun; /* futex word: the saver waits for it */
     _Atomic uint32_t saves_ended; /* futex word: a blocking waitpid() waits for it */
     _Atomic int kill_signal;

@@ -59,8 +59,7 @@ static void *guarded_mmap(void *wanted, size_t length, int protection, int flags
     return start;
 }
 
-static void *guarded_mremap(void *start, size_t length, size_t new_length, int flags,
-                            ...)
+static void *guarded_mremap(void *start, size_t length, size_t new_length, int flags, ...)
 {
     va_list arguments;
     va_start(arguments, flags);

@@ -9,7 +9,7 @@
 
 /* Names the calling process without a descriptor; kernels before 6.14 answer
  * EBADF, and then a pidfd of our own is opened for the call. */
-#define OWN_PROCESS (-10000)
+#define OWN_PROCESS     (-10000)
 #define RANGES_PER_CALL 512
 
 enum vectored { UNKNOWN, BY_OWN_PROCESS, BY_DESCRIPTOR, REFUSED };
@@ -59,8 +59,7 @@ static ssize_t call_by(int how, const struct iovec *ranges, size_t count, int ad
     int descriptor = (int)syscall(SYS_pidfd_open, getpid(), 0);
     if (descriptor < 0)
         return -1;
-    ssize_t advised =
-        syscall(SYS_process_madvise, descriptor, ranges, count, advice, 0);
+    ssize_t advised = syscall(SYS_process_madvise, descriptor, ranges, count, advice, 0);
     int error = errno;
     close(descriptor);
     errno = error;
@@ -75,8 +74,8 @@ static ssize_t call(const struct iovec *ranges, size_t count, int advice)
         return -1;
     for (int form = how == UNKNOWN ? BY_OWN_PROCESS : how; form < REFUSED; form++) {
         ssize_t advised = call_by(form, ranges, count, advice);
-        if (advised >= 0 || (errno != EBADF && errno != EINVAL && errno != ENOSYS &&
-                             errno != EPERM)) {
+        if (advised >= 0 ||
+            (errno != EBADF && errno != EINVAL && errno != ENOSYS && errno != EPERM)) {
             atomic_store_explicit(&vectored, form, memory_order_relaxed);
             return advised < 0 ? 0 : advised;
         }

@@ -10,20 +10,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define FAULT_POINTS(POINT)                                                            \
-    POINT(SKIP_PROTECT, "skip_protect")       /* freeze protects nothing */            \
-    POINT(SKIP_PRESERVE, "skip_preserve")     /* faults lift protection, keep nothing */\
-    POINT(SKIP_ADVICE, "skip_advice")         /* madvise is not preserved before */    \
-    POINT(PROTECT_FAILS, "protect_fails")     /* the second region refuses */          \
-    POINT(NO_USERFAULTFD, "no_userfaultfd")   /* pretend the privilege is missing */   \
-    POINT(CORRUPT_POINTER, "corrupt_pointer") /* the walk reads a wrong pointer */     \
-    POINT(STUCK_SERVER, "stuck_server")       /* the fault server stops serving */     \
-    POINT(SPOOL_WRITE, "spool_write")         /* EIO from the spool */                 \
-    POINT(SPOOL_READ, "spool_read")                                                    \
-    POINT(SPOOL_OPEN, "spool_open")                                                    \
-    POINT(DAMAGED_PAGE, "damaged_page")       /* a compressed page does not unpack */  \
-    POINT(OUTPUT_WRITE, "output_write")       /* EIO from the dump file */             \
-    POINT(NO_MEMORY, "no_memory")             /* buffers cannot be mapped */
+#define FAULT_POINTS(POINT)                                                              \
+    POINT(SKIP_PROTECT, "skip_protect")       /* freeze protects nothing */              \
+    POINT(SKIP_PRESERVE, "skip_preserve")     /* faults lift protection, keep nothing */ \
+    POINT(SKIP_ADVICE, "skip_advice")         /* madvise is not preserved before */      \
+    POINT(PROTECT_FAILS, "protect_fails")     /* the second region refuses */            \
+    POINT(NO_USERFAULTFD, "no_userfaultfd")   /* pretend the privilege is missing */     \
+    POINT(CORRUPT_POINTER, "corrupt_pointer") /* the walk reads a wrong pointer */       \
+    POINT(STUCK_SERVER, "stuck_server")       /* the fault server stops serving */       \
+    POINT(SPOOL_WRITE, "spool_write")         /* EIO from the spool */                   \
+    POINT(SPOOL_READ, "spool_read")                                                      \
+    POINT(SPOOL_OPEN, "spool_open")                                                      \
+    POINT(DAMAGED_PAGE, "damaged_page") /* a compressed page does not unpack */          \
+    POINT(OUTPUT_WRITE, "output_write") /* EIO from the dump file */                     \
+    POINT(NO_MEMORY, "no_memory")       /* buffers cannot be mapped */
 
 #define FAULT_ENUM(name, text) FAULT_##name,
 enum fault_point_id { FAULT_POINTS(FAULT_ENUM) FAULT_POINT_COUNT };

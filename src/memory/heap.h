@@ -22,13 +22,13 @@
 #include "memory/regions.h"
 
 struct heap {
-    _Atomic uint32_t locked; /* futex word */
-    _Atomic uint32_t changes;   /* mappings that came or went, counted by hooks */
+    _Atomic uint32_t locked;  /* futex word */
+    _Atomic uint32_t changes; /* mappings that came or went, counted by hooks */
     uint32_t changes_seen;
-    int userfaultfd;            /* -1: not open */
-    _Atomic bool disarmed;      /* heap_disarm_now() was called */
+    int userfaultfd;       /* -1: not open */
+    _Atomic bool disarmed; /* heap_disarm_now() was called */
     struct region_set registered;
-    struct region_set seen;     /* scratch of heap_refresh() */
+    struct region_set seen; /* scratch of heap_refresh() */
     struct region_set fresh;
 };
 

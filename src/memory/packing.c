@@ -28,10 +28,10 @@ int packing_unpack(const void *piece, size_t room, void *to)
     struct packed_header header;
     memcpy(&header, piece, sizeof(header));
     uint16_t check = (uint16_t)~header.length;
-    if (header.check != check ||
-        sizeof(header) + header.length > room || fault_point(FAULT_DAMAGED_PAGE))
+    if (header.check != check || sizeof(header) + header.length > room ||
+        fault_point(FAULT_DAMAGED_PAGE))
         return -EIO;
-    int got = LZ4_decompress_safe((const char *)piece + sizeof(header), to,
-                                  header.length, (int)PAGE_BYTES);
+    int got = LZ4_decompress_safe((const char *)piece + sizeof(header), to, header.length,
+                                  (int)PAGE_BYTES);
     return got == (int)PAGE_BYTES ? 0 : -EIO;
 }

@@ -15,7 +15,7 @@
 
 #include "memory/pages.h"
 
-#define PACKED_UNIT 64u
+#define PACKED_UNIT           64u
 #define PACKED_UNITS_PER_SLOT ((uint32_t)(PAGE_BYTES / PACKED_UNIT))
 /* A page that shrinks to no less than this is kept raw: two of them would not
  * share a slot, and unpacking costs every reader. */

@@ -6,12 +6,12 @@
 
 #define PAGE_SHIFT 12
 #define PAGE_BYTES (UINT64_C(1) << PAGE_SHIFT)
-#define PAGE_MASK (PAGE_BYTES - 1)
+#define PAGE_MASK  (PAGE_BYTES - 1)
 
 /* A chunk is what one leaf of the page index covers: 1024 pages, whose entries
  * of four bytes fill exactly one page. */
-#define CHUNK_SHIFT 22
-#define CHUNK_BYTES (UINT64_C(1) << CHUNK_SHIFT)
+#define CHUNK_SHIFT     22
+#define CHUNK_BYTES     (UINT64_C(1) << CHUNK_SHIFT)
 #define PAGES_PER_CHUNK (1u << (CHUNK_SHIFT - PAGE_SHIFT))
 
 #define HUGE_PAGE_SHIFT 21

@@ -16,7 +16,7 @@
 /* Memory is touched so many slots ahead of need, a few at a time: one step
  * must not make a fault wait longer than its own copy takes twice over. */
 #define POPULATE_AHEAD 256u
-#define POPULATE_STEP 8u
+#define POPULATE_STEP  8u
 /* Packing starts when this share of the limit is in use. */
 #define PACK_ABOVE(allowed) ((allowed) / 4 * 3)
 /* Pages packed in a fault, at most, to find room before the spool is used. */
@@ -58,8 +58,8 @@ void preserved_destroy(struct preserved *preserved)
  * heap does not map anew at each snapshot. */
 static int map_slots(struct preserved *preserved, uint32_t chunk_count)
 {
-    uint64_t count = (uint64_t)(chunk_count + chunk_count / 2 + 16) *
-                     (PAGES_PER_CHUNK + 1);
+    uint64_t count =
+        (uint64_t)(chunk_count + chunk_count / 2 + 16) * (PAGES_PER_CHUNK + 1);
     if (count >= UINT32_MAX / 4)
         count = UINT32_MAX / 4;
     unmap_slots(preserved);
@@ -130,8 +130,9 @@ void preserved_end(struct preserved *preserved)
     spool_close(&preserved->spool);
     if (!preserved->slots)
         return;
-    uint64_t kept = preserved->populated_until < RESERVE_SLOTS ? preserved->populated_until
-                                                               : RESERVE_SLOTS;
+    uint64_t kept = preserved->populated_until < RESERVE_SLOTS
+                        ? preserved->populated_until
+                        : RESERVE_SLOTS;
     uint64_t had = preserved->populated_until;
     struct iovec ranges[4] = {
         {(void *)preserved->directory, preserved->directory_bytes},

@@ -43,7 +43,7 @@ struct preserved {
     unsigned char *slots;
     uint32_t *slot_table; /* by slot: page number, or next free slot */
     uint8_t *slot_kinds;
-    uint32_t slot_count;  /* address space, not memory */
+    uint32_t slot_count; /* address space, not memory */
     uint32_t chunk_count;
     size_t directory_bytes;
     enum buffer_policy policy;
@@ -59,10 +59,10 @@ struct preserved {
     uint32_t sweep;           /* where the search for a page to move goes on */
     uint32_t open_block;      /* slot that takes packed pages, NO_SLOT: none */
     uint32_t open_block_used;
-    struct packing *packing;  /* room for packing and unpacking */
+    struct packing *packing; /* room for packing and unpacking */
 
     /* Written by the fault server, read by anyone. */
-    _Atomic uint64_t limit; /* bytes; also written by the operator's thread */
+    _Atomic uint64_t limit;          /* bytes; also written by the operator's thread */
     _Atomic uint32_t slots_resident; /* with memory behind them */
     _Atomic uint64_t bytes_peak;
     _Atomic uint64_t pages;        /* preserved in this snapshot */

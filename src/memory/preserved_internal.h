@@ -21,9 +21,9 @@ enum slot_kind {
 /* An index entry: two bits say where the page is, thirty bits where there.
  * 0: not preserved. MOVING: its slot is being rewritten, look again. */
 enum entry_tag { ENTRY_RAW = 1, ENTRY_PACKED = 2, ENTRY_SPOOLED = 3 };
-#define ENTRY_MOVING 4u
-#define ENTRY_TAG(entry) ((entry) & 3u)
-#define ENTRY_PLACE(entry) ((entry) >> 2)
+#define ENTRY_MOVING           4u
+#define ENTRY_TAG(entry)       ((entry)&3u)
+#define ENTRY_PLACE(entry)     ((entry) >> 2)
 #define ENTRY_MAKE(tag, place) (((uint32_t)(place) << 2) | (uint32_t)(tag))
 
 static inline void *slot_bytes(const struct preserved *preserved, uint32_t slot)
@@ -34,8 +34,8 @@ static inline void *slot_bytes(const struct preserved *preserved, uint32_t slot)
 /* The entry of a page whose chunk has a leaf; NULL when it has none. */
 static inline _Atomic uint32_t *entry_of(const struct preserved *preserved, uint32_t page)
 {
-    uint32_t leaf = atomic_load_explicit(
-        &preserved->directory[page / PAGES_PER_CHUNK], memory_order_acquire);
+    uint32_t leaf = atomic_load_explicit(&preserved->directory[page / PAGES_PER_CHUNK],
+                                         memory_order_acquire);
     if (!leaf)
         return NULL;
     return (_Atomic uint32_t *)slot_bytes(preserved, leaf - 1) + page % PAGES_PER_CHUNK;

@@ -12,8 +12,8 @@
 static int open_and_unlink(const char *directory)
 {
     char path[4096];
-    int length = snprintf(path, sizeof(path), "%s/rdb_uffd-spool-%ld", directory,
-                          (long)getpid());
+    int length =
+        snprintf(path, sizeof(path), "%s/rdb_uffd-spool-%ld", directory, (long)getpid());
     if (length < 0 || (size_t)length >= sizeof(path))
         return -ENAMETOOLONG;
     int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);

@@ -11,8 +11,8 @@
 #include <stdint.h>
 
 struct spool {
-    _Atomic int file;               /* -1: not open */
-    _Atomic uint64_t pages;         /* written since spool_open() */
+    _Atomic int file;       /* -1: not open */
+    _Atomic uint64_t pages; /* written since spool_open() */
 };
 
 /* Opens the file in `directory` ("" for the current one). Main thread, in

@@ -9,7 +9,7 @@
 #include "kernel/fault_points.h"
 #include "kernel/userfaultfd.h"
 
-#define STACK_BYTES (256 * 1024)
+#define STACK_BYTES       (256 * 1024)
 #define MESSAGES_PER_READ 32
 
 enum request { REQUEST_NONE, REQUEST_POSTED, REQUEST_DONE };
@@ -85,7 +85,8 @@ static int keep_page(struct fault_server *server, uint64_t address)
     int error = preserved_put(preserved, page, live);
     if (error == -ENOBUFS && preserved->policy == BUFFER_BLOCK)
         error = wait_for_room(server, page, live);
-    if (atomic_load_explicit(&preserved->pages_spooled, memory_order_relaxed) != spooled) {
+    if (atomic_load_explicit(&preserved->pages_spooled, memory_order_relaxed) !=
+        spooled) {
         count(&server->statistics.writer_waits, 1);
         if (began)
             count(&server->statistics.writer_wait_usec, clock_usec() - began);

@@ -22,8 +22,8 @@
 #include "view/view.h"
 
 struct fault_statistics {
-    _Atomic uint64_t faults;      /* messages served in this snapshot */
-    _Atomic uint64_t unprotects;  /* calls that lifted protection */
+    _Atomic uint64_t faults;       /* messages served in this snapshot */
+    _Atomic uint64_t unprotects;   /* calls that lifted protection */
     _Atomic uint64_t writer_waits; /* faults that waited for the spool or for room */
     _Atomic uint64_t writer_wait_usec;
     _Atomic uint64_t saver_faults; /* faults of our own threads: should be 0 */

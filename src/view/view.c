@@ -80,9 +80,9 @@ bool view_page_of(const struct view *view, uint64_t address, uint32_t *page)
     const struct view_region *region = find_region(view, address);
     if (!region)
         return false;
-    *page = chunk_in_region(region->start, region->first_chunk, address) *
-                PAGES_PER_CHUNK +
-            (uint32_t)(address >> PAGE_SHIFT) % PAGES_PER_CHUNK;
+    *page =
+        chunk_in_region(region->start, region->first_chunk, address) * PAGES_PER_CHUNK +
+        (uint32_t)(address >> PAGE_SHIFT) % PAGES_PER_CHUNK;
     return true;
 }
 
@@ -137,7 +137,8 @@ static int read_in_page(struct view_reader *reader, uint32_t page, void *to,
 static int read_by_pages(struct view_reader *reader, uint32_t chunk, void *to,
                          frozen_address from, size_t length)
 {
-    uint32_t page = chunk * PAGES_PER_CHUNK + (uint32_t)(from >> PAGE_SHIFT) % PAGES_PER_CHUNK;
+    uint32_t page =
+        chunk * PAGES_PER_CHUNK + (uint32_t)(from >> PAGE_SHIFT) % PAGES_PER_CHUNK;
     while (length) {
         size_t in_page = PAGE_BYTES - (from & PAGE_MASK);
         if (in_page > length)

@@ -87,8 +87,7 @@ void view_reader_init(struct view_reader *reader, struct view *view);
  * read back, -ECANCELED if the snapshot was cancelled. `length` may be 0, and
  * may span pages and chunks, not two regions that are not adjacent.
  * Any thread but the fault server's. Never blocks on the server. */
-int view_read(struct view_reader *reader, void *to, frozen_address from,
-              size_t length);
+int view_read(struct view_reader *reader, void *to, frozen_address from, size_t length);
 
 /* A hint that `from` will be read soon. Any value is harmless. */
 static inline void view_prefetch(frozen_address from)
