@@ -1,0 +1,252 @@
+/* The module comes and goes; its settings take what is right and keep the old
+ * value otherwise. */
+#include "fill.h"
+#include "rdbfile.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct server *start_filled(bool without_module, uint64_t seed)
+{
+    struct server *server = server_start(&(struct server_options){
+        .config = FILL_CONFIG, .without_module = without_module});
+    fill(server->connection, FILL_ALL, 100, seed);
+    return server;
+}
+
+static void load(struct server *server)
+{
+    server_ok(server, "MODULE LOAD %s", module_path());
+    server->has_module = true;
+}
+
+static void save_and_check(struct server *server)
+{
+    const char *digest = server_digest(server);
+    server_save(server);
+    const char *dump = server_path(server, "dump.rdb");
+    check_dump(dump, true);
+    const char *loaded = dump_digest(dump, FILL_CONFIG);
+    CHECK(loaded && strcmp(loaded, digest) == 0, "the loaded data differ");
+}
+
+static void loaded_at_run_time(void)
+{
+    needs_module();
+    struct server *server = start_filled(true, test_seed());
+    load(server);
+    save_and_check(server);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+static void loaded_with_arguments(void)
+{
+    needs_module();
+    struct server *server = start_filled(true, test_seed());
+    server_ok(server, "MODULE LOAD %s buffer-limit 64mb fallback no", module_path());
+    server->has_module = true;
+    const char *limit = server_config_get(server, "uffd.buffer-limit");
+    CHECK(strcmp(limit, "67108864") == 0 || strcmp(limit, "64mb") == 0,
+          "uffd.buffer-limit is %s", limit);
+    CHECK(strcmp(server_config_get(server, "uffd.fallback"), "no") == 0, "uffd.fallback");
+    save_and_check(server);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+/* Without the module a save makes a child again. */
+static void check_forks_again(struct server *server)
+{
+    server_config_set(server, "rdb-key-save-delay", "1000");
+    server_save_start(server);
+    CHECK(server_children(server) == 1, "no child process");
+    server_config_set(server, "rdb-key-save-delay", "0");
+    CHECK(server_save_wait(server), "the save with fork failed");
+    check_dump(server_path(server, "dump.rdb"), true);
+}
+
+static void unloaded_and_loaded_again(void)
+{
+    needs_module();
+    struct server *server = start_filled(false, test_seed());
+    save_and_check(server);
+    for (int round = 0; round < 3; round++) {
+        server_ok(server, "MODULE UNLOAD uffd");
+        server->has_module = false;
+        CHECK(!server_info(server, "uffd_state"), "the module is still there");
+        check_forks_again(server);
+        load(server);
+        save_and_check(server);
+        check_fork_free(server, 1);
+    }
+    server_ok(server, "MODULE UNLOAD uffd");
+    server_stop(server);
+}
+
+static void unload_refused_while_saving(void)
+{
+    needs_module();
+    struct server *server = start_filled(false, test_seed());
+    server_config_set(server, "rdb-key-save-delay", "1000");
+    server_save_start(server);
+    const char *error = server_error(server, "MODULE UNLOAD uffd");
+    test_note("%s", error);
+    CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1,
+          "the save is over too soon");
+    server_config_set(server, "rdb-key-save-delay", "0");
+    CHECK(server_save_wait(server), "the save failed");
+    check_dump(server_path(server, "dump.rdb"), true);
+    sleep_msec(200);
+    server_ok(server, "MODULE UNLOAD uffd");
+    server->has_module = false;
+    check_forks_again(server);
+    server_stop(server);
+}
+
+static const char *const wrong_values[][2] = {
+    {"buffer-limit", "0"},        {"buffer-limit", "-1"},     {"buffer-limit", "12zb"},
+    {"buffer-limit", ""},         {"buffer-limit", "many"},   {"buffer-policy", "later"},
+    {"buffer-policy", ""},        {"compression", "perhaps"}, {"huge-pages", "2"},
+    {"fallback", "maybe"},        {"enabled", "on and off"},  {"spool-dir", "/nowhere/at/all"},
+    {"spool-dir", "/etc/passwd"},
+};
+#define WRONG_VALUES (sizeof wrong_values / sizeof *wrong_values)
+
+static void wrong_values_set(void)
+{
+    needs_module();
+    struct server *server = start_filled(false, test_seed());
+    for (size_t i = 0; i < WRONG_VALUES; i++) {
+        const char *name = format_text("uffd.%s", wrong_values[i][0]);
+        const char *before = server_config_get(server, name);
+        redisReply *reply =
+            server_command(server, "CONFIG SET %s %s", name, wrong_values[i][1]);
+        CHECK(reply->type == REDIS_REPLY_ERROR, "%s took \"%s\"", name,
+              wrong_values[i][1]);
+        const char *after = server_config_get(server, name);
+        CHECK(strcmp(before, after) == 0, "%s was %s, is %s", name, before, after);
+    }
+    save_and_check(server);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+static void wrong_values_at_load(void)
+{
+    needs_module();
+    struct server *server = start_filled(true, test_seed());
+    for (size_t i = 0; i < WRONG_VALUES; i++) {
+        redisReply *reply = server_command(server, "MODULE LOAD %s %s %s", module_path(),
+                                           wrong_values[i][0], wrong_values[i][1]);
+        CHECK(reply->type == REDIS_REPLY_ERROR, "loaded with %s \"%s\"",
+              wrong_values[i][0], wrong_values[i][1]);
+    }
+    server_error(server, "MODULE LOAD %s no-such-setting 1", module_path());
+    server_error(server, "MODULE LOAD %s buffer-limit", module_path());
+    check_forks_again(server);
+    load(server);
+    save_and_check(server);
+    server_stop(server);
+}
+
+/* A server that is told nonsense by its configuration does not start. */
+static void wrong_value_in_configuration(void)
+{
+    needs_module();
+    char *log = NULL;
+    struct server *server = server_try_start(
+        &(struct server_options){.module_arguments = "buffer-limit 12zb"}, &log);
+    CHECK(!server, "the server started");
+    CHECK(strstr(log, "buffer-limit"), "the log does not name the setting");
+}
+
+static void settings_in_configuration(void)
+{
+    needs_module();
+    static const char *const right[][3] = {
+        {"buffer-policy", "spool", "abort"}, {"compression", "yes", "no"},
+        {"huge-pages", "yes", "no"},         {"fallback", "yes", "no"},
+        {"enabled", "yes", "no"},
+    };
+    struct server *server = start_filled(false, test_seed());
+    char *arguments = format_text("buffer-limit 128mb");
+    for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
+        const char *name = format_text("uffd.%s", right[i][0]);
+        const char *value = server_config_get(server, name);
+        CHECK(i == 1 || i == 2 || strcmp(value, right[i][1]) == 0, "%s is %s", name, value);
+        server_config_set(server, name, right[i][2]);
+        CHECK(strcmp(server_config_get(server, name), right[i][2]) == 0, "%s", name);
+        arguments = format_text("%s %s %s", arguments, right[i][0], right[i][2]);
+    }
+    server_config_set(server, "uffd.buffer-limit", "100mb");
+    CHECK(server_info_number(server, "uffd_buffer_limit_bytes") == 100 << 20, "the limit");
+    server_stop(server);
+    server = server_start(&(struct server_options){.module_arguments = arguments});
+    for (size_t i = 0; i < sizeof right / sizeof *right; i++)
+        CHECK(strcmp(server_config_get(server, format_text("uffd.%s", right[i][0])),
+                     right[i][2]) == 0,
+              "%s", right[i][0]);
+    CHECK(server_info_number(server, "uffd_buffer_limit_bytes") == 128 << 20, "the limit");
+    server_stop(server);
+    server = server_start(&(struct server_options){
+        .config = "uffd.enabled no\nuffd.buffer-limit 99mb"});
+    CHECK(strcmp(server_config_get(server, "uffd.enabled"), "no") == 0, "uffd.enabled");
+    CHECK(server_info_number(server, "uffd_buffer_limit_bytes") == 99 << 20, "the limit");
+    server_stop(server);
+}
+
+static void switched_off(void)
+{
+    needs_module();
+    struct server *server = start_filled(false, test_seed());
+    server_config_set(server, "uffd.enabled", "no");
+    check_forks_again(server);
+    CHECK(server_info_number(server, "uffd_forks_replaced") == 0, "uffd_forks_replaced");
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 0,
+          "being switched off counts as a fallback");
+    server_config_set(server, "uffd.enabled", "yes");
+    save_and_check(server);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+/* A change of settings in the middle of a save harms nothing. */
+static void switched_while_saving(void)
+{
+    needs_module();
+    struct server *server = start_filled(false, test_seed());
+    server_config_set(server, "rdb-key-save-delay", "1000");
+    const char *digest = server_digest(server);
+    server_save_start(server);
+    server_config_set(server, "uffd.enabled", "no");
+    server_config_set(server, "uffd.compression", "no");
+    server_config_set(server, "uffd.huge-pages", "no");
+    server_config_set(server, "uffd.buffer-policy", "block");
+    server_ok(server, "SET later value");
+    CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1,
+          "the save is over too soon");
+    CHECK(server_save_wait(server), "the save failed");
+    const char *loaded = dump_digest(server_path(server, "dump.rdb"), FILL_CONFIG);
+    CHECK(loaded && strcmp(loaded, digest) == 0, "the loaded data differ");
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"loaded_at_run_time", loaded_at_run_time, 20},
+        {"loaded_with_arguments", loaded_with_arguments, 20},
+        {"unloaded_and_loaded_again", unloaded_and_loaded_again, 40},
+        {"unload_refused_while_saving", unload_refused_while_saving, 30},
+        {"wrong_values_set", wrong_values_set, 20},
+        {"wrong_values_at_load", wrong_values_at_load, 30},
+        {"wrong_value_in_configuration", wrong_value_in_configuration, 20},
+        {"settings_in_configuration", settings_in_configuration, 20},
+        {"switched_off", switched_off, 20},
+        {"switched_while_saving", switched_while_saving, 30},
+        {0},
+    };
+    return test_run("lifecycle", cases, argc, argv);
+}
