@@ -82,7 +82,8 @@ static void write_config(struct server *server, const struct server_options *opt
     CHECK(file, "cannot write the configuration: %s", strerror(errno));
     fprintf(file,
             "port %d\nbind 127.0.0.1\ndir %s\nlogfile %s\nsave \"\"\nappendonly no\n"
-            "enable-debug-command yes\nenable-module-command yes\n",
+            "enable-debug-command yes\nenable-module-command yes\n"
+            "enable-protected-configs yes\n",
             server->port, server->directory, server->log);
     fprintf(file, "%s\n", options->config ? options->config : "");
     if (server->has_module)

@@ -109,7 +109,8 @@ static const char *const wrong_values[][2] = {
     {"buffer-limit", ""},         {"buffer-limit", "many"},   {"buffer-policy", "later"},
     {"buffer-policy", ""},        {"compression", "perhaps"}, {"huge-pages", "2"},
     {"fallback", "maybe"},        {"enabled", "on and off"},  {"spool-dir", "/nowhere/at/all"},
-    {"spool-dir", "/etc/passwd"},
+    {"spool-dir", "/etc/passwd"}, {"buffer-limit", "1mb"},    {"buffer-limit", "0%"},
+    {"buffer-limit", "101%"},
 };
 #define WRONG_VALUES (sizeof wrong_values / sizeof *wrong_values)
 

@@ -1,0 +1,118 @@
+/* An ordinary user: with access to userfaultfd saves need no fork, without it
+ * there is the server's own fork, said and counted; never a wrong file. */
+#include "fill.h"
+#include "privacy.h"
+#include "rdbfile.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ORDINARY_USER "nobody"
+
+/* Where everybody may use userfaultfd anyway, nobody lacks the privilege. */
+static void needs_restricted_kernel(void)
+{
+    FILE *file = fopen("/proc/sys/vm/unprivileged_userfaultfd", "r");
+    int permitted = 0;
+    if (file && fscanf(file, "%d", &permitted) == 1 && permitted)
+        skip("vm.unprivileged_userfaultfd is set");
+    if (file)
+        fclose(file);
+}
+
+static struct server *start_as_ordinary_user(const char *arguments)
+{
+    if (geteuid() != 0)
+        skip("only root can start a server as another user");
+    struct server *server = server_start(&(struct server_options){
+        .config = FILL_CONFIG, .user = ORDINARY_USER, .module_arguments = arguments});
+    fill(server->connection, FILL_ALL, 100, test_seed());
+    return server;
+}
+
+static void save_and_check(struct server *server)
+{
+    const char *dump = server_path(server, "dump.rdb");
+    const char *background = server_path(server, "background.rdb");
+    server_save(server);
+    copy_file(dump, background);
+    server_ok(server, "SAVE");
+    const char *difference = rdb_difference(background, dump);
+    CHECK(!difference, "BGSAVE and SAVE: %s", difference);
+    check_dump(background, true);
+}
+
+static void with_access(void)
+{
+    needs_module();
+    userfaultfd_node(0666);
+    struct server *server = start_as_ordinary_user("");
+    save_and_check(server);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+static void without_access(void)
+{
+    needs_module();
+    needs_restricted_kernel();
+    userfaultfd_node(0600);
+    struct server *server = start_as_ordinary_user("");
+    for (int saves = 1; saves <= 3; saves++) {
+        save_and_check(server);
+        CHECK(server_info_number(server, "uffd_fork_fallbacks") == saves,
+              "uffd_fork_fallbacks is %s", server_info(server, "uffd_fork_fallbacks"));
+    }
+    CHECK(server_info_number(server, "uffd_forks_replaced") == 0, "uffd_forks_replaced");
+    const char *reason = server_info(server, "uffd_last_fallback_reason");
+    test_note("reason: %s", reason);
+    CHECK(reason && strstr(reason, "/dev/userfaultfd"),
+          "the reason does not say what to grant");
+    CHECK(server_log_count(server, "/dev/userfaultfd") == 1,
+          "the log says %d times what to grant, not once",
+          server_log_count(server, "/dev/userfaultfd"));
+    server_stop(server);
+}
+
+static void without_access_nor_fallback(void)
+{
+    needs_module();
+    needs_restricted_kernel();
+    userfaultfd_node(0600);
+    struct server *server = start_as_ordinary_user("fallback no");
+    test_note("%s", server_error(server, "BGSAVE"));
+    CHECK(server_children(server) == 0, "a child was made");
+    CHECK(strcmp(server_info(server, "rdb_last_bgsave_status"), "err") == 0,
+          "rdb_last_bgsave_status");
+    CHECK(!server_temporary_file(server), "a temporary file was left");
+    CHECK(access(server_path(server, "dump.rdb"), F_OK) != 0, "there is a dump");
+    /* Changed at run time, saving works again. */
+    server_config_set(server, "uffd.fallback", "yes");
+    save_and_check(server);
+    server_stop(server);
+}
+
+/* The same for root, by the fault point: needs no mounts and no other user. */
+static void pretended(void)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = FILL_CONFIG, .fault = "no_userfaultfd"});
+    fill(server->connection, FILL_ALL, 100, test_seed());
+    save_and_check(server);
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "uffd_fork_fallbacks");
+    server_stop(server);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"with_access", with_access, 20},
+        {"without_access", without_access, 30},
+        {"without_access_nor_fallback", without_access_nor_fallback, 20},
+        {"pretended", pretended, 20},
+        {0},
+    };
+    return test_run("privilege", cases, argc, argv);
+}
