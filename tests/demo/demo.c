@@ -14,13 +14,13 @@
 #include "rdbfile.h"
 #include "writers.h"
 
-#define PLAIN_KEYS  600000
-#define PLAIN_BYTES 200
-#define COUNT       400 /* of every type */
-#define CONNECTIONS 4
-#define BAR_WIDTH   40
-#define SEED        20231117
-#define PAGE_BYTES  4096
+#define PLAIN_KEYS    600000
+#define PLAIN_BYTES   200
+#define COUNT         400 /* of every type */
+#define CONNECTIONS   4
+#define BAR_WIDTH     40
+#define SEED          20231117
+#define PAGE_BYTES    4096
 #define LIMIT_SECONDS 600
 
 struct result {
@@ -73,8 +73,8 @@ static char *configuration(void)
 static struct server *start(void)
 {
     char *text = format_text("%s\n%s", configuration(), FILL_CONFIG);
-    struct server *server = server_start(
-        &(struct server_options){.config = text, .without_module = true});
+    struct server *server =
+        server_start(&(struct server_options){.config = text, .without_module = true});
     server->has_module = true;
     printf("redis-server %s on port %d, %s\n", server_info(server, "redis_version"),
            server->port, server_info(server, "os"));
@@ -97,10 +97,10 @@ static void show_progress(struct server *server, double started)
 {
     static double shown;
     bool forkless = strcmp(server_info(server, "uffd_state"), "idle") != 0;
-    double done = server_info_number(
-        server, forkless ? "uffd_keys_saved" : "current_save_keys_processed");
-    double total = server_info_number(
-        server, forkless ? "uffd_keys_total" : "current_save_keys_total");
+    double done = server_info_number(server, forkless ? "uffd_keys_saved"
+                                                      : "current_save_keys_processed");
+    double total = server_info_number(server, forkless ? "uffd_keys_total"
+                                                       : "current_save_keys_total");
     double part = total > 0 ? done / total : 0, seconds = now() - started;
     if (isatty(STDOUT_FILENO)) {
         int filled = (int)(part * BAR_WIDTH);
@@ -151,8 +151,8 @@ static void collect(struct server *server, bool forkless, double started,
     result->file_bytes = (double)dump.st_size;
     result->save_msec = (wall_seconds(dump.st_mtim) - started) * 1e3;
     result->memory_bytes = server_info_number(server, "rdb_last_cow_size");
-    result->freeze_usec = server_info_number(
-        server, forkless ? "uffd_last_freeze_usec" : "latest_fork_usec");
+    result->freeze_usec = server_info_number(server, forkless ? "uffd_last_freeze_usec"
+                                                              : "latest_fork_usec");
     result->pages = forkless ? server_info_number(server, "uffd_last_pages_preserved")
                              : result->memory_bytes / PAGE_BYTES;
 }
@@ -167,7 +167,8 @@ static struct result save(struct server *server, struct writers *writers, bool f
     const char *digest = server_digest(server);
     double started = now();
     const char *port = format_text("%d", server->port);
-    CHECK(run_program(NULL, (const char *[]){"redis-cli", "-p", port, "BGSAVE", NULL}) == 0,
+    CHECK(run_program(NULL, (const char *[]){"redis-cli", "-p", port, "BGSAVE", NULL}) ==
+              0,
           "redis-cli BGSAVE failed");
     CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1 ||
               server_info_number(server, "rdb_saves") > 0,

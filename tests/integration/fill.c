@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PIPELINE   256
-#define VALUE_MAX  70000
-#define LONG_TTL   1000000
+#define PIPELINE  256
+#define VALUE_MAX 70000
+#define LONG_TTL  1000000
 
 struct filler {
     redisContext *connection;
@@ -27,8 +27,9 @@ void random_bytes(uint64_t *random, char *bytes, size_t length)
 
 void random_text(uint64_t *random, char *text, size_t length)
 {
-    static const char *const words[] = {"alpha ", "\"name\": ", "value, ", "snapshot ",
-                                        "0000000 ", "page ", "{}, ", "the quick brown "};
+    static const char *const words[] = {"alpha ",    "\"name\": ",      "value, ",
+                                        "snapshot ", "0000000 ",        "page ",
+                                        "{}, ",      "the quick brown "};
     size_t at = 0;
     while (at < length) {
         const char *word = words[random_next(random) & 7];
@@ -80,19 +81,40 @@ static const char *value_of(struct filler *filler, size_t length)
 static size_t any_length(struct filler *filler)
 {
     unsigned dice = below(filler, 100);
-    return dice < 60 ? below(filler, 40) : dice < 95 ? below(filler, 2000)
-                                                     : below(filler, 12000);
+    return dice < 60   ? below(filler, 40)
+           : dice < 95 ? below(filler, 2000)
+                       : below(filler, 12000);
 }
 
 /* ---- kinds ---- */
 
 static void fill_string_edges(struct filler *filler)
 {
-    static const char *const numbers[] = {
-        "0", "-1", "127", "128", "-128", "-129", "32767", "32768", "-32769",
-        "2147483647", "2147483648", "-2147483649", "9223372036854775807",
-        "-9223372036854775808", "9223372036854775808", "007", "+1", " 1", "-0", "1.0",
-        "10000", "9999", "12345678901", "99999999999", "123456789012"};
+    static const char *const numbers[] = {"0",
+                                          "-1",
+                                          "127",
+                                          "128",
+                                          "-128",
+                                          "-129",
+                                          "32767",
+                                          "32768",
+                                          "-32769",
+                                          "2147483647",
+                                          "2147483648",
+                                          "-2147483649",
+                                          "9223372036854775807",
+                                          "-9223372036854775808",
+                                          "9223372036854775808",
+                                          "007",
+                                          "+1",
+                                          " 1",
+                                          "-0",
+                                          "1.0",
+                                          "10000",
+                                          "9999",
+                                          "12345678901",
+                                          "99999999999",
+                                          "123456789012"};
     static const int lengths[] = {0,   1,   10,  11,   12,    19,    20,    21,
                                   31,  32,  43,  44,   45,    63,    64,    255,
                                   256, 257, 511, 4096, 16383, 16384, 65535, 65536};
@@ -138,7 +160,8 @@ static void fill_lists(struct filler *filler)
             const char *side = below(filler, 4) ? "RPUSH" : "LPUSH";
             size_t length = below(filler, 40);
             if (below(filler, 3) == 0)
-                send(filler, "%s list:%d %d", side, i, (int)below(filler, INT_MAX) - 9999);
+                send(filler, "%s list:%d %d", side, i,
+                     (int)below(filler, INT_MAX) - 9999);
             else
                 send(filler, "%s list:%d %b", side, i, value_of(filler, length), length);
         }
@@ -161,7 +184,9 @@ static void fill_sets(struct filler *filler)
                 send(filler, "SADD set:%d member-%d", i, (int)below(filler, 1000));
             else
                 send(filler, "SADD set:%d %lld", i,
-                     (long long)number >> (i % 4 == 0 ? 50 : i % 4 == 1 ? 34 : 4));
+                     (long long)number >> (i % 4 == 0   ? 50
+                                           : i % 4 == 1 ? 34
+                                                        : 4));
         }
     }
 }
@@ -183,9 +208,9 @@ static void fill_hashes(struct filler *filler)
 
 static void fill_sorted_sets(struct filler *filler)
 {
-    static const char *const scores[] = {"+inf", "-inf", "0", "0.1", "1e300",
-                                         "-1e-310", "5e-324", "3", "17179869184",
-                                         "1.7976931348623157e308"};
+    static const char *const scores[] = {
+        "+inf",    "-inf",   "0", "0.1",         "1e300",
+        "-1e-310", "5e-324", "3", "17179869184", "1.7976931348623157e308"};
     const int edge_count = (int)(sizeof scores / sizeof *scores);
     for (int i = 0; i < filler->count; i++) {
         int members = 1 + (int)below(filler, i % 8 == 0 ? 300 : 30);
@@ -206,8 +231,9 @@ static void fill_stream_groups(struct filler *filler, int i, int entries)
     for (int g = 0; g < 1 + i % 3; g++) {
         send(filler, "XGROUP CREATE stream:%d group-%d %s", i, g, g == 1 ? "$" : "0");
         for (int c = 0; c < 3; c++)
-            send(filler, "XREADGROUP GROUP group-%d consumer-%d COUNT %d STREAMS stream:%d >",
-                 g, c, 1 + (int)below(filler, 20), i);
+            send(filler,
+                 "XREADGROUP GROUP group-%d consumer-%d COUNT %d STREAMS stream:%d >", g,
+                 c, 1 + (int)below(filler, 20), i);
         send(filler, "XGROUP CREATECONSUMER stream:%d group-%d idle-consumer", i, g);
         for (int n = 0; n < entries / 8; n++)
             send(filler, "XACK stream:%d group-%d %d-1", i, g,
@@ -230,7 +256,8 @@ static void fill_streams(struct filler *filler)
         }
         fill_stream_groups(filler, i, entries);
         for (int n = 0; n < entries / 4; n++)
-            send(filler, "XDEL stream:%d %d-1", i, 1 + (int)below(filler, (unsigned)entries));
+            send(filler, "XDEL stream:%d %d-1", i,
+                 1 + (int)below(filler, (unsigned)entries));
     }
     send(filler, "XGROUP CREATE stream-empty:0 group-0 $ MKSTREAM");
     send(filler, "XADD stream-emptied:0 5-5 f v");
@@ -242,7 +269,8 @@ static void fill_streams(struct filler *filler)
 
 static void fill_expiries(struct filler *filler)
 {
-    static const char *const kinds[] = {"string", "list", "set", "hash", "zset", "stream"};
+    static const char *const kinds[] = {"string", "list", "set",
+                                        "hash",   "zset", "stream"};
     for (int i = 0; i < filler->count; i++) {
         const char *kind = kinds[below(filler, 6)];
         send(filler, "PEXPIRE %s:%d %lld", kind, i,
@@ -283,12 +311,15 @@ void fill(redisContext *connection, unsigned kinds, int count, uint64_t seed)
     static const struct {
         enum fill_kind kind;
         void (*body)(struct filler *filler);
-    } parts[] = {
-        {FILL_STRINGS, fill_strings},       {FILL_LISTS, fill_lists},
-        {FILL_SETS, fill_sets},             {FILL_HASHES, fill_hashes},
-        {FILL_SORTED_SETS, fill_sorted_sets}, {FILL_STREAMS, fill_streams},
-        {FILL_EXPIRIES, fill_expiries},     {FILL_BINARY_KEYS, fill_binary_keys},
-        {FILL_FUNCTIONS, fill_functions}};
+    } parts[] = {{FILL_STRINGS, fill_strings},
+                 {FILL_LISTS, fill_lists},
+                 {FILL_SETS, fill_sets},
+                 {FILL_HASHES, fill_hashes},
+                 {FILL_SORTED_SETS, fill_sorted_sets},
+                 {FILL_STREAMS, fill_streams},
+                 {FILL_EXPIRIES, fill_expiries},
+                 {FILL_BINARY_KEYS, fill_binary_keys},
+                 {FILL_FUNCTIONS, fill_functions}};
     struct filler *filler = calloc(1, sizeof *filler);
     *filler = (struct filler){.connection = connection, .random = seed, .count = count};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)

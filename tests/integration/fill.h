@@ -21,7 +21,7 @@ enum fill_kind {
     FILL_HASHES = 8,
     FILL_SORTED_SETS = 16,
     FILL_STREAMS = 32,
-    FILL_EXPIRIES = 64,   /* long TTLs on keys of all the other kinds */
+    FILL_EXPIRIES = 64, /* long TTLs on keys of all the other kinds */
     FILL_BINARY_KEYS = 128,
     FILL_FUNCTIONS = 256,
     FILL_ALL = 511,

@@ -27,7 +27,8 @@ const char *mount_small(const char *size)
 
 void mount_read_only(const char *directory, bool read_only)
 {
-    CHECK(mount(NULL, directory, NULL, MS_REMOUNT | (read_only ? MS_RDONLY : 0), NULL) == 0,
+    CHECK(mount(NULL, directory, NULL, MS_REMOUNT | (read_only ? MS_RDONLY : 0), NULL) ==
+              0,
           "remounting %s: %s", directory, strerror(errno));
 }
 

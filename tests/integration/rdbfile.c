@@ -27,8 +27,7 @@ static struct content map_file(const char *path)
           strerror(errno));
     content.length = (size_t)status.st_size;
     if (content.length)
-        content.bytes =
-            mmap(NULL, content.length, PROT_READ, MAP_PRIVATE, descriptor, 0);
+        content.bytes = mmap(NULL, content.length, PROT_READ, MAP_PRIVATE, descriptor, 0);
     close(descriptor);
     CHECK(content.bytes != MAP_FAILED, "%s: %s", path, strerror(errno));
     return content;

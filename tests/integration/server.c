@@ -140,8 +140,7 @@ static void spawn(struct server *server, const struct server_options *options)
 static bool is_serving(struct server *server)
 {
     struct timeval second = {1, 0};
-    redisContext *connection =
-        redisConnectWithTimeout("127.0.0.1", server->port, second);
+    redisContext *connection = redisConnectWithTimeout("127.0.0.1", server->port, second);
     if (connection && !connection->err) {
         redisReply *reply = redisCommand(connection, "PING");
         bool serving = reply && reply->type == REDIS_REPLY_STATUS;
@@ -194,7 +193,8 @@ static void check_all_alive(void)
     for (int i = 0; i < server_count; i++) {
         struct server *server = &servers[i];
         CHECK(server->stopped || server_is_alive(server), "server %d has died", i);
-        CHECK(!server->has_module || server_log_count(server, "BUG REPORT") == 0, "server %d crashed", i);
+        CHECK(!server->has_module || server_log_count(server, "BUG REPORT") == 0,
+              "server %d crashed", i);
     }
 }
 

@@ -7,8 +7,8 @@
 
 struct snapshot {
     struct server *server;
-    const char *digest;  /* DEBUG DIGEST at its instant */
-    char *reference;     /* what SAVE wrote at its instant */
+    const char *digest; /* DEBUG DIGEST at its instant */
+    char *reference;    /* what SAVE wrote at its instant */
 };
 
 /* CLIENT PAUSE, DEBUG DIGEST, SAVE, BGSAVE, CLIENT UNPAUSE. */

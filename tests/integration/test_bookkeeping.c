@@ -83,7 +83,8 @@ static void info_while_saving(void)
     server_ok(server, "SET one more");
     server_save_start(server);
     CHECK(server_info_number(server, "current_save_keys_total") == KEYS + 1,
-          "current_save_keys_total is %s", server_info(server, "current_save_keys_total"));
+          "current_save_keys_total is %s",
+          server_info(server, "current_save_keys_total"));
     double processed = 0, seconds = 0;
     while (is_saving(server)) {
         double now = server_info_number(server, "current_save_keys_processed");
@@ -150,7 +151,8 @@ static void module_info(void)
     CHECK(freeze > 0 && freeze < 1e6, "uffd_last_freeze_usec is %g", freeze);
     CHECK(server_info_number(server, "latest_fork_usec") >= freeze,
           "latest_fork_usec is less than the freeze");
-    CHECK(server_info_number(server, "uffd_last_save_msec") > 1000, "uffd_last_save_msec");
+    CHECK(server_info_number(server, "uffd_last_save_msec") > 1000,
+          "uffd_last_save_msec");
     double pages = server_info_number(server, "uffd_last_pages_preserved");
     CHECK(pages > 100 && pages < 20000, "uffd_last_pages_preserved is %g", pages);
     CHECK(server_info_number(server, "uffd_last_faults") > 0, "uffd_last_faults");

@@ -12,8 +12,8 @@
 
 static struct server *start_filled(const char *config, const char *fault, uint64_t seed)
 {
-    struct server *server = server_start(
-        &(struct server_options){.config = config, .fault = fault});
+    struct server *server =
+        server_start(&(struct server_options){.config = config, .fault = fault});
     server_ok(server, "DEBUG POPULATE 20000 key 1000");
     fill(server->connection, FILL_ALL, COUNT, seed);
     server_ok(server, "SELECT 1");

@@ -231,8 +231,8 @@ static void killed_while_saving(void)
 static struct server *start_with_faults(void)
 {
     needs_module();
-    struct server *server = server_start(
-        &(struct server_options){.config = FILL_CONFIG, .fault = ""});
+    struct server *server =
+        server_start(&(struct server_options){.config = FILL_CONFIG, .fault = ""});
     server_config_set(server, "stop-writes-on-bgsave-error", "no");
     fill(server->connection, FILL_ALL, 200, test_seed());
     server_ok(server, "SAVE");

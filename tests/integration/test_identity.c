@@ -222,7 +222,8 @@ static void identity_with_clock(struct server *server, int seconds)
 
 static void idle_times(void)
 {
-    static const int idle[] = {0, 1, 62, 63, 64, 255, 16382, 16383, 16384, 100000, 3000000};
+    static const int idle[] = {0,     1,     62,    63,     64,     255,
+                               16382, 16383, 16384, 100000, 3000000};
     struct server *server = start("maxmemory 1gb\nmaxmemory-policy allkeys-lru\n");
     fill(server->connection, FILL_ALL, COUNT, test_seed());
     for (int i = 0; i < 11; i++)
@@ -258,10 +259,11 @@ static void large_values(void)
     char *element = malloc(MEGABYTE);
     random_text(&seed, element, MEGABYTE);
     for (int i = 0; i < 20000; i++)
-        redisAppendCommand(server->connection, "HSET big-hash field-%d %b", i, element + i,
-                           (size_t)(i % 100));
+        redisAppendCommand(server->connection, "HSET big-hash field-%d %b", i,
+                           element + i, (size_t)(i % 100));
     for (int i = 0; i < 20000; i++)
-        redisAppendCommand(server->connection, "ZADD big-zset %d %d", i * 7919 % 10007, i);
+        redisAppendCommand(server->connection, "ZADD big-zset %d %d", i * 7919 % 10007,
+                           i);
     for (int i = 0; i < 40000; i++) {
         void *reply;
         CHECK(redisGetReply(server->connection, &reply) == REDIS_OK, "filling failed");
@@ -281,8 +283,8 @@ static void save_after_save(void)
     uint64_t seed = test_seed();
     for (int round = 1; round <= 10; round++) {
         /* The IDs of streams can be given only once. */
-        fill(server->connection, round == 1 ? FILL_ALL : FILL_ALL - FILL_STREAMS,
-             30, seed + (uint64_t)round);
+        fill(server->connection, round == 1 ? FILL_ALL : FILL_ALL - FILL_STREAMS, 30,
+             seed + (uint64_t)round);
         char *background;
         const char *difference = save_twice(server, &background);
         CHECK(!difference, "round %d: %s", round, difference);

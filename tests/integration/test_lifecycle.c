@@ -105,12 +105,14 @@ static void unload_refused_while_saving(void)
 }
 
 static const char *const wrong_values[][2] = {
-    {"buffer-limit", "0"},        {"buffer-limit", "-1"},     {"buffer-limit", "12zb"},
-    {"buffer-limit", ""},         {"buffer-limit", "many"},   {"buffer-policy", "later"},
-    {"buffer-policy", ""},        {"compression", "perhaps"}, {"huge-pages", "2"},
-    {"fallback", "maybe"},        {"enabled", "on and off"},  {"spool-dir", "/nowhere/at/all"},
-    {"spool-dir", "/etc/passwd"}, {"buffer-limit", "1mb"},    {"buffer-limit", "0%"},
-    {"buffer-limit", "101%"},
+    {"buffer-limit", "0"},        {"buffer-limit", "-1"},
+    {"buffer-limit", "12zb"},     {"buffer-limit", ""},
+    {"buffer-limit", "many"},     {"buffer-policy", "later"},
+    {"buffer-policy", ""},        {"compression", "perhaps"},
+    {"huge-pages", "2"},          {"fallback", "maybe"},
+    {"enabled", "on and off"},    {"spool-dir", "/nowhere/at/all"},
+    {"spool-dir", "/etc/passwd"}, {"buffer-limit", "1mb"},
+    {"buffer-limit", "0%"},       {"buffer-limit", "101%"},
 };
 #define WRONG_VALUES (sizeof wrong_values / sizeof *wrong_values)
 
@@ -166,8 +168,10 @@ static void settings_in_configuration(void)
 {
     needs_module();
     static const char *const right[][3] = {
-        {"buffer-policy", "spool", "abort"}, {"compression", "yes", "no"},
-        {"huge-pages", "yes", "no"},         {"fallback", "yes", "no"},
+        {"buffer-policy", "spool", "abort"},
+        {"compression", "yes", "no"},
+        {"huge-pages", "yes", "no"},
+        {"fallback", "yes", "no"},
         {"enabled", "yes", "no"},
     };
     struct server *server = start_filled(false, test_seed());
@@ -175,23 +179,26 @@ static void settings_in_configuration(void)
     for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
         const char *name = format_text("uffd.%s", right[i][0]);
         const char *value = server_config_get(server, name);
-        CHECK(i == 1 || i == 2 || strcmp(value, right[i][1]) == 0, "%s is %s", name, value);
+        CHECK(i == 1 || i == 2 || strcmp(value, right[i][1]) == 0, "%s is %s", name,
+              value);
         server_config_set(server, name, right[i][2]);
         CHECK(strcmp(server_config_get(server, name), right[i][2]) == 0, "%s", name);
         arguments = format_text("%s %s %s", arguments, right[i][0], right[i][2]);
     }
     server_config_set(server, "uffd.buffer-limit", "100mb");
-    CHECK(server_info_number(server, "uffd_buffer_limit_bytes") == 100 << 20, "the limit");
+    CHECK(server_info_number(server, "uffd_buffer_limit_bytes") == 100 << 20,
+          "the limit");
     server_stop(server);
     server = server_start(&(struct server_options){.module_arguments = arguments});
     for (size_t i = 0; i < sizeof right / sizeof *right; i++)
         CHECK(strcmp(server_config_get(server, format_text("uffd.%s", right[i][0])),
                      right[i][2]) == 0,
               "%s", right[i][0]);
-    CHECK(server_info_number(server, "uffd_buffer_limit_bytes") == 128 << 20, "the limit");
+    CHECK(server_info_number(server, "uffd_buffer_limit_bytes") == 128 << 20,
+          "the limit");
     server_stop(server);
-    server = server_start(&(struct server_options){
-        .config = "uffd.enabled no\nuffd.buffer-limit 99mb"});
+    server = server_start(
+        &(struct server_options){.config = "uffd.enabled no\nuffd.buffer-limit 99mb"});
     CHECK(strcmp(server_config_get(server, "uffd.enabled"), "no") == 0, "uffd.enabled");
     CHECK(server_info_number(server, "uffd_buffer_limit_bytes") == 99 << 20, "the limit");
     server_stop(server);

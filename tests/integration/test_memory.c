@@ -29,8 +29,7 @@ static void expect_status(struct server *server)
  * begins, and is filled in the next command, which the server runs at once. */
 static void sparse_table(void)
 {
-    struct server *server =
-        server_start(&(struct server_options){.config = FILL_CONFIG});
+    struct server *server = server_start(&(struct server_options){.config = FILL_CONFIG});
     server_ok(server, "DEBUG POPULATE 524288 key 8");
     for (int i = 0; i < 10; i++)
         server_ok(server, "SET growing:%d value", i);
@@ -48,8 +47,7 @@ static void sparse_table(void)
 /* The same with the table of one big hash. */
 static void sparse_hash_table(void)
 {
-    struct server *server =
-        server_start(&(struct server_options){.config = FILL_CONFIG});
+    struct server *server = server_start(&(struct server_options){.config = FILL_CONFIG});
     const int fields = 262144;
     for (int i = 0; i <= fields; i++)
         redisAppendCommand(server->connection, "HSET hash f%d %d", i, i);
@@ -71,8 +69,7 @@ static void sparse_hash_table(void)
  * mappings of their own. */
 static struct server *start_with_large_values(uint64_t seed)
 {
-    struct server *server =
-        server_start(&(struct server_options){.config = FILL_CONFIG});
+    struct server *server = server_start(&(struct server_options){.config = FILL_CONFIG});
     fill(server->connection, FILL_ALL, 100, seed);
     server_ok(server, "DEBUG POPULATE 20000 key 400");
     for (int i = 0; i < 8; i++)

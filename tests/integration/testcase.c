@@ -234,7 +234,8 @@ static void wait_for_case(pid_t pid, const sigset_t *signals, double limit,
             verdict->code = EXIT_BY_TIMEOUT;
             return;
         }
-        struct timespec wait = {(time_t)left, (long)((left - (double)(time_t)left) * 1e9)};
+        struct timespec wait = {(time_t)left,
+                                (long)((left - (double)(time_t)left) * 1e9)};
         int caught = sigtimedwait(signals, NULL, &wait);
         if (caught > 0 && caught != SIGCHLD) {
             verdict->signal = caught;

@@ -62,8 +62,9 @@ static const char *value_of(struct writer *writer, size_t length)
 static size_t any_length(struct writer *writer)
 {
     int dice = below(writer, 100);
-    return (size_t)(dice < 70 ? below(writer, 60) : dice < 98 ? below(writer, 2000)
-                                                              : below(writer, 20000));
+    return (size_t)(dice < 70   ? below(writer, 60)
+                    : dice < 98 ? below(writer, 2000)
+                                : below(writer, 20000));
 }
 
 /* ---- one function a kind of change ---- */
@@ -105,7 +106,8 @@ static void write_list(struct writer *writer)
     const char *value = value_of(writer, length);
     switch (below(writer, 6)) {
     case 0:
-        send(writer, "LSET list:%d %d %b", key(writer), below(writer, 6) - 3, value, length);
+        send(writer, "LSET list:%d %d %b", key(writer), below(writer, 6) - 3, value,
+             length);
         break;
     case 1:
         send(writer, "LTRIM list:%d 0 150", key(writer));
@@ -224,7 +226,8 @@ static void change_keys(struct writer *writer)
         break;
     case 2:
     case 3:
-        send(writer, "EXPIRE %s:%d %d", kind, key(writer), 100000 + below(writer, 100000));
+        send(writer, "EXPIRE %s:%d %d", kind, key(writer),
+             100000 + below(writer, 100000));
         break;
     case 4:
         send(writer, "PERSIST %s:%d", kind, key(writer));
@@ -319,9 +322,9 @@ static void change_something(struct writer *writer)
     static const struct {
         int weight;
         void (*change)(struct writer *writer);
-    } changes[] = {{2500, write_string}, {1200, write_list},       {1000, write_set},
-                   {1500, write_hash},   {1200, write_sorted_set}, {1200, write_stream},
-                   {900, change_keys},   {400, store_results},     {60, change_huge},
+    } changes[] = {{2500, write_string},  {1200, write_list},       {1000, write_set},
+                   {1500, write_hash},    {1200, write_sorted_set}, {1200, write_stream},
+                   {900, change_keys},    {400, store_results},     {60, change_huge},
                    {30, change_database}, {10, change_server}};
     int dice = below(writer, 10000);
     for (int i = 0;; i++) {
