@@ -22,6 +22,7 @@
 #define START_SECONDS  60
 #define START_ATTEMPTS 5
 #define POLL_MSEC      3
+#define ANSWER_SECONDS 10
 
 static struct server servers[SERVERS_MAX];
 static int server_count;
@@ -137,23 +138,26 @@ static void spawn(struct server *server, const struct server_options *options)
     server->stopped = false;
 }
 
-static bool is_serving(struct server *server)
+/* A new connection to a server that answers, else NULL. */
+static redisContext *connect_if_serving(struct server *server, int timeout_seconds)
 {
-    struct timeval second = {1, 0};
-    redisContext *connection = redisConnectWithTimeout("127.0.0.1", server->port, second);
+    struct timeval timeout = {timeout_seconds, 0};
+    redisContext *connection =
+        redisConnectWithTimeout("127.0.0.1", server->port, timeout);
     if (connection && !connection->err) {
+        redisSetTimeout(connection, timeout);
         redisReply *reply = redisCommand(connection, "PING");
         bool serving = reply && reply->type == REDIS_REPLY_STATUS;
         if (reply)
             freeReplyObject(reply);
         if (serving) {
-            server->connection = connection;
-            return true;
+            redisSetTimeout(connection, (struct timeval){0});
+            return connection;
         }
     }
     if (connection)
         redisFree(connection);
-    return false;
+    return NULL;
 }
 
 /* False if the server ended instead. */
@@ -161,7 +165,8 @@ static bool wait_until_serving(struct server *server)
 {
     double end = clock_seconds() + START_SECONDS;
     while (clock_seconds() < end) {
-        if (is_serving(server))
+        server->connection = connect_if_serving(server, 1);
+        if (server->connection)
             return true;
         if (waitpid(server->pid, NULL, WNOHANG) == server->pid) {
             server->stopped = true;
@@ -192,9 +197,13 @@ static void check_all_alive(void)
 {
     for (int i = 0; i < server_count; i++) {
         struct server *server = &servers[i];
-        CHECK(server->stopped || server_is_alive(server), "server %d has died", i);
         CHECK(!server->has_module || server_log_count(server, "BUG REPORT") == 0,
               "server %d crashed", i);
+        if (server->stopped)
+            continue;
+        redisContext *connection = connect_if_serving(server, ANSWER_SECONDS);
+        CHECK(connection, "server %d does not answer any more", i);
+        redisFree(connection);
     }
 }
 
