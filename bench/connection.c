@@ -107,19 +107,31 @@ static uint64_t count_replies(struct connection *connection)
     return complete;
 }
 
-/* The kernel stamps packets with the wall clock. */
+/* What a wall-clock time, as the kernel stamps packets, is on the monotonic clock. The two clocks must be read at the same
+ * moment: a reading that was interrupted in between is taken again. */
+static uint64_t monotonic_of(const struct timespec *stamp)
+{
+    struct timespec wall;
+    uint64_t before, after;
+    int attempts = 0;
+    do {
+        before = clock_nsec();
+        clock_gettime(CLOCK_REALTIME, &wall);
+        after = clock_nsec();
+    } while (after - before > 5 * NSEC_PER_USEC && ++attempts < 10);
+    int64_t age = (wall.tv_sec - stamp->tv_sec) * (int64_t)NSEC_PER_SEC + wall.tv_nsec - stamp->tv_nsec;
+    return age > 0 ? after - (uint64_t)age : after;
+}
+
 static uint64_t arrival_time(struct msghdr *message)
 {
-    uint64_t now = clock_nsec();
     for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+        struct timespec stamp;
         if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_TIMESTAMPNS) continue;
-        struct timespec stamp, wall;
         memcpy(&stamp, CMSG_DATA(part), sizeof stamp);
-        clock_gettime(CLOCK_REALTIME, &wall);
-        int64_t age = (wall.tv_sec - stamp.tv_sec) * (int64_t)NSEC_PER_SEC + wall.tv_nsec - stamp.tv_nsec;
-        if (age > 0 && (uint64_t)age < NSEC_PER_SEC) return now - (uint64_t)age;
+        return monotonic_of(&stamp);
     }
-    return now;
+    return clock_nsec();
 }
 
 uint64_t connection_read(struct connection *connection, uint64_t *arrived)

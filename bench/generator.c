@@ -105,6 +105,7 @@ static void take_replies(struct generator *generator, unsigned index, bool more)
     for (uint64_t i = 0; i < count; i++) {
         uint64_t start = generator->batch_start[index];
         if (open_loop(generator)) start = due(generator, (first + i) * generator->options->connections + index);
+        if (now < start) die("a reply before its command: the clocks do not agree");
         recorder_reply(generator->recorder, start, now);
     }
     if (generator->options->pipeline && more && connection->replies == connection->issued) issue_batch(generator, index);

@@ -140,6 +140,7 @@ static void take_options(struct options *options, int argc, char **argv)
     if (options->generator.connections < 1 || options->generator.connections > 1000) die("1 to 1000 connections");
     if (options->workload.keys < 1 || options->workload.value_size > 1 << 24) die("keys or value size out of range");
     if (options->control.saves > MAX_SAVES) die("at most %d saves", MAX_SAVES);
+    if (options->generator.pipeline || options->generator.fill) options->priority = "normal"; /* it never sleeps */
     if (options->generator.fill) {
         options->generator.fill = options->workload.keys;
         if (!options->generator.pipeline) options->generator.pipeline = 64;

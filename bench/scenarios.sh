@@ -1,0 +1,91 @@
+# What is measured: sourced by bench/run. A scenario sets
+#   title     the heading in the report
+#   variants  servers that are compared, the first one is the base of the ratios
+#   keys size values   the dataset (values zeros: DEBUG POPULATE; json: stored by loadgen)
+#   load      arguments of loadgen
+#   rounds    pairs, when other than the default
+#   interleaved  not fresh servers but slices of load on servers that stay up
+# and a variant becomes arguments of redis-server.
+
+main_scenarios="idle set20k set40k zipf20k get90 five-saves four-k saturated saturated-save limit128 ten-saves json heap8g"
+heap_sizes="512 1024 2048 4096 8192"
+quick_scenarios="idle set20k get90 limit128 saturated"
+
+one_save="--saves 1 --before $before --duration $after"
+
+scenario() {
+    variants="fork uffd" keys=$default_keys size=100 values=zeros rounds=$pairs interleaved=
+    case $1 in
+    idle)
+        title="Idle: nobody writes"
+        variants="fork fork-huge uffd"
+        load="$one_save --rate 0" ;;
+    set20k)
+        title="20,000 uniform SET/s"
+        load="$one_save --rate 20000" ;;
+    set40k)
+        title="40,000 uniform SET/s"
+        load="$one_save --rate 40000" ;;
+    zipf20k)
+        title="20,000 SET/s, Zipf 0.99"
+        load="$one_save --rate 20000 --distribution zipf" ;;
+    get90)
+        title="30,000/s: 90 % GET, 10 % SET"
+        load="$one_save --rate 30000 --mix get=90,set=10" ;;
+    mixed)
+        title="20,000/s: SET, GET, INCR, LPUSH, HSET in equal parts"
+        load="$one_save --rate 20000 --mix set=20,get=20,incr=20,lpush=20,hset=20" ;;
+    five-saves)
+        title="Five saves in a row at 20,000 uniform SET/s"
+        load="--saves 5 --gap 2 --before $before --duration $after --rate 20000" ;;
+    four-k)
+        title="Huge pages off: 20,000 uniform SET/s on 4 KB pages"
+        variants="fork uffd-4k"
+        load="$one_save --rate 20000" ;;
+    saturated)
+        title="Saturated, no save: what the idle module costs"
+        interleaved=1 rounds=$slices
+        load="--pipeline 16 --duration 2 --mix set=50,get=50" ;;
+    saturated-save)
+        title="Saturated, with a save"
+        load="$one_save --pipeline 16 --mix set=50,get=50" ;;
+    limit128)
+        title="buffer-limit 128mb at 20,000 uniform SET/s"
+        variants="fork uffd-128mb"
+        load="$one_save --rate 20000" ;;
+    ten-saves)
+        title="buffer-limit 128mb: ten saves in a row at 20,000 uniform SET/s"
+        variants="uffd-128mb" rounds=1
+        load="--saves 10 --gap 1 --before $before --duration $after --rate 20000" ;;
+    json)
+        title="JSON values of 1 KB, buffer-limit 128mb, 20,000 uniform SET/s"
+        variants="fork uffd-128mb-raw uffd-128mb" keys=1500000 size=1024 values=json
+        load="$one_save --rate 20000 --value json" ;;
+    heap8g)
+        title="Heap of 8 GB (2,000,000 values of 4 KB) at 10,000 uniform SET/s"
+        keys=2000000 size=4000
+        load="$one_save --rate 10000" ;;
+    heap-*)
+        title="Heap of ${1#heap-} MB, idle"
+        variants="fork fork-huge uffd uffd-4k" rounds=1
+        keys=$((${1#heap-} * 950)) size=1000
+        load="--saves 3 --gap 1 --before 1 --duration 0 --rate 0" ;;
+    *)
+        fail "no scenario $1; there are: $main_scenarios mixed heap-MEGABYTES" ;;
+    esac
+    load="$load --keys $keys --value-size $size"
+}
+
+# fork-huge: the module gives the heap huge pages but is told to leave saving to fork; a plain server on the kernel's
+# setting `madvise` never has any, and on `always` it turns them off for itself.
+variant_arguments() {
+    case $1 in
+    fork) ;;
+    fork-huge) echo "--loadmodule $module enabled no" ;;
+    uffd) echo "--loadmodule $module" ;;
+    uffd-4k) echo "--loadmodule $module huge-pages no" ;;
+    uffd-128mb) echo "--loadmodule $module buffer-limit 128mb" ;;
+    uffd-128mb-raw) echo "--loadmodule $module buffer-limit 128mb compression no" ;;
+    *) fail "no variant $1" ;;
+    esac
+}
