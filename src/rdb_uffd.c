@@ -552,7 +552,7 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .last_regions = snapshot->view.region_count,
         .last_frozen_bytes = RELAXED(snapshot->last_frozen_bytes),
         .keys_saved = RELAXED(snapshot->keys_saved),
-        .keys_total = snapshot->capture.key_total,
+        .keys_total = RELAXED(snapshot->keys_total),
         .writer_waits = RELAXED(faults->writer_waits),
         .writer_wait_usec = RELAXED(faults->writer_wait_usec),
         .advices_refused = RELAXED(snapshot->advices_refused),

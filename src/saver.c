@@ -54,7 +54,10 @@ static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
         .next_report_usec = clock_usec(),
     };
     struct view_reader reader;
+    uint64_t total = 0;
     view_reader_init(&reader, &snapshot->view);
+    if (keyspace_count(&capture->roots, &reader, &total) == 0)
+        atomic_store_explicit(&snapshot->keys_total, total, memory_order_relaxed);
     int error = rdb_encode_raw(encoder, capture->header, capture->header_length);
     if (!error)
         error = keyspace_save(&capture->roots, &reader, encoder, &save.observer,

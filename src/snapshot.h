@@ -58,6 +58,7 @@ struct snapshot {
     /* Saver. */
     struct thread saver;
     _Atomic uint64_t keys_saved;
+    _Atomic uint64_t keys_total;
     const char *failed_where; /* static text */
 
     /* Keeper. */

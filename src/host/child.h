@@ -38,7 +38,7 @@ struct child_request {
 enum child_decision {
     CHILD_TAKE_OVER, /* the snapshot has begun; hand out request->pid */
     CHILD_REAL_FORK,
-    CHILD_REFUSE,    /* fork() returns -1; *error is the errno */
+    CHILD_REFUSE, /* fork() returns -1; *error is the errno */
 };
 
 struct child_operations {
@@ -59,7 +59,8 @@ int child_install(const struct child_operations *operations);
 /* Puts the server's calls back. -EBUSY while a child is RUNNING or ZOMBIE. */
 int child_remove(void);
 /* The child ended: `status` as waitpid() would store it (exit code << 8, or
- * the number of the signal). Any thread, once per taken-over fork. */
+ * the number of the signal). Any thread, once per taken-over fork; may come
+ * before operations->begin has returned. */
 void child_exited(int status);
 /* The pid of the child that runs or waits to be reaped, 0 if there is none. */
 pid_t child_pid(void);

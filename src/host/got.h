@@ -36,8 +36,8 @@ struct got_patch {
 /* Points every slot of `symbol` (JUMP_SLOT and GLOB_DAT) in `object` to
  * `replacement`. 0, -ENOENT when the object does not import the symbol, or
  * -errno from mprotect; nothing is changed on failure. */
-int got_replace(const struct got_object *object, const char *symbol,
-                void *replacement, struct got_patch *patch);
+int got_replace(const struct got_object *object, const char *symbol, void *replacement,
+                struct got_patch *patch);
 /* Puts the previous values back. 0 or -errno. A patch with count 0 is a no-op. */
 int got_restore(struct got_patch *patch);
 

@@ -24,14 +24,13 @@ int server_identify(const char *server_name, const char *version, char *reason,
 /* What a child forked at this instant would have had. */
 struct server_capture {
     struct keyspace_roots roots;
-    rdb_compress_function compress;   /* NULL: rdbcompression no */
-    rdb_checksum_function checksum;   /* NULL: rdbchecksum no */
-    size_t sync_every;                /* bytes, 0: never */
-    char file_name[256];              /* dbfilename */
-    char temporary_name[64];          /* temp-<pid>.rdb */
-    int directory;                    /* O_PATH-like descriptor of the cwd, -1 */
-    int report_pipe;                  /* dup of child_info_pipe's write end, -1 */
-    uint64_t key_total;
+    rdb_compress_function compress; /* NULL: rdbcompression no */
+    rdb_checksum_function checksum; /* NULL: rdbchecksum no */
+    size_t sync_every;              /* bytes, 0: never */
+    char file_name[256];            /* dbfilename */
+    char temporary_name[64];        /* temp-<pid>.rdb */
+    int directory;                  /* O_PATH-like descriptor of the cwd, -1 */
+    int report_pipe;                /* dup of child_info_pipe's write end, -1 */
     /* magic, aux fields, module data BEFORE, functions: bytes ready to write */
     unsigned char *header;
     size_t header_length;
@@ -43,9 +42,8 @@ struct server_capture {
 /* Fills `capture` for a save of this cause. 0; -ENOTSUP with `reason` when it
  * cannot be served without a fork (values of module types, …); -errno.
  * On failure nothing is left to release. Main thread. */
-int server_capture(const struct child_request *request,
-                   struct server_capture *capture, char *reason,
-                   size_t reason_size);
+int server_capture(const struct child_request *request, struct server_capture *capture,
+                   char *reason, size_t reason_size);
 /* Closes and frees what server_capture() made. Main thread or saver's. */
 void server_capture_release(struct server_capture *capture);
 
@@ -53,8 +51,7 @@ void server_capture_release(struct server_capture *capture);
  * once a second: keys done, bytes preserved. Never blocks; a full or closed
  * pipe is ignored. Saver's thread. */
 enum server_report { SERVER_REPORT_PROGRESS, SERVER_REPORT_DONE };
-void server_send_report(int report_pipe, enum child_cause cause,
-                        enum server_report kind, uint64_t keys,
-                        uint64_t preserved_bytes);
+void server_send_report(int report_pipe, enum child_cause cause, enum server_report kind,
+                        uint64_t keys, uint64_t preserved_bytes);
 
 #endif

@@ -55,4 +55,8 @@ int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader
                   struct rdb_encoder *encoder, struct keyspace_observer *observer,
                   const char **where);
 
+/* How many keys there are in all databases. 0 or a negative errno. */
+int keyspace_count(const struct keyspace_roots *roots, struct view_reader *reader,
+                   uint64_t *keys);
+
 #endif

@@ -23,8 +23,8 @@ struct rdb_sink {
 
 /* The server's own lzf_compress(): returns the compressed length, or 0 when
  * the result would not fit in `out_length`. */
-typedef size_t (*rdb_compress_function)(const void *in, size_t in_length,
-                                        void *out, size_t out_length);
+typedef size_t (*rdb_compress_function)(const void *in, size_t in_length, void *out,
+                                        size_t out_length);
 
 struct rdb_encoder;
 
@@ -36,8 +36,11 @@ void rdb_encoder_destroy(struct rdb_encoder *encoder);
 
 /* 0 or the first error. */
 int rdb_encoder_error(const struct rdb_encoder *encoder);
-/* Bytes handed to the sink so far. */
+/* Bytes encoded so far. */
 uint64_t rdb_encoder_bytes(const struct rdb_encoder *encoder);
+
+/* Hands everything encoded so far to the sink. */
+int rdb_encoder_flush(struct rdb_encoder *encoder);
 
 int rdb_encode_raw(struct rdb_encoder *encoder, const void *bytes, size_t length);
 int rdb_encode_byte(struct rdb_encoder *encoder, uint8_t byte);
@@ -50,8 +53,7 @@ int rdb_encode_binary_double(struct rdb_encoder *encoder, double value);
 /* A string as rdbSaveRawString writes it: an integer if it reads as one (at
  * most 11 bytes), LZF if compression is on, it is longer than 20 bytes and
  * that saves at least 4 bytes, else the bytes. */
-int rdb_encode_string(struct rdb_encoder *encoder, const void *bytes,
-                      size_t length);
+int rdb_encode_string(struct rdb_encoder *encoder, const void *bytes, size_t length);
 /* The string form of an integer-encoded object (rdbSaveLongLongAsStringObject). */
 int rdb_encode_integer_string(struct rdb_encoder *encoder, int64_t value);
 /* A blob that the server already holds LZF-compressed (a quicklist node). */
@@ -59,11 +61,13 @@ int rdb_encode_lzf_blob(struct rdb_encoder *encoder, const void *compressed,
                         size_t compressed_length, size_t original_length);
 
 /* Room for `length` bytes into which a caller reads a value before it hands it
- * to rdb_encode_string(): valid until the next call on this encoder that takes
- * or makes room. Consecutive rooms lie at different addresses; that keeps what
- * the server's LZF writes independent of what it compressed before (its hash
- * table is not cleared between calls). NULL (and a sticky -ENOMEM) when memory
- * is short. */
+ * to rdb_encode_string(). Valid until the next call of rdb_encoder_room() or
+ * rdb_encode_string(). NULL (and a sticky -ENOMEM) when memory is short.
+ *
+ * Rooms lie one behind the other in a ring, so that what the server's LZF writes
+ * does not depend on what it compressed before: its table of pointers is not
+ * cleared between calls, and an old pointer that falls into the new input would
+ * be taken for a match. At each lap of the ring the table is wiped. */
 void *rdb_encoder_room(struct rdb_encoder *encoder, size_t length);
 
 #endif

@@ -22,7 +22,7 @@ struct rdb_output;
 
 struct rdb_output_options {
     rdb_checksum_function checksum; /* NULL: eight zero bytes (rdbchecksum no) */
-    size_t sync_every;   /* bytes between two background fsyncs, 0: never */
+    size_t sync_every;              /* bytes between two background fsyncs, 0: never */
 };
 
 /* Creates `temporary_name` in the directory `directory` (a descriptor, dup'ed)

@@ -1,0 +1,203 @@
+#include "host/got.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <link.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#define RELOCATION_JUMP_SLOT R_X86_64_JUMP_SLOT
+#define RELOCATION_GLOB_DAT  R_X86_64_GLOB_DAT
+#elif defined(__aarch64__)
+#define RELOCATION_JUMP_SLOT R_AARCH64_JUMP_SLOT
+#define RELOCATION_GLOB_DAT  R_AARCH64_GLOB_DAT
+#else
+#error "no relocation types known for this architecture"
+#endif
+
+/* ---- finding objects ------------------------------------------------------- */
+
+struct search {
+    uintptr_t address; /* 0: the executable, which comes first */
+    struct got_object *object;
+    bool found;
+};
+
+static bool holds(const struct dl_phdr_info *info, uintptr_t address)
+{
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+        uintptr_t start = info->dlpi_addr + header->p_vaddr;
+        if (header->p_type == PT_LOAD && address >= start &&
+            address < start + header->p_memsz)
+            return true;
+    }
+    return false;
+}
+
+static int look(struct dl_phdr_info *info, size_t size, void *context)
+{
+    (void)size;
+    struct search *search = context;
+    if (search->address && !holds(info, search->address))
+        return 0;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        if (info->dlpi_phdr[i].p_type != PT_DYNAMIC)
+            continue;
+        search->object->base = info->dlpi_addr;
+        search->object->dynamic =
+            (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+        search->object->name = info->dlpi_name;
+        search->found = true;
+    }
+    return 1;
+}
+
+static int find(uintptr_t address, struct got_object *object)
+{
+    struct search search = {.address = address, .object = object};
+    dl_iterate_phdr(look, &search);
+    return search.found ? 0 : -ENOENT;
+}
+
+int got_find_object(const void *address, struct got_object *object)
+{
+    return address ? find((uintptr_t)address, object) : -ENOENT;
+}
+
+int got_find_executable(struct got_object *object)
+{
+    return find(0, object);
+}
+
+/* ---- its tables --------------------------------------------------------------- */
+
+struct tables {
+    const ElfW(Sym) * symbols;
+    const char *strings;
+    const ElfW(Rela) * plt;
+    size_t plt_count;
+    const ElfW(Rela) * data;
+    size_t data_count;
+};
+
+static void read_tables(const struct got_object *object, struct tables *tables)
+{
+    memset(tables, 0, sizeof(*tables));
+    for (const ElfW(Dyn) *entry = object->dynamic; entry->d_tag != DT_NULL; entry++) {
+        /* glibc has already added the load bias to these pointers. */
+        switch (entry->d_tag) {
+        case DT_SYMTAB:
+            tables->symbols = (const void *)entry->d_un.d_ptr;
+            break;
+        case DT_STRTAB:
+            tables->strings = (const void *)entry->d_un.d_ptr;
+            break;
+        case DT_JMPREL:
+            tables->plt = (const void *)entry->d_un.d_ptr;
+            break;
+        case DT_PLTRELSZ:
+            tables->plt_count = entry->d_un.d_val / sizeof(ElfW(Rela));
+            break;
+        case DT_RELA:
+            tables->data = (const void *)entry->d_un.d_ptr;
+            break;
+        case DT_RELASZ:
+            tables->data_count = entry->d_un.d_val / sizeof(ElfW(Rela));
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+static int collect(const struct got_object *object, const struct tables *tables,
+                   const ElfW(Rela) * relocations, size_t count, const char *symbol,
+                   struct got_patch *patch)
+{
+    for (size_t i = 0; i < count; i++) {
+        unsigned long type = ELF64_R_TYPE(relocations[i].r_info);
+        if (type != RELOCATION_JUMP_SLOT && type != RELOCATION_GLOB_DAT)
+            continue;
+        const ElfW(Sym) *imported = &tables->symbols[ELF64_R_SYM(relocations[i].r_info)];
+        if (strcmp(tables->strings + imported->st_name, symbol) != 0)
+            continue;
+        if (patch->count == GOT_SLOTS_MAX)
+            return -ENOSPC;
+        patch->slots[patch->count++] = (void **)(object->base + relocations[i].r_offset);
+    }
+    return 0;
+}
+
+/* ---- writing to a slot ----------------------------------------------------------- */
+
+/* The protection of the page as it is, from the memory map: a slot in the RELRO
+ * part is read-only, one that is bound lazily is not. */
+static bool is_writable(const void *address)
+{
+    /* A write that the kernel does for us and that fails instead of faulting. */
+    int ends[2];
+    if (pipe(ends) != 0)
+        return false;
+    unsigned char byte = *(const unsigned char *)address;
+    bool writable = write(ends[1], &byte, 1) == 1 &&
+                    read(ends[0], (void *)(uintptr_t)address, 1) == 1;
+    close(ends[0]);
+    close(ends[1]);
+    return writable;
+}
+
+static int store(void **slot, void *value)
+{
+    uintptr_t page_bytes = (uintptr_t)sysconf(_SC_PAGESIZE);
+    void *page = (void *)((uintptr_t)slot & ~(page_bytes - 1));
+    bool writable = is_writable(slot);
+    if (!writable && mprotect(page, page_bytes, PROT_READ | PROT_WRITE) != 0)
+        return -errno;
+    __atomic_store_n(slot, value, __ATOMIC_RELEASE);
+    if (!writable)
+        mprotect(page, page_bytes, PROT_READ);
+    return 0;
+}
+
+static int restore_first(struct got_patch *patch, size_t count)
+{
+    int first_error = 0;
+    for (size_t i = 0; i < count; i++) {
+        int error = store(patch->slots[i], patch->previous[i]);
+        if (error && !first_error)
+            first_error = error;
+    }
+    return first_error;
+}
+
+int got_replace(const struct got_object *object, const char *symbol, void *replacement,
+                struct got_patch *patch)
+{
+    struct tables tables;
+    memset(patch, 0, sizeof(*patch));
+    read_tables(object, &tables);
+    int error = collect(object, &tables, tables.plt, tables.plt_count, symbol, patch);
+    if (!error)
+        error = collect(object, &tables, tables.data, tables.data_count, symbol, patch);
+    if (!error && !patch->count)
+        error = -ENOENT;
+    for (size_t i = 0; !error && i < patch->count; i++) {
+        patch->previous[i] = *patch->slots[i];
+        error = store(patch->slots[i], replacement);
+        if (error)
+            restore_first(patch, i);
+    }
+    if (error)
+        patch->count = 0;
+    return error;
+}
+
+int got_restore(struct got_patch *patch)
+{
+    return restore_first(patch, patch->count);
+}

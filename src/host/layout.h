@@ -1,0 +1,36 @@
+/* Where the variables of each known server lie, as data: one table a version.
+ *
+ * Offsets were printed by a probe compiled against the server's own headers
+ * and are proved again at load (server.c). A server that matches no table is
+ * served by plain fork.
+ */
+#ifndef RDB_UFFD_HOST_LAYOUT_H
+#define RDB_UFFD_HOST_LAYOUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "keyspace/keyspace.h"
+
+struct server_layout {
+    const char *server;  /* "redis", "valkey" */
+    const char *version; /* prefix: "7.0." */
+    const char *magic;   /* the first nine bytes of a dump */
+    enum keyspace_layout keyspace;
+    size_t server_bytes; /* size of the symbol `server` */
+
+    /* Offsets in `server`. */
+    uint16_t pid, main_thread_id, hz, lru_clock, db, dbnum, unix_time;
+    uint16_t maxmemory_policy, lfu_decay_time, key_save_delay;
+    uint16_t rdb_compression, rdb_checksum, rdb_filename, rdb_save_incremental_fsync;
+    uint16_t child_info_pipe;
+    uint16_t aof_use_rdb_preamble, aof_rewrite_incremental_fsync;
+
+    uint16_t rio_bytes, rio_buffer; /* struct rio: size, and io.buffer.ptr */
+    uint16_t module_name, module_types, list_length; /* RedisModule, list */
+};
+
+/* The table of a server, NULL when there is none. */
+const struct server_layout *layout_find(const char *server, const char *version);
+
+#endif

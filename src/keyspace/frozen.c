@@ -1,0 +1,86 @@
+#include "keyspace/frozen.h"
+
+#define SDS_TYPE_MASK    7
+#define SDS_TYPE_5_SHIFT 3
+
+/* The length that the header at the end of `header` (17 bytes) tells. */
+static int header_length(const unsigned char *header, uint64_t *length)
+{
+    const unsigned char *end = header + SDS_HEADER_MAX;
+    switch (end[-1] & SDS_TYPE_MASK) {
+    case 0:
+        *length = end[-1] >> SDS_TYPE_5_SHIFT;
+        return 0;
+    case 1:
+        *length = end[-3];
+        return 0;
+    case 2:
+        *length = (uint64_t)end[-5] | (uint64_t)end[-4] << 8;
+        return 0;
+    case 3:
+        *length = half_at(end - 9, 0);
+        return 0;
+    case 4:
+        *length = word_at(end - 17, 0);
+        return *length <= FROZEN_LENGTH_MAX ? 0 : -EBADMSG;
+    default:
+        return -EBADMSG;
+    }
+}
+
+/* Near the edge of a region the window does not fit: header and bytes apart. */
+static int read_piecemeal(struct walk *walk, frozen_address address,
+                          struct frozen_string *string)
+{
+    static const uint8_t header_bytes[] = {1, 3, 5, 9, 17};
+    unsigned char *start = string->window + SDS_HEADER_MAX;
+    int error = frozen_read(walk, start - 1, address - 1, 1);
+    if (error)
+        return error;
+    unsigned type = start[-1] & SDS_TYPE_MASK;
+    if (type >= sizeof(header_bytes))
+        return -EBADMSG;
+    size_t bytes = header_bytes[type];
+    error = frozen_read(walk, start - bytes, address - bytes, bytes);
+    if (!error)
+        error = header_length(string->window, &string->length);
+    if (!error && frozen_string_is_inline(string))
+        error = frozen_read(walk, start, address, string->length);
+    return error;
+}
+
+int frozen_string_read(struct walk *walk, frozen_address address,
+                       struct frozen_string *string)
+{
+    string->address = address;
+    int error = frozen_read(walk, string->window, address - SDS_HEADER_MAX, SDS_WINDOW);
+    if (error == -EFAULT)
+        return read_piecemeal(walk, address, string);
+    return error ? error : header_length(string->window, &string->length);
+}
+
+int frozen_string_save(struct walk *walk, const struct frozen_string *string)
+{
+    if (frozen_string_is_inline(string))
+        return rdb_encode_string(walk->encoder, string->window + SDS_HEADER_MAX,
+                                 string->length);
+    return frozen_blob_save(walk, string->address, string->length);
+}
+
+int frozen_sds_save(struct walk *walk, frozen_address address)
+{
+    struct frozen_string string;
+    int error = frozen_string_read(walk, address, &string);
+    return error ? error : frozen_string_save(walk, &string);
+}
+
+int frozen_blob_save(struct walk *walk, frozen_address address, uint64_t length)
+{
+    if (length > FROZEN_LENGTH_MAX)
+        return -EBADMSG;
+    void *room = rdb_encoder_room(walk->encoder, length);
+    if (!room)
+        return rdb_encoder_error(walk->encoder);
+    int error = frozen_read(walk, room, address, length);
+    return error ? error : rdb_encode_string(walk->encoder, room, length);
+}

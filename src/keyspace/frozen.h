@@ -1,0 +1,86 @@
+/* What all walkers share: the state of one walk, and how numbers and strings
+ * are taken from the frozen memory. */
+#ifndef RDB_UFFD_KEYSPACE_FROZEN_H
+#define RDB_UFFD_KEYSPACE_FROZEN_H
+
+#include <errno.h>
+#include <string.h>
+
+#include "keyspace/keyspace.h"
+
+struct rax_scratch;
+
+/* Walks of radix trees nest: stream, group, consumer, pending entries. */
+#define RAX_LEVELS 4
+
+struct walk {
+    const struct keyspace_roots *roots;
+    struct view_reader *reader;
+    struct rdb_encoder *encoder;
+    struct keyspace_observer *observer;
+    const char *where; /* what is being read: a static string */
+    uint64_t keys;
+    struct batch *batch;
+    struct rax_scratch *rax[RAX_LEVELS];
+};
+
+/* The longest a value can be: what the server itself could have allocated. */
+#define FROZEN_LENGTH_MAX (UINT64_C(1) << 40)
+
+static inline int frozen_read(struct walk *walk, void *to, frozen_address from,
+                              size_t length)
+{
+    return view_read(walk->reader, to, from, length);
+}
+
+static inline uint64_t word_at(const unsigned char *bytes, size_t offset)
+{
+    uint64_t word;
+    memcpy(&word, bytes + offset, sizeof(word));
+    return word;
+}
+
+static inline uint32_t half_at(const unsigned char *bytes, size_t offset)
+{
+    uint32_t half;
+    memcpy(&half, bytes + offset, sizeof(half));
+    return half;
+}
+
+/* An sds string. Its header lies right before its address:
+ *
+ *   type  header (before the address)        length
+ *   0     flags                              flags >> 3
+ *   1     len8   alloc8   flags
+ *   2     len16  alloc16  flags
+ *   3     len32  alloc32  flags
+ *   4     len64  alloc64  flags
+ *
+ * One read takes the largest header and the first bytes together. */
+#define SDS_HEADER_MAX 17
+#define SDS_WINDOW     64
+#define SDS_INLINE     (SDS_WINDOW - SDS_HEADER_MAX)
+
+struct frozen_string {
+    frozen_address address;
+    uint64_t length;
+    unsigned char window[SDS_WINDOW]; /* the string starts at SDS_HEADER_MAX */
+};
+
+/* Reads header and first bytes. 0 or -errno. */
+int frozen_string_read(struct walk *walk, frozen_address address,
+                       struct frozen_string *string);
+/* True if all its bytes are in the window. */
+static inline bool frozen_string_is_inline(const struct frozen_string *string)
+{
+    return string->length <= SDS_INLINE;
+}
+/* Writes it as a string of the dump. 0 or -errno. */
+int frozen_string_save(struct walk *walk, const struct frozen_string *string);
+
+/* Reads and writes an sds in one go. */
+int frozen_sds_save(struct walk *walk, frozen_address address);
+/* Writes `length` bytes at `address` as a string of the dump. */
+int frozen_blob_save(struct walk *walk, frozen_address address, uint64_t length);
+
+#endif
