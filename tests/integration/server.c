@@ -388,6 +388,16 @@ int server_log_count(struct server *server, const char *text)
     return count;
 }
 
+int server_log_lines(struct server *server, const char *text)
+{
+    char *log = read_text(server->log);
+    int count = 0;
+    for (char *line = strtok(log, "\n"); line; line = strtok(NULL, "\n"))
+        count += strstr(line, text) != NULL;
+    free(log);
+    return count;
+}
+
 /* ---- saving ---- */
 
 void server_save_start(struct server *server)

@@ -67,8 +67,9 @@ const char *server_config_get(struct server *server, const char *name);
 const char *server_info(struct server *server, const char *field);
 double server_info_number(struct server *server, const char *field);
 const char *server_digest(struct server *server);
-/* How often the log has the text. */
+/* How often the log has the text, and in how many lines. */
 int server_log_count(struct server *server, const char *text);
+int server_log_lines(struct server *server, const char *text);
 
 /* ---- saving ---- */
 void server_save_start(struct server *server);

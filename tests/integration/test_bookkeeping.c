@@ -346,7 +346,7 @@ static pid_t start_trace(struct server *server, const char *trace)
                trace, "-p", format_text("%d", (int)server->pid), (char *)NULL);
         _exit(127);
     }
-    char *find = format_text("grep -q attached '%s'", errors);
+    char *find = format_text("grep -qs attached '%s'", errors);
     for (int i = 0; system(find) != 0; i++) {
         if (i == 100 || waitpid(pid, NULL, WNOHANG) == pid)
             skip("strace cannot attach here");

@@ -56,12 +56,12 @@ static void check_loop(const char *config, int iterations)
 
 static void mixed_writes(void)
 {
-    check_loop(FILL_CONFIG, 9);
+    check_loop(FILL_CONFIG, 7);
 }
 
 static void io_threads(void)
 {
-    check_loop(FILL_CONFIG "io-threads 3\nio-threads-do-reads yes\n", 4);
+    check_loop(FILL_CONFIG "io-threads 3\nio-threads-do-reads yes\n", 3);
 }
 
 /* Memory is freed by threads of the server. */
@@ -78,8 +78,10 @@ static void found_without_protection(void)
     needs_module();
     uint64_t seed = test_seed();
     struct server *server = start_filled(FILL_CONFIG, "skip_protect", seed);
+    struct snapshot quiet = snapshot_begin(server);
+    const char *wrong = snapshot_fault(&quiet, FILL_CONFIG);
+    CHECK(!wrong, "wrong even without writers: %s", wrong);
     struct writers *writers = writers_start(server, CONNECTIONS, COUNT, seed + 2);
-    const char *wrong = NULL;
     for (int i = 0; i < 10 && !wrong; i++) {
         set_pace(server, i);
         struct snapshot snapshot = snapshot_begin(server);

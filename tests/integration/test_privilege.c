@@ -69,9 +69,9 @@ static void without_access(void)
     test_note("reason: %s", reason);
     CHECK(reason && strstr(reason, "/dev/userfaultfd"),
           "the reason does not say what to grant");
-    CHECK(server_log_count(server, "/dev/userfaultfd") == 1,
-          "the log says %d times what to grant, not once",
-          server_log_count(server, "/dev/userfaultfd"));
+    /* Once when it is loaded, once when it matters, not at every save. */
+    int told = server_log_lines(server, "/dev/userfaultfd");
+    CHECK(told == 1 || told == 2, "the log says %d times what to grant", told);
     server_stop(server);
 }
 
