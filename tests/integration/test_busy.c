@@ -72,12 +72,12 @@ static void lazy_freeing(void)
                3);
 }
 
-/* The test of the test: without protection the snapshots must be found wrong. */
-static void found_without_protection(void)
+/* The test of the test: with this switched on the snapshots are found wrong. */
+static void check_found(const char *fault)
 {
     needs_module();
     uint64_t seed = test_seed();
-    struct server *server = start_filled(FILL_CONFIG, "skip_protect", seed);
+    struct server *server = start_filled(FILL_CONFIG, fault, seed);
     struct snapshot quiet = snapshot_begin(server);
     const char *wrong = snapshot_fault(&quiet, FILL_CONFIG);
     CHECK(!wrong, "wrong even without writers: %s", wrong);
@@ -87,11 +87,21 @@ static void found_without_protection(void)
         struct snapshot snapshot = snapshot_begin(server);
         wrong = snapshot_fault(&snapshot, FILL_CONFIG);
     }
-    CHECK(wrong, "nothing was found wrong with protection switched off");
+    CHECK(wrong, "nothing was found wrong with %s", fault);
     test_note("found: %.120s", wrong);
     CHECK(server_is_alive(server), "the server died");
     server->stopped = true; /* what it does without protection is its own affair */
     writers_stop(writers);
+}
+
+static void found_without_protection(void)
+{
+    check_found("skip_protect");
+}
+
+static void found_without_preserving(void)
+{
+    check_found("skip_preserve");
 }
 
 int main(int argc, char **argv)
@@ -101,6 +111,7 @@ int main(int argc, char **argv)
         {"io_threads", io_threads, 90},
         {"lazy_freeing", lazy_freeing, 90},
         {"found_without_protection", found_without_protection, 90},
+        {"found_without_preserving", found_without_preserving, 90},
         {0},
     };
     return test_run("busy", cases, argc, argv);

@@ -67,9 +67,10 @@ static void sparse_hash_table(void)
 
 /* A server whose save takes a few seconds, most of its data in values that have
  * mappings of their own. */
-static struct server *start_with_large_values(uint64_t seed)
+static struct server *start_with_large_values(uint64_t seed, const char *fault)
 {
-    struct server *server = server_start(&(struct server_options){.config = FILL_CONFIG});
+    struct server *server =
+        server_start(&(struct server_options){.config = FILL_CONFIG, .fault = fault});
     fill(server->connection, FILL_ALL, 100, seed);
     server_ok(server, "DEBUG POPULATE 20000 key 400");
     for (int i = 0; i < 8; i++)
@@ -79,11 +80,8 @@ static struct server *start_with_large_values(uint64_t seed)
     return server;
 }
 
-static void purge_while_frozen(void)
+static void give_memory_back(struct server *server, uint64_t seed)
 {
-    uint64_t seed = test_seed();
-    struct server *server = start_with_large_values(seed);
-    struct snapshot snapshot = snapshot_begin(server);
     for (int i = 0; i < 8; i++) {
         server_ok(server, "%s large:%d", i % 3 ? "DEL" : "UNLINK", i);
         server_ok(server, "MEMORY PURGE");
@@ -99,13 +97,34 @@ static void purge_while_frozen(void)
     }
     CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1,
           "the save was over too soon for the case to show anything");
+}
+
+static void purge_while_frozen(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start_with_large_values(seed, NULL);
+    struct snapshot snapshot = snapshot_begin(server);
+    give_memory_back(server, seed);
     check_snapshot(&snapshot);
+}
+
+/* The test of the test: what is given back must be missed. */
+static void purge_is_found(void)
+{
+    needs_module();
+    uint64_t seed = test_seed();
+    struct server *server = start_with_large_values(seed, "skip_advice");
+    struct snapshot snapshot = snapshot_begin(server);
+    give_memory_back(server, seed);
+    const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);
+    CHECK(wrong, "nothing was found wrong when memory is given back unguarded");
+    test_note("found: %.120s", wrong);
 }
 
 static void flush_and_refill(void)
 {
     uint64_t seed = test_seed();
-    struct server *server = start_with_large_values(seed);
+    struct server *server = start_with_large_values(seed, NULL);
     struct snapshot snapshot = snapshot_begin(server);
     server_ok(server, "FLUSHDB SYNC");
     server_ok(server, "MEMORY PURGE");
@@ -124,7 +143,7 @@ static void flush_and_refill(void)
 static void read_into_protected_buffer(void)
 {
     uint64_t seed = test_seed();
-    struct server *server = start_with_large_values(seed);
+    struct server *server = start_with_large_values(seed, NULL);
     redisContext *client = server_connect(server);
     size_t length = 6 * MEGABYTE, sent = 0;
     char *value = malloc(length), *command;
@@ -160,6 +179,7 @@ int main(int argc, char **argv)
         {"sparse_table", sparse_table, 60},
         {"sparse_hash_table", sparse_hash_table, 60},
         {"purge_while_frozen", purge_while_frozen, 60},
+        {"purge_is_found", purge_is_found, 60},
         {"flush_and_refill", flush_and_refill, 60},
         {"read_into_protected_buffer", read_into_protected_buffer, 60},
         {0},
