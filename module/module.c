@@ -76,25 +76,24 @@ static int register_with_server(api_context *context, bool fault_points)
     api_event cron = {API_EVENT_CRON_LOOP, 1};
     api.SetModuleOptions(context,
                          API_OPTION_HANDLE_IO_ERRORS | API_OPTION_HANDLE_REPL_ASYNC_LOAD);
-    if (fault_points && api.CreateCommand(context, "uffd.fault", fault_command,
-                                          "admin dangerous", 0, 0, 0) != API_OK)
+    if (fault_points && api.CreateCommand(context, "uffd.fault", fault_command, "admin",
+                                          0, 0, 0) != API_OK)
         return API_ERR;
     if (api.RegisterInfoFunc(context, info_fill) != API_OK)
         return API_ERR;
     return api.SubscribeToServerEvent(context, cron, on_cron);
 }
 
-static void log_start(api_context *context)
+static void log_start(void)
 {
     struct rdb_uffd_statistics now;
     rdb_uffd_get_statistics(&now);
     if (now.supported)
-        api.Log(context, "notice",
+        api.Log(NULL, "notice",
                 "uffd: version %s: background saves of %s %s without fork",
                 RDB_UFFD_VERSION, server_name, server_version);
     else
-        api.Log(context, "warning",
-                "uffd: version %s: background saves keep using fork: %s",
+        api.Log(NULL, "warning", "uffd: version %s: background saves keep using fork: %s",
                 RDB_UFFD_VERSION, now.unsupported_reason);
 }
 
@@ -113,19 +112,20 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
         return API_ERR;
     int error = rdb_uffd_start(&host, &settings);
     if (error) {
-        api.Log(context, "warning", "uffd: cannot start: %s", strerror(-error));
+        api.Log(NULL, "warning", "uffd: cannot start: %s", strerror(-error));
         return API_ERR;
     }
-    log_start(context);
+    log_start();
     return API_OK;
 }
 
 int RedisModule_OnUnload(api_context *context)
 {
+    (void)context;
     int error = rdb_uffd_stop();
     if (!error)
         return API_OK;
-    api.Log(context, "warning", "uffd: cannot be unloaded now: %s",
+    api.Log(NULL, "warning", "uffd: cannot be unloaded now: %s",
             error == -EBUSY ? "a background save is running" : strerror(-error));
     return API_ERR;
 }

@@ -285,18 +285,18 @@ int settings_load(api_context *context, api_string **arguments, int count)
     running = 0;
     limit_string = directory_string = NULL;
     if (register_all(context) != API_OK) {
-        api.Log(context, "warning", "uffd: wrong value in the configuration file");
+        api.Log(NULL, "warning", "uffd: wrong value in the configuration file");
         return API_ERR;
     }
     if (count % 2) {
-        api.Log(context, "warning", "uffd: loadmodule takes pairs: name value");
+        api.Log(NULL, "warning", "uffd: loadmodule takes pairs: name value");
         return API_ERR;
     }
     for (int i = 0; i < count; i += 2) {
         const char *name = api.StringPtrLen(arguments[i], NULL);
         const char *text = api.StringPtrLen(arguments[i + 1], NULL);
         if (set_by_text(name, text, error) != 0) {
-            api.Log(context, "warning", "uffd: '%s %s': %s", name, text, error);
+            api.Log(NULL, "warning", "uffd: '%s %s': %s", name, text, error);
             return API_ERR;
         }
     }

@@ -301,6 +301,12 @@ static void wait_for_child(void)
     saver_wait(&the_snapshot);
 }
 
+/* What a child logs comes before the server's line about its end. */
+static void reaped(void)
+{
+    hand_over_log(&the_snapshot);
+}
+
 /* A real fork's child: the snapshot is its parent's, and so is the descriptor,
  * which must not stay open here: closing the last one is the emergency exit. */
 static void forked(void)
@@ -313,6 +319,7 @@ static const struct child_operations child_operations = {
     .begin = begin,
     .kill = kill_child,
     .wait = wait_for_child,
+    .reaped = reaped,
     .forked = forked,
 };
 
@@ -490,8 +497,12 @@ void rdb_uffd_tick(void)
     if (!face.started)
         return;
     hand_over_log(snapshot);
-    if (snapshot_phase(snapshot) != PHASE_NONE || face.unsupported[0])
+    if (face.unsupported[0])
         return;
+    if (snapshot_phase(snapshot) != PHASE_NONE) {
+        allocator_stop_decay();
+        return;
+    }
     allocator_restore();
     allocator_make_ready();
 }

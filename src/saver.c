@@ -165,6 +165,7 @@ static void count_result(struct snapshot *snapshot, int error, uint64_t msec)
     }
     atomic_fetch_add_explicit(&snapshot->snapshots_ok, 1, memory_order_relaxed);
     struct fault_statistics *faults = &snapshot->fault_server.statistics;
+    snapshot_log(snapshot, RDB_UFFD_NOTICE, "DB saved on disk");
     snapshot_log(snapshot, RDB_UFFD_NOTICE,
                  "uffd: snapshot written in %llu ms: %llu bytes, %llu keys, freeze %llu "
                  "us, %llu faults, %llu pages preserved, %llu spooled, peak %llu bytes",

@@ -154,6 +154,7 @@ static void after_real_fork(void)
 static pid_t reap(int *status)
 {
     pid_t pid = atomic_load_explicit(&child.pid, memory_order_relaxed);
+    child.operations->reaped();
     if (status)
         *status = child.status;
     forget_child();

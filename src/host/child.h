@@ -49,6 +49,8 @@ struct child_operations {
     void (*kill)(int signal);
     /* A blocking waitpid() for our pid: return once child_exited() was called. */
     void (*wait)(void);
+    /* waitpid() is about to hand out the end of our pid. Main thread. */
+    void (*reaped)(void);
     /* In the child of a real fork: the snapshot, if any, is not this process's. */
     void (*forked)(void);
 };

@@ -78,10 +78,10 @@ static void exchange_decay(unsigned arena, const char *kind, ssize_t *old, ssize
         *old = -1;
 }
 
-static void stop_decay(void)
+void allocator_stop_decay(void)
 {
     unsigned count;
-    if (!get_unsigned("arenas.narenas", &count))
+    if (!mallctl || steering.decay_count || !get_unsigned("arenas.narenas", &count))
         return;
     steering.decay_count = count < DECAY_ARENAS_MAX ? count : DECAY_ARENAS_MAX;
     for (unsigned i = 0; i < steering.decay_count; i++) {
@@ -115,7 +115,6 @@ void allocator_steer(void)
         return;
     if (!get_unsigned("thread.arena", &steering.home))
         return;
-    stop_decay();
     bool off = false;
     size_t length = sizeof(steering.tcache_was_on);
     mallctl("thread.tcache.enabled", &steering.tcache_was_on, &length, &off, sizeof(off));
@@ -126,10 +125,11 @@ void allocator_steer(void)
 
 void allocator_restore(void)
 {
+    if (steering.decay_count)
+        restart_decay();
     if (!steering.steered)
         return;
     set_arena(steering.home);
     mallctl("thread.tcache.enabled", NULL, NULL, &steering.tcache_was_on, sizeof(bool));
-    restart_decay();
     steering.steered = false;
 }

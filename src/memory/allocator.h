@@ -29,9 +29,13 @@ const void *allocator_function(void);
 /* Makes the next arena ready, so that allocator_steer() need not. Costs up to
  * some 100 us; outside of the pause. */
 void allocator_make_ready(void);
-/* Moves the main thread to a fresh arena and stops the decay. */
+/* Moves the main thread to a fresh arena. In the pause, before the protection:
+ * emptying the thread cache writes to many pages. */
 void allocator_steer(void);
-/* Undoes allocator_steer(). */
+/* Stops the decay, if it is not stopped. Soon after the pause: it wakes
+ * jemalloc's own threads. */
+void allocator_stop_decay(void);
+/* Undoes both. */
 void allocator_restore(void);
 
 #endif
