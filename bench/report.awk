@@ -104,6 +104,7 @@ function scenario_table(s) {
     }
     if (saves[s]) {
         row(s, "extra memory, MB", "memory.extra_kb", 1024, 0, 1)
+        row(s, "growth of the server process, MB", "memory.server_growth_kb", 1024, 0, 0)
         row(s, "copied pages, as the server says, MB", "save.1.rdb_last_cow_size", 1048576, 0, 1)
         row(s, "pages preserved", "save.1.uffd_last_pages_preserved", 1, 0, 0)
         row(s, "buffer peak, MB", "save.1.uffd_buffer_peak_bytes", 1048576, 1, 0)
@@ -118,6 +119,7 @@ function scenario_table(s) {
     row(s, "generator's lateness, p99, ms", "lateness.p99_usec", 1000, 2, 0)
     row(s, "generator's CPU, %", "generator_cpu_percent", 1, 0, 0)
     row(s, "steal, %", "steal_percent", 1, 1, 0)
+    row(s, "machine in use just before, %", "busy_before_percent", 1, 0, 0)
     print ""
 }
 

@@ -7,7 +7,7 @@
 #   interleaved  not fresh servers but slices of load on servers that stay up
 # and a variant becomes arguments of redis-server.
 
-main_scenarios="idle set20k set40k zipf20k get90 five-saves four-k saturated saturated-save limit128 ten-saves json heap8g"
+main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save limit128 ten-saves json heap8g"
 heap_sizes="512 1024 2048 4096 8192"
 quick_scenarios="idle set20k get90 limit128 saturated"
 
@@ -18,7 +18,7 @@ scenario() {
     case $1 in
     idle)
         title="Idle: nobody writes"
-        variants="fork fork-huge uffd"
+        [ -n "$quick" ] || variants="fork fork-huge uffd"
         load="$one_save --rate 0" ;;
     set20k)
         title="20,000 uniform SET/s"
@@ -71,21 +71,27 @@ scenario() {
         keys=$((${1#heap-} * 950)) size=1000
         load="--saves 3 --gap 1 --before 1 --duration 0 --rate 0" ;;
     *)
-        fail "no scenario $1; there are: $main_scenarios mixed heap-MEGABYTES" ;;
+        fail "no scenario $1; there are: $main_scenarios heap-MEGABYTES" ;;
     esac
     load="$load --keys $keys --value-size $size"
 }
 
-# fork-huge: the module gives the heap huge pages but is told to leave saving to fork; a plain server on the kernel's
+# fork-huge: the module gives the heap huge pages and is then told to leave saving to fork; a plain server on the kernel's
 # setting `madvise` never has any, and on `always` it turns them off for itself.
 variant_arguments() {
     case $1 in
     fork) ;;
-    fork-huge) echo "--loadmodule $module enabled no" ;;
-    uffd) echo "--loadmodule $module" ;;
+    fork-huge | uffd) echo "--loadmodule $module" ;;
     uffd-4k) echo "--loadmodule $module huge-pages no" ;;
     uffd-128mb) echo "--loadmodule $module buffer-limit 128mb" ;;
     uffd-128mb-raw) echo "--loadmodule $module buffer-limit 128mb compression no" ;;
     *) fail "no variant $1" ;;
+    esac
+}
+
+# Once the data is in.
+variant_ready() {
+    case $1 in
+    fork-huge) [ "$(cli config set uffd.enabled no)" = OK ] || fail "cannot turn the module off" ;;
     esac
 }
