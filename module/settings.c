@@ -22,7 +22,7 @@ static const char *policy_names[] = {"spool", "block", "abort"};
 static const int policy_values[] = {BUFFER_SPOOL, BUFFER_BLOCK, BUFFER_ABORT};
 #define POLICIES 3
 
-/* ---- checking values ---------------------------------------------------------- */
+/* ---- checking values ------------------------------------------------------------- */
 
 int settings_parse_memory(const char *text, uint64_t *bytes)
 {
@@ -227,7 +227,7 @@ static int register_all(api_context *context)
     return api.LoadConfigs(context);
 }
 
-/* ---- arguments of loadmodule ------------------------------------------------------- */
+/* ---- arguments of loadmodule ----------------------------------------------------- */
 
 static int set_switch_by_text(bool *value, const char *text, char *error)
 {

@@ -28,7 +28,7 @@ static bool idle(struct snapshot *snapshot)
            !atomic_load_explicit(&snapshot->stopping, memory_order_relaxed);
 }
 
-/* ---- huge pages ------------------------------------------------------------ */
+/* ---- huge pages ------------------------------------------------------------------ */
 
 /* Collapses what is split in one region; stops when a snapshot begins, which
  * waits for heap_lock(). Returns false then. */
@@ -78,7 +78,7 @@ static void ask_for_huge_pages(struct snapshot *snapshot)
     }
 }
 
-/* ---- chores ------------------------------------------------------------------ */
+/* ---- chores ---------------------------------------------------------------------- */
 
 static void refresh(struct snapshot *snapshot)
 {
@@ -100,7 +100,7 @@ static void do_chores(struct snapshot *snapshot)
         mend(snapshot);
 }
 
-/* ---- the watchdog ------------------------------------------------------------ */
+/* ---- the watchdog ---------------------------------------------------------------- */
 
 static bool fault_waits(struct snapshot *snapshot)
 {

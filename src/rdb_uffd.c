@@ -38,7 +38,7 @@ void rdb_uffd_default_settings(struct rdb_uffd_settings *settings)
     };
 }
 
-/* ---- the log ------------------------------------------------------------------ */
+/* ---- the log --------------------------------------------------------------------- */
 
 static bool take_message(struct snapshot *snapshot, enum rdb_uffd_level *level,
                          char text[MESSAGE_BYTES])
@@ -65,7 +65,7 @@ static void hand_over_log(struct snapshot *snapshot)
         snapshot->host->log(level, text);
 }
 
-/* ---- prepare -------------------------------------------------------------------- */
+/* ---- prepare --------------------------------------------------------------------- */
 
 static uint64_t limit_in_bytes(const struct snapshot *snapshot)
 {
@@ -161,7 +161,7 @@ static int prepare_heap(struct snapshot *snapshot, char *reason)
     return error;
 }
 
-/* ---- freeze ------------------------------------------------------------------------ */
+/* ---- freeze ---------------------------------------------------------------------- */
 
 static int protect(struct snapshot *snapshot)
 {
@@ -204,8 +204,7 @@ static int prepare_and_freeze(struct snapshot *snapshot, char *reason)
     return error;
 }
 
-/* ---- the server's fork ----------------------------------------------------------------
- */
+/* ---- the server's fork ----------------------------------------------------------- */
 
 static enum child_decision fall_back(struct snapshot *snapshot, int cause, char *reason,
                                      int *error)
@@ -323,8 +322,7 @@ static const struct child_operations child_operations = {
     .forked = forked,
 };
 
-/* ---- the guard's questions
- * -------------------------------------------------------------- */
+/* ---- the guard's questions ------------------------------------------------------- */
 
 static bool is_frozen(void)
 {
@@ -364,8 +362,7 @@ static const struct guard_operations guard_operations = {
     .mapped = mapped,
 };
 
-/* ---- life of the module
- * -------------------------------------------------------------------- */
+/* ---- life of the module ---------------------------------------------------------- */
 
 static void snapshot_failed(void *context, int error)
 {
@@ -507,8 +504,7 @@ void rdb_uffd_tick(void)
     allocator_make_ready();
 }
 
-/* ---- statistics
- * ------------------------------------------------------------------------------ */
+/* ---- statistics ------------------------------------------------------------------ */
 
 static enum rdb_uffd_state state_of(struct snapshot *snapshot)
 {

@@ -32,7 +32,7 @@ static struct {
     struct got_patch fork_patch, waitpid_patch, kill_patch;
 } child = {.last_pid = FIRST_PID - 1};
 
-/* ---- who forks? ---------------------------------------------------------------- */
+/* ---- who forks? ------------------------------------------------------------------ */
 
 static const struct {
     const char *function;
@@ -149,7 +149,7 @@ static void after_real_fork(void)
     child.operations->forked();
 }
 
-/* ---- waitpid ---------------------------------------------------------------------- */
+/* ---- waitpid --------------------------------------------------------------------- */
 
 static pid_t reap(int *status)
 {
@@ -182,8 +182,7 @@ static pid_t stand_in_waitpid(pid_t which, int *status, int options)
     return reap(status);
 }
 
-/* ---- kill ----------------------------------------------------------------------------
- */
+/* ---- kill ------------------------------------------------------------------------ */
 
 static int stand_in_kill(pid_t pid, int signal)
 {
@@ -195,8 +194,7 @@ static int stand_in_kill(pid_t pid, int signal)
     return 0;
 }
 
-/* ---- for the face
- * ----------------------------------------------------------------------- */
+/* ---- for the face ---------------------------------------------------------------- */
 
 int child_install(const struct child_operations *operations)
 {

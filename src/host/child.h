@@ -66,6 +66,9 @@ int child_remove(void);
 void child_exited(int status);
 /* The pid of the child that runs or waits to be reaped, 0 if there is none. */
 pid_t child_pid(void);
+/* The other end of a pipe that the server made lately, by either of its ends;
+ * -1 when it is not known. Main thread. */
+int child_pipe_peer(int descriptor);
 const char *child_cause_name(enum child_cause cause);
 
 #endif

@@ -19,7 +19,7 @@
 #error "no relocation types known for this architecture"
 #endif
 
-/* ---- finding objects ------------------------------------------------------- */
+/* ---- finding objects ------------------------------------------------------------- */
 
 struct search {
     uintptr_t address; /* 0: the executable, which comes first */
@@ -74,7 +74,7 @@ int got_find_executable(struct got_object *object)
     return find(0, object);
 }
 
-/* ---- its tables --------------------------------------------------------------- */
+/* ---- its tables ------------------------------------------------------------------ */
 
 struct tables {
     const ElfW(Sym) * symbols;

@@ -49,7 +49,7 @@ static struct {
 
 static const struct server_layout *layout;
 
-/* ---- which server? ---------------------------------------------------------------- */
+/* ---- which server? --------------------------------------------------------------- */
 
 static int find_symbols(char *reason, size_t reason_size)
 {
@@ -153,8 +153,7 @@ int server_identify(const char *server_name, const char *version, char *reason,
     return error;
 }
 
-/* ---- what only a fork could save ----------------------------------------------------
- */
+/* ---- what only a fork could save ------------------------------------------------- */
 
 /* Values of a module's type are written by the module, from live memory. */
 static int refuse_module_types(char *reason, size_t reason_size)
@@ -180,8 +179,7 @@ static int refuse_module_types(char *reason, size_t reason_size)
     return result;
 }
 
-/* ---- bytes made by the server's own functions
- * ------------------------------------------ */
+/* ---- bytes made by the server's own functions ------------------------------------ */
 
 struct stream {
     unsigned char rio[RIO_BYTES_MAX];
@@ -250,8 +248,7 @@ static int capture_trailer(struct server_capture *capture)
     return written ? error : -EIO;
 }
 
-/* ---- capture
- * ---------------------------------------------------------------------------- */
+/* ---- capture --------------------------------------------------------------------- */
 
 /* As LRU_CLOCK(): the cached clock when the server's timer is quick enough. */
 static uint32_t lru_clock(void)
@@ -348,8 +345,7 @@ void server_capture_release(struct server_capture *capture)
     capture->directory = capture->report_pipe = -1;
 }
 
-/* ---- reports
- * ------------------------------------------------------------------------------- */
+/* ---- reports --------------------------------------------------------------------- */
 
 /* childinfo.c: the parent reads whole records, so a short one would put it out
  * of step. A pipe with POLLOUT has room for PIPE_BUF bytes. */

@@ -29,7 +29,7 @@ int dict_read(struct walk *walk, frozen_address address, struct frozen_dict *dic
     return 0;
 }
 
-/* ---- iteration --------------------------------------------------------------- */
+/* ---- iteration ------------------------------------------------------------------- */
 
 struct iteration {
     struct walk *walk;
@@ -139,7 +139,7 @@ int dict_walk(struct walk *walk, const struct frozen_dict *dict, dict_visit visi
     return visit_batch(&iteration);
 }
 
-/* ---- lookup ----------------------------------------------------------------------- */
+/* ---- lookup ---------------------------------------------------------------------- */
 
 static frozen_address bucket_of(const struct frozen_dict *dict, int table, uint64_t hash)
 {

@@ -31,7 +31,7 @@ struct batch {
     int64_t expires[DICT_BATCH];
 };
 
-/* ---- around a key ------------------------------------------------------------------ */
+/* ---- around a key ---------------------------------------------------------------- */
 
 static int save_idle_time(struct walk *walk, const struct frozen_object *object)
 {
@@ -98,8 +98,7 @@ static int delay(struct walk *walk)
     return 0;
 }
 
-/* ---- a batch of keys ------------------------------------------------------------------
- */
+/* ---- a batch of keys ------------------------------------------------------------- */
 
 static int read_objects(struct walk *walk, const struct frozen_entry *entries,
                         size_t count)
@@ -191,8 +190,7 @@ static int save_keys(struct walk *walk, const struct frozen_entry *entries, size
     return error ? error : walk->observer->progress(walk->observer, walk->keys);
 }
 
-/* ---- databases
- * ---------------------------------------------------------------------------- */
+/* ---- databases ------------------------------------------------------------------- */
 
 struct database {
     struct frozen_dict keys;

@@ -78,8 +78,7 @@ void rax_free_scratch(struct walk *walk)
     }
 }
 
-/* ---- nodes --------------------------------------------------------------------------
- */
+/* ---- nodes ----------------------------------------------------------------------- */
 
 static int read_node(struct walk *walk, frozen_address address, struct node *node)
 {
@@ -126,8 +125,7 @@ static int visit_node(struct walk *walk, const struct step *step,
     return visit(walk, key, step->key_length, data, context);
 }
 
-/* ---- the walk -------------------------------------------------------------------------
- */
+/* ---- the walk -------------------------------------------------------------------- */
 
 /* Appends what leads to child `index` to the key and reads the child. */
 static int descend(struct walk *walk, int level, size_t depth)

@@ -28,7 +28,7 @@ static int save_size(struct walk *walk, frozen_address rax)
     return error ? error : rdb_encode_length(walk->encoder, elements);
 }
 
-/* ---- entries ---------------------------------------------------------------------- */
+/* ---- entries --------------------------------------------------------------------- */
 
 static int save_listpack(struct walk *walk, const unsigned char *key, size_t length,
                          frozen_address data, void *context)
@@ -45,8 +45,7 @@ static int save_listpack(struct walk *walk, const unsigned char *key, size_t len
     return error;
 }
 
-/* ---- groups --------------------------------------------------------------------------
- */
+/* ---- groups ---------------------------------------------------------------------- */
 
 static int save_pending(struct walk *walk, const unsigned char *key, size_t length,
                         frozen_address data, void *context)

@@ -2,7 +2,7 @@
 
 #include "keyspace/dict.h"
 
-/* ---- objects -------------------------------------------------------------------- */
+/* ---- objects --------------------------------------------------------------------- */
 
 int object_read(struct walk *walk, frozen_address address, struct frozen_object *object)
 {
@@ -42,7 +42,7 @@ int object_rdb_type(const struct frozen_object *object)
     return -EBADMSG;
 }
 
-/* ---- blobs that are written as they lie -------------------------------------------- */
+/* ---- blobs that are written as they lie ------------------------------------------ */
 
 /* 0 u32 bytes of an element · 4 u32 elements · elements */
 static int intset_save(struct walk *walk, frozen_address address)
@@ -70,8 +70,7 @@ static int listpack_save(struct walk *walk, frozen_address address)
     return bytes < 7 ? -EBADMSG : frozen_blob_save(walk, address, bytes);
 }
 
-/* ---- lists ----------------------------------------------------------------------------
- */
+/* ---- lists ----------------------------------------------------------------------- */
 
 /* quicklist: 0 head · 24 nodes
  * node: 8 next · 16 entry · 24 bytes of the entry, uncompressed
@@ -132,8 +131,7 @@ static int quicklist_save(struct walk *walk, frozen_address address)
     return error ? error : left ? -EBADMSG : 0;
 }
 
-/* ---- sets and hashes in tables
- * ------------------------------------------------------------ */
+/* ---- sets and hashes in tables --------------------------------------------------- */
 
 static int save_members(struct walk *walk, const struct frozen_entry *entries,
                         size_t count, void *context)
@@ -161,8 +159,7 @@ static int table_save(struct walk *walk, frozen_address address, bool with_value
     return error;
 }
 
-/* ---- sorted sets
- * ------------------------------------------------------------------------------ */
+/* ---- sorted sets ----------------------------------------------------------------- */
 
 /* zset: 8 skiplist; skiplist: 8 tail · 16 length
  * node: 0 element · 8 score · 16 backward */
@@ -197,8 +194,7 @@ static int skiplist_save(struct walk *walk, frozen_address address)
     return error ? error : left ? -EBADMSG : 0;
 }
 
-/* ---- any value
- * ---------------------------------------------------------------------------------- */
+/* ---- any value ------------------------------------------------------------------- */
 
 static int string_save(struct walk *walk, const struct frozen_object *object)
 {

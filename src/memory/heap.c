@@ -111,7 +111,7 @@ void heap_disarm_now(struct heap *heap)
     atomic_store_explicit(&heap->disarmed, true, memory_order_release);
 }
 
-/* ---- what is heap -------------------------------------------------------- */
+/* ---- what is heap ---------------------------------------------------------------- */
 
 static bool is_data(const struct mapping *mapping)
 {
@@ -190,7 +190,7 @@ int heap_refresh(struct heap *heap, bool all)
     return 0;
 }
 
-/* ---- protection ------------------------------------------------------------ */
+/* ---- protection ------------------------------------------------------------------ */
 
 static int protect_region(struct heap *heap, const struct region *region)
 {

@@ -164,7 +164,7 @@ void preserved_set_limit(struct preserved *preserved, uint64_t limit)
     atomic_store_explicit(&preserved->limit, limit, memory_order_release);
 }
 
-/* ---- slots ---------------------------------------------------------- */
+/* ---- slots ----------------------------------------------------------------------- */
 
 uint32_t slots_allowed(const struct preserved *preserved)
 {
@@ -238,7 +238,7 @@ bool slot_cool_one(struct preserved *preserved)
     return true;
 }
 
-/* ---- keeping a page -------------------------------------------------- */
+/* ---- keeping a page -------------------------------------------------------------- */
 
 /* Room for something that must be in memory: packs or spools other pages. */
 static uint32_t slot_take_making_room(struct preserved *preserved, enum slot_kind kind)
@@ -310,7 +310,7 @@ int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
     return 0;
 }
 
-/* ---- work between faults --------------------------------------------- */
+/* ---- work between faults --------------------------------------------------------- */
 
 static int shrink_to_limit(struct preserved *preserved)
 {
@@ -355,7 +355,7 @@ int preserved_work(struct preserved *preserved)
     return 0;
 }
 
-/* ---- reading ---------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------- */
 
 bool preserved_has(const struct preserved *preserved, uint32_t page)
 {

@@ -84,7 +84,7 @@ static int fail(struct rdb_encoder *encoder, int error)
     return encoder->error;
 }
 
-/* ---- bytes ------------------------------------------------------------------ */
+/* ---- bytes ----------------------------------------------------------------------- */
 
 static int give(struct rdb_encoder *encoder, const void *bytes, size_t length)
 {
@@ -174,7 +174,7 @@ int rdb_encode_binary_double(struct rdb_encoder *encoder, double value)
     return encode_little_endian(encoder, bits);
 }
 
-/* ---- integers ----------------------------------------------------------------- */
+/* ---- integers -------------------------------------------------------------------- */
 
 /* The short form of an integer of up to 32 bits; 0 when it needs more. */
 static size_t put_integer(unsigned char *to, int64_t value)
@@ -234,7 +234,7 @@ int rdb_encode_integer_string(struct rdb_encoder *encoder, int64_t value)
     return rdb_encode_raw(encoder, at, digits);
 }
 
-/* ---- strings -------------------------------------------------------------------- */
+/* ---- strings --------------------------------------------------------------------- */
 
 /* Clears the part of the stack in which lzf_compress() will find its table.
  * Called from where that is called, so that the two overlap. */

@@ -32,7 +32,7 @@ struct rdb_output {
     unsigned char buffer[BUFFER_BYTES];
 };
 
-/* ---- writing ---------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------- */
 
 static bool is_cancelled(const struct rdb_output *output)
 {
@@ -139,7 +139,7 @@ int rdb_output_write_plain(struct rdb_output *output, const void *bytes, size_t 
     return accept_bytes(output, bytes, length);
 }
 
-/* ---- opening ------------------------------------------------------------------ */
+/* ---- opening --------------------------------------------------------------------- */
 
 static struct rdb_output *create(const struct rdb_output_options *options)
 {
@@ -215,7 +215,7 @@ uint64_t rdb_output_bytes(const struct rdb_output *output)
     return output->accepted;
 }
 
-/* ---- the end ------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------- */
 
 int rdb_output_sync(struct rdb_output *output)
 {

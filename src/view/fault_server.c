@@ -19,7 +19,7 @@ static void count(_Atomic uint64_t *counter, uint64_t more)
     atomic_fetch_add_explicit(counter, more, memory_order_relaxed);
 }
 
-/* ---- the serving thread ------------------------------------------------ */
+/* ---- the serving thread ---------------------------------------------------------- */
 
 static void lift_protection(struct fault_server *server, uint64_t start, uint64_t length)
 {
@@ -181,7 +181,7 @@ static void *serve(void *argument)
     return NULL;
 }
 
-/* ---- for the others ----------------------------------------------------- */
+/* ---- for the others -------------------------------------------------------------- */
 
 int fault_server_start(struct fault_server *server, struct view *view,
                        void (*failed)(void *context, int error), void *context)
