@@ -88,8 +88,14 @@ static int open_output(struct snapshot *snapshot)
         .checksum = snapshot->capture.checksum,
         .sync_every = snapshot->capture.sync_every,
     };
-    return rdb_output_open_file(&snapshot->output, snapshot->capture.directory,
-                                snapshot->capture.temporary_name, &options);
+    if (snapshot->request.cause != CHILD_SAVE_SOCKET)
+        return rdb_output_open_file(&snapshot->output, snapshot->capture.directory,
+                                    snapshot->capture.temporary_name, &options);
+    int error = rdb_output_open_descriptor(&snapshot->output,
+                                           snapshot->capture.transfer_pipe, &options);
+    if (!error)
+        snapshot->capture.transfer_pipe = -1; /* the output's now */
+    return error;
 }
 
 /* The buffer and the index for what is registered now. */

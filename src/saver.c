@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "keyspace/keyspace.h"
 #include "rdb/encoder.h"
@@ -11,6 +12,8 @@
 /* The server's LZF keeps 512 KB on the stack. */
 #define STACK_BYTES       (4 * 1024 * 1024)
 #define RDB_OPCODE_EOF    255
+/* Characters of the mark around a transfer. */
+#define MARK_BYTES 40
 #define REPORT_EVERY_USEC 1000000
 /* Un-protecting takes the memory map's lock: in slices, so that a page fault of
  * the server waits for one slice only. */
@@ -110,6 +113,34 @@ static int save_to_file(struct snapshot *snapshot)
     return error;
 }
 
+/* A transfer to replicas: its length is not known ahead, so 40 characters that
+ * nobody can guess stand before and after the dump. */
+static int save_to_pipe(struct snapshot *snapshot)
+{
+    static const char digits[] = "0123456789abcdef";
+    char head[5 + MARK_BYTES + 2] = "$EOF:";
+    char *mark = head + 5;
+    unsigned char random[MARK_BYTES];
+    if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
+        return -EIO;
+    for (size_t i = 0; i < MARK_BYTES; i++)
+        mark[i] = digits[random[i] % 16];
+    memcpy(mark + MARK_BYTES, "\r\n", 2);
+    int error = rdb_output_write_plain(snapshot->output, head, sizeof(head));
+    if (!error)
+        error = write_dump(snapshot);
+    if (!error)
+        error = rdb_output_write_plain(snapshot->output, mark, MARK_BYTES);
+    if (!error)
+        error = rdb_output_flush(snapshot->output);
+    return error;
+}
+
+static bool is_transfer(const struct snapshot *snapshot)
+{
+    return snapshot->request.cause == CHILD_SAVE_SOCKET;
+}
+
 static void release_memory(struct snapshot *snapshot)
 {
     uint64_t began = clock_usec();
@@ -165,11 +196,15 @@ static void count_result(struct snapshot *snapshot, int error, uint64_t msec)
     }
     atomic_fetch_add_explicit(&snapshot->snapshots_ok, 1, memory_order_relaxed);
     struct fault_statistics *faults = &snapshot->fault_server.statistics;
-    snapshot_log(snapshot, RDB_UFFD_NOTICE, "DB saved on disk");
+    if (snapshot->request.cause == CHILD_SAVE_DISK)
+        snapshot_log(snapshot, RDB_UFFD_NOTICE, "DB saved on disk");
+    else if (snapshot->request.cause == CHILD_REWRITE_AOF)
+        snapshot_log(snapshot, RDB_UFFD_NOTICE,
+                     "SYNC append only file rewrite performed");
     snapshot_log(snapshot, RDB_UFFD_NOTICE,
-                 "uffd: snapshot written in %llu ms: %llu bytes, %llu keys, freeze %llu "
+                 "uffd: %s written in %llu ms: %llu bytes, %llu keys, freeze %llu "
                  "us, %llu faults, %llu pages preserved, %llu spooled, peak %llu bytes",
-                 (unsigned long long)msec,
+                 child_cause_name(snapshot->request.cause), (unsigned long long)msec,
                  (unsigned long long)rdb_output_bytes(snapshot->output),
                  (unsigned long long)atomic_load(&snapshot->keys_saved),
                  (unsigned long long)atomic_load(&snapshot->last_freeze_usec),
@@ -195,10 +230,30 @@ static void close_output(struct snapshot *snapshot)
     snapshot->output = NULL;
 }
 
+/* The bytes are out, or will never be. Tells the server's cost and progress
+ * through its own pipe, as a child does before it exits. */
+static void report_end(struct snapshot *snapshot, int error)
+{
+    if (!error)
+        server_send_report(snapshot->capture.report_pipe, snapshot->request.cause,
+                           SERVER_REPORT_DONE, atomic_load(&snapshot->keys_saved),
+                           preserved_so_far(snapshot));
+    rdb_output_end(snapshot->output);
+}
+
+/* A transfer's child lives until the server has read the last byte: it would
+ * otherwise be reaped before the replicas have it. A kill ends the wait. */
+static int wait_for_server(struct snapshot *snapshot, int error)
+{
+    if (!is_transfer(snapshot) || error)
+        return error;
+    return rdb_output_wait_closed(snapshot->output, snapshot->capture.exit_pipe);
+}
+
 static void run(struct snapshot *snapshot)
 {
     snapshot->failed_where = NULL;
-    int error = save_to_file(snapshot);
+    int error = is_transfer(snapshot) ? save_to_pipe(snapshot) : save_to_file(snapshot);
     uint64_t msec = (clock_usec() - snapshot->freeze_began_usec) / 1000;
     int given_up = atomic_load_explicit(&snapshot->view.error, memory_order_acquire);
     if (error == -ECANCELED && given_up)
@@ -207,18 +262,17 @@ static void run(struct snapshot *snapshot)
         note_failure(snapshot, error);
     else
         snapshot->last_error[0] = '\0';
-    int status = exit_status(snapshot, error);
     atomic_store_explicit(&snapshot->phase, PHASE_RELEASING, memory_order_seq_cst);
     futex_wake_all(&snapshot->phase);
     count_result(snapshot, error, msec);
-    server_send_report(snapshot->capture.report_pipe, snapshot->request.cause,
-                       SERVER_REPORT_DONE, atomic_load(&snapshot->keys_saved),
-                       preserved_so_far(snapshot));
-    close_output(snapshot);
+    report_end(snapshot, error);
     release_memory(snapshot);
+    error = wait_for_server(snapshot, error);
+    int status = exit_status(snapshot, error);
+    atomic_store_explicit(&snapshot->phase, PHASE_NONE, memory_order_seq_cst);
+    close_output(snapshot);
     server_capture_release(&snapshot->capture);
     atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
-    atomic_store_explicit(&snapshot->phase, PHASE_NONE, memory_order_release);
     child_exited(status);
 }
 
@@ -283,6 +337,9 @@ void saver_kill(struct snapshot *snapshot, int signal)
         snapshot_cancel_output(snapshot);
         return;
     }
+    /* A transfer that waits for the server to have read it all. */
+    if (snapshot_phase(snapshot) == PHASE_RELEASING)
+        snapshot_cancel_output(snapshot);
     while (snapshot_phase(snapshot) == PHASE_PUBLISHING)
         futex_wait(&snapshot->phase, PHASE_PUBLISHING, 10);
 }

@@ -27,7 +27,7 @@ void snapshot_cancel_output(struct snapshot *snapshot)
      * left these phases: one of the two sees the other. */
     atomic_fetch_add_explicit(&snapshot->cancellers, 1, memory_order_seq_cst);
     enum phase phase = atomic_load_explicit(&snapshot->phase, memory_order_seq_cst);
-    if (phase == PHASE_SAVING || phase == PHASE_CANCELLED || phase == PHASE_PUBLISHING)
+    if (phase != PHASE_NONE)
         rdb_output_cancel(snapshot->output);
     atomic_fetch_sub_explicit(&snapshot->cancellers, 1, memory_order_release);
 }

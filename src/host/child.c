@@ -17,6 +17,8 @@
 #define FIRST_PID    4194305
 #define LAST_PID     (INT_MAX - 1)
 #define STACK_FRAMES 16
+/* A transfer makes three pipes right before it forks. */
+#define PIPES_KEPT 8
 
 enum state { NONE, RUNNING, ZOMBIE };
 
@@ -29,7 +31,9 @@ static struct {
     _Atomic pid_t pid; /* of the child that is not one, 0: none */
     _Atomic int state; /* enum state; ZOMBIE is published with `status` */
     int status;
-    struct got_patch fork_patch, waitpid_patch, kill_patch;
+    struct got_patch fork_patch, waitpid_patch, kill_patch, pipe2_patch, pipe_patch;
+    int pipes[PIPES_KEPT][2]; /* the last ones made, a ring */
+    unsigned pipes_made;
 } child = {.last_pid = FIRST_PID - 1};
 
 /* ---- who forks? ------------------------------------------------------------------ */
@@ -194,6 +198,43 @@ static int stand_in_kill(pid_t pid, int signal)
     return 0;
 }
 
+/* ---- pipes ----------------------------------------------------------------------- */
+
+/* The server keeps one end of each pipe in a variable that only the forking
+ * function has. */
+static int keep_pipe(int result, const int ends[2])
+{
+    if (result == 0 && !child.pass_through &&
+        pthread_equal(pthread_self(), child.main_thread)) {
+        int *kept = child.pipes[child.pipes_made++ % PIPES_KEPT];
+        kept[0] = ends[0];
+        kept[1] = ends[1];
+    }
+    return result;
+}
+
+static int stand_in_pipe2(int ends[2], int flags)
+{
+    return keep_pipe(pipe2(ends, flags), ends);
+}
+
+static int stand_in_pipe(int ends[2])
+{
+    return keep_pipe(pipe(ends), ends);
+}
+
+int child_pipe_peer(int descriptor)
+{
+    for (unsigned back = 1; back <= PIPES_KEPT && back <= child.pipes_made; back++) {
+        const int *kept = child.pipes[(child.pipes_made - back) % PIPES_KEPT];
+        if (kept[0] == descriptor)
+            return kept[1];
+        if (kept[1] == descriptor)
+            return kept[0];
+    }
+    return -1;
+}
+
 /* ---- for the face ---------------------------------------------------------------- */
 
 int child_install(const struct child_operations *operations)
@@ -209,6 +250,9 @@ int child_install(const struct child_operations *operations)
     if (!child.atfork_registered)
         pthread_atfork(NULL, NULL, after_real_fork);
     child.atfork_registered = true;
+    /* A server that imports only one of the two is as good. */
+    got_replace(&executable, "pipe2", (void *)stand_in_pipe2, &child.pipe2_patch);
+    got_replace(&executable, "pipe", (void *)stand_in_pipe, &child.pipe_patch);
     error = got_replace(&executable, "waitpid", (void *)stand_in_waitpid,
                         &child.waitpid_patch);
     if (!error)
@@ -227,8 +271,9 @@ int child_remove(void)
     if (get_state() != NONE)
         return -EBUSY;
     struct got_patch *patches[] = {&child.fork_patch, &child.kill_patch,
-                                   &child.waitpid_patch};
-    for (size_t i = 0; i < 3; i++) {
+                                   &child.waitpid_patch, &child.pipe2_patch,
+                                   &child.pipe_patch};
+    for (size_t i = 0; i < sizeof(patches) / sizeof(patches[0]); i++) {
         got_restore(patches[i]);
         patches[i]->count = 0;
     }

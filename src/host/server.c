@@ -179,6 +179,41 @@ static int refuse_module_types(char *reason, size_t reason_size)
     return result;
 }
 
+/* A transfer may be asked for without data or without functions, for tools. */
+static int transfer_filter(void)
+{
+    int32_t filter;
+    uint64_t connection, client;
+    const char *connections =
+        (const char *)(uintptr_t)image_word(layout->rdb_pipe_conns);
+    if (!connections || image_int(layout->rdb_pipe_numconns) < 1)
+        return -1;
+    memcpy(&connection, connections, sizeof(connection));
+    memcpy(&client, (const char *)(uintptr_t)connection + layout->connection_client,
+           sizeof(client));
+    memcpy(&filter, (const char *)(uintptr_t)client + layout->client_request,
+           sizeof(filter));
+    return filter;
+}
+
+static int refuse_request(const struct child_request *request, char *reason,
+                          size_t reason_size)
+{
+    const char *why = NULL;
+    if (request->cause == CHILD_REWRITE_AOF && !image_int(layout->aof_use_rdb_preamble))
+        why = "aof-use-rdb-preamble is no: an AOF of commands";
+    else if (request->cause == CHILD_SLOT_MIGRATION)
+        why = "a slot migration";
+    else if (request->cause == CHILD_SAVE_SOCKET && image_int(layout->rdb_pipe_read) < 0)
+        why = "a transfer straight to the replicas' sockets";
+    else if (request->cause == CHILD_SAVE_SOCKET && transfer_filter() != 0)
+        why = "a transfer without data or functions";
+    if (!why)
+        return 0;
+    snprintf(reason, reason_size, "%s is not served without fork", why);
+    return -ENOTSUP;
+}
+
 /* ---- bytes made by the server's own functions ------------------------------------ */
 
 struct stream {
@@ -276,21 +311,49 @@ static void capture_roots(struct keyspace_roots *roots)
     memcpy(roots->hash_seed, symbols.hash_seed(), sizeof(roots->hash_seed));
 }
 
+static int duplicate(int descriptor)
+{
+    return descriptor < 0 ? -1 : fcntl(descriptor, F_DUPFD_CLOEXEC, 3);
+}
+
+/* What the forked child would have written to, by name. */
 static int capture_names(const struct child_request *request,
                          struct server_capture *capture)
 {
+    long pid = (long)request->pid;
+    if (request->cause == CHILD_REWRITE_AOF) {
+        snprintf(capture->file_name, sizeof(capture->file_name),
+                 "temp-rewriteaof-bg-%ld.aof", pid);
+        snprintf(capture->temporary_name, sizeof(capture->temporary_name),
+                 "temp-rewriteaof-%ld.aof", pid);
+        return 0;
+    }
     const char *name = (const char *)(uintptr_t)image_word(layout->rdb_filename);
     if (strlen(name) >= sizeof(capture->file_name))
         return -ENAMETOOLONG;
     snprintf(capture->file_name, sizeof(capture->file_name), "%s", name);
     snprintf(capture->temporary_name, sizeof(capture->temporary_name), "temp-%ld.rdb",
-             (long)request->pid);
+             pid);
+    return 0;
+}
+
+/* Descriptors of our own: the server closes its copies as soon as fork()
+ * returns. */
+static int capture_descriptors(const struct child_request *request,
+                               struct server_capture *capture)
+{
     capture->directory = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (capture->directory < 0)
         return -errno;
-    int pipe_end = image_int((uint16_t)(layout->child_info_pipe + sizeof(int)));
-    capture->report_pipe = pipe_end < 0 ? -1 : fcntl(pipe_end, F_DUPFD_CLOEXEC, 3);
-    return 0;
+    capture->report_pipe =
+        duplicate(image_int((uint16_t)(layout->child_info_pipe + sizeof(int))));
+    if (request->cause != CHILD_SAVE_SOCKET)
+        return 0;
+    capture->transfer_pipe =
+        duplicate(child_pipe_peer(image_int(layout->rdb_pipe_read)));
+    capture->exit_pipe =
+        duplicate(child_pipe_peer(image_int(layout->rdb_child_exit_pipe)));
+    return capture->transfer_pipe < 0 || capture->exit_pipe < 0 ? -EBADF : 0;
 }
 
 static int capture_all(const struct child_request *request,
@@ -301,9 +364,13 @@ static int capture_all(const struct child_request *request,
         capture->compress = symbols.lzf_compress;
     if (image_int(layout->rdb_checksum))
         capture->checksum = symbols.crc64;
-    if (image_int(layout->rdb_save_incremental_fsync))
+    bool aof = request->cause == CHILD_REWRITE_AOF;
+    if (image_int(aof ? layout->aof_rewrite_incremental_fsync
+                      : layout->rdb_save_incremental_fsync))
         capture->sync_every = SYNC_EVERY;
     int error = capture_names(request, capture);
+    if (!error)
+        error = capture_descriptors(request, capture);
     if (!error)
         error = capture_header(request, capture);
     if (!error)
@@ -311,17 +378,20 @@ static int capture_all(const struct child_request *request,
     return error;
 }
 
+static void forget_descriptors(struct server_capture *capture)
+{
+    capture->directory = capture->report_pipe = -1;
+    capture->transfer_pipe = capture->exit_pipe = -1;
+}
+
 int server_capture(const struct child_request *request, struct server_capture *capture,
                    char *reason, size_t reason_size)
 {
     memset(capture, 0, sizeof(*capture));
-    capture->directory = capture->report_pipe = -1;
-    if (request->cause != CHILD_SAVE_DISK) {
-        snprintf(reason, reason_size, "%s is not served yet",
-                 child_cause_name(request->cause));
-        return -ENOTSUP;
-    }
-    int error = refuse_module_types(reason, reason_size);
+    forget_descriptors(capture);
+    int error = refuse_request(request, reason, reason_size);
+    if (!error)
+        error = refuse_module_types(reason, reason_size);
     if (error)
         return error;
     error = capture_all(request, capture);
@@ -337,12 +407,13 @@ void server_capture_release(struct server_capture *capture)
 {
     memory_unmap(capture->header, capture->header_length);
     memory_unmap(capture->trailer, capture->trailer_length ? capture->trailer_length : 1);
-    if (capture->directory >= 0)
-        close(capture->directory);
-    if (capture->report_pipe >= 0)
-        close(capture->report_pipe);
+    int descriptors[] = {capture->directory, capture->report_pipe,
+                         capture->transfer_pipe, capture->exit_pipe};
+    for (size_t i = 0; i < sizeof(descriptors) / sizeof(descriptors[0]); i++)
+        if (descriptors[i] >= 0)
+            close(descriptors[i]);
     capture->header = capture->trailer = NULL;
-    capture->directory = capture->report_pipe = -1;
+    forget_descriptors(capture);
 }
 
 /* ---- reports --------------------------------------------------------------------- */

@@ -27,8 +27,11 @@ struct server_capture {
     rdb_compress_function compress; /* NULL: rdbcompression no */
     rdb_checksum_function checksum; /* NULL: rdbchecksum no */
     size_t sync_every;              /* bytes, 0: never */
-    char file_name[256];            /* dbfilename */
-    char temporary_name[64];        /* temp-<pid>.rdb */
+    char file_name[256];     /* what the finished file is called */
+    char temporary_name[64]; /* and while it is written */
+    int transfer_pipe;       /* dup: where a replica transfer goes, else -1 */
+    int exit_pipe;           /* dup: the server closes its other end when it has
+                                read all of the transfer, else -1 */
     int directory;                  /* O_PATH-like descriptor of the cwd, -1 */
     int report_pipe;                /* dup of child_info_pipe's write end, -1 */
     /* magic, aux fields, module data BEFORE, functions: bytes ready to write */

@@ -39,11 +39,11 @@ static bool is_cancelled(const struct rdb_output *output)
     return atomic_load_explicit(&output->cancelled, memory_order_acquire);
 }
 
-/* Room in the pipe or socket, or the wish to stop. */
-static int wait_for_room(struct rdb_output *output)
+/* Waits for the descriptor, or for the wish to stop. */
+static int wait_for(struct rdb_output *output, int descriptor, short wanted)
 {
     struct pollfd events[2] = {
-        {.fd = output->descriptor, .events = POLLOUT},
+        {.fd = descriptor, .events = wanted},
         {.fd = output->cancel_event, .events = POLLIN},
     };
     if (poll(events, 2, -1) < 0 && errno != EINTR)
@@ -51,24 +51,17 @@ static int wait_for_room(struct rdb_output *output)
     return is_cancelled(output) ? -ECANCELED : 0;
 }
 
-/* One write that does not block: a pipe's own flag is shared with the server's
- * end of it and stays as it is, so a pipe with room gets at most that much. */
 static ssize_t write_some(struct rdb_output *output, const unsigned char *bytes,
                           size_t length)
 {
-    if (output->directory < 0) {
-        int error = wait_for_room(output);
-        if (error)
-            return error;
-        if (length > 4096)
-            length = 4096; /* PIPE_BUF: POLLOUT promises room for so much */
-    }
     ssize_t wrote = fault_point(FAULT_OUTPUT_WRITE)
                         ? (errno = EIO, -1)
                         : write(output->descriptor, bytes, length);
     if (wrote >= 0)
         return wrote;
-    return errno == EINTR || errno == EAGAIN ? 0 : -errno;
+    if (errno == EAGAIN)
+        return wait_for(output, output->descriptor, POLLOUT);
+    return errno == EINTR ? 0 : -errno;
 }
 
 /* Starts write-back of what is there and waits for what was started before, as
@@ -195,6 +188,12 @@ int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
     struct rdb_output *made = create(options);
     if (!made)
         return -ENOMEM;
+    int flags = fcntl(descriptor, F_GETFL);
+    if (flags < 0 || fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0) {
+        int error = -errno;
+        rdb_output_close(made);
+        return error;
+    }
     made->descriptor = descriptor;
     *output = made;
     return 0;
@@ -244,6 +243,26 @@ int rdb_output_publish(struct rdb_output *output, const char *final_name)
     if (fsync(output->directory) != 0 && errno != EINVAL && errno != EBADF)
         return -errno;
     return 0;
+}
+
+void rdb_output_end(struct rdb_output *output)
+{
+    if (output->descriptor >= 0)
+        close(output->descriptor);
+    output->descriptor = -1;
+}
+
+int rdb_output_wait_closed(struct rdb_output *output, int descriptor)
+{
+    for (;;) {
+        char byte;
+        int error = wait_for(output, descriptor, POLLIN);
+        if (error)
+            return error;
+        ssize_t got = read(descriptor, &byte, 1);
+        if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN))
+            return 0;
+    }
 }
 
 void rdb_output_cancel(struct rdb_output *output)

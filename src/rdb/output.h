@@ -30,8 +30,9 @@ struct rdb_output_options {
 int rdb_output_open_file(struct rdb_output **output, int directory,
                          const char *temporary_name,
                          const struct rdb_output_options *options);
-/* Takes over `descriptor` (pipe or socket, closed by rdb_output_close).
- * Waits in poll() for room, and for output_cancel(), never blocks in write. */
+/* Takes over `descriptor`, a pipe's write end that nobody else writes to (it is
+ * made non-blocking). Waits in poll() for room, or for rdb_output_cancel(). On
+ * failure `descriptor` is still the caller's. */
 int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
                                const struct rdb_output_options *options);
 
@@ -57,6 +58,11 @@ int rdb_output_publish(struct rdb_output *output, const char *final_name);
 /* Makes any present and future call that would wait return -ECANCELED.
  * Any thread; async-signal-safe. */
 void rdb_output_cancel(struct rdb_output *output);
+/* Descriptor only: closes it, so that the reader sees the end. */
+void rdb_output_end(struct rdb_output *output);
+/* Waits until the writers of the pipe `descriptor` have closed it. 0, or
+ * -ECANCELED. */
+int rdb_output_wait_closed(struct rdb_output *output, int descriptor);
 /* Closes and frees; an unpublished temporary file is removed. */
 void rdb_output_close(struct rdb_output *output);
 
