@@ -386,6 +386,7 @@ static int create_parts(struct snapshot *snapshot)
     if (!error)
         error = fault_server_start(&snapshot->fault_server, &snapshot->view,
                                    snapshot_failed, snapshot);
+    snapshot->fault_server.writer_cpu = thread_cpu_word();
     if (!error)
         error = saver_start(snapshot);
     if (!error)

@@ -15,6 +15,9 @@
 /* Characters of the mark around a transfer. */
 #define MARK_BYTES 40
 #define REPORT_EVERY_USEC 1000000
+#define YIELD_USEC 150
+#define YIELD_FIRST_USEC 1500000
+#define YIELD_SHARE 5
 /* Un-protecting takes the memory map's lock: in slices, so that a page fault of
  * the server waits for one slice only. */
 #define RELEASE_SLICE (UINT64_C(8) << 20)
@@ -23,12 +26,48 @@ struct save {
     struct keyspace_observer observer;
     struct snapshot *snapshot;
     uint64_t next_report_usec;
+    /* Keeping out of the writers' way. */
+    struct thread_cpus all_cpus;
+    uint32_t writer_cpu;
+    uint64_t faults_seen;
+    uint64_t began_usec;
+    uint64_t yielded_usec;
 };
 
 static uint64_t preserved_so_far(struct snapshot *snapshot)
 {
     return PAGE_BYTES *
            atomic_load_explicit(&snapshot->preserved.pages, memory_order_relaxed);
+}
+
+/* The fault server works on the writer's CPU; this thread takes another. */
+static void leave_writers_cpu(struct save *save)
+{
+    const volatile uint32_t *word = save->snapshot->fault_server.writer_cpu;
+    uint32_t now = word ? *word : UINT32_MAX;
+    if (now == save->writer_cpu || now == UINT32_MAX)
+        return;
+    save->writer_cpu = now;
+    thread_stay_off(&save->all_cpus, now);
+}
+
+/* As long as this thread runs, every page that the fault server gives free costs
+ * an interrupt of this thread's CPU, more than the copy of the page itself. In a
+ * storm of faults the saver therefore rests, within a bound: so much at first,
+ * when every write hits a page for the first time, and a share of its time
+ * after that. */
+static void yield_to_writers(struct save *save, uint64_t now)
+{
+    uint64_t faults = atomic_load_explicit(
+        &save->snapshot->fault_server.statistics.faults, memory_order_relaxed);
+    uint64_t allowed = YIELD_FIRST_USEC + (now - save->began_usec) / YIELD_SHARE;
+    if (faults == save->faults_seen)
+        return;
+    save->faults_seen = faults;
+    if (save->yielded_usec >= allowed)
+        return;
+    sleep_usec(YIELD_USEC);
+    save->yielded_usec += clock_usec() - now;
 }
 
 static int progress(struct keyspace_observer *observer, uint64_t keys)
@@ -44,6 +83,8 @@ static int progress(struct keyspace_observer *observer, uint64_t keys)
         server_send_report(snapshot->capture.report_pipe, snapshot->request.cause,
                            SERVER_REPORT_PROGRESS, keys, preserved_so_far(snapshot));
     }
+    leave_writers_cpu(save);
+    yield_to_writers(save, now);
     return atomic_load_explicit(&snapshot->view.error, memory_order_relaxed);
 }
 
@@ -55,7 +96,10 @@ static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
         .observer.progress = progress,
         .snapshot = snapshot,
         .next_report_usec = clock_usec(),
+        .began_usec = clock_usec(),
+        .writer_cpu = UINT32_MAX,
     };
+    thread_get_cpus(&save.all_cpus);
     struct view_reader reader;
     uint64_t total = 0;
     view_reader_init(&reader, &snapshot->view);
@@ -71,6 +115,7 @@ static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
         error = rdb_encode_byte(encoder, RDB_OPCODE_EOF);
     if (!error)
         error = rdb_encoder_flush(encoder);
+    thread_set_cpus(&save.all_cpus);
     return error;
 }
 

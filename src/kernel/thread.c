@@ -1,5 +1,6 @@
 #include "kernel/thread.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <signal.h>
@@ -54,6 +55,58 @@ pid_t thread_own_id(void)
 {
     return (pid_t)syscall(SYS_gettid);
 }
+
+/* ---- CPUs ------------------------------------------------------------------------ */
+
+#define BITS_PER_WORD (8 * sizeof(unsigned long))
+/* struct rseq: cpu_id_start, cpu_id, … */
+#define RSEQ_CPU_ID 4
+
+const volatile uint32_t *thread_cpu_word(void)
+{
+    /* By name: a C library before 2.35 does not have them. */
+    const ptrdiff_t *offset = dlsym(RTLD_DEFAULT, "__rseq_offset");
+    const unsigned *bytes = dlsym(RTLD_DEFAULT, "__rseq_size");
+    if (!offset || !bytes || !*bytes)
+        return NULL;
+    const char *area = (const char *)__builtin_thread_pointer() + *offset;
+    return (const volatile uint32_t *)(area + RSEQ_CPU_ID);
+}
+
+void thread_get_cpus(struct thread_cpus *cpus)
+{
+    memset(cpus, 0, sizeof(*cpus));
+    syscall(SYS_sched_getaffinity, 0, sizeof(cpus->mask), cpus->mask);
+}
+
+void thread_set_cpus(const struct thread_cpus *cpus)
+{
+    syscall(SYS_sched_setaffinity, 0, sizeof(cpus->mask), cpus->mask);
+}
+
+void thread_stay_on(uint32_t cpu)
+{
+    struct thread_cpus only = {{0}};
+    if (cpu >= 8 * sizeof(only.mask))
+        return;
+    only.mask[cpu / BITS_PER_WORD] = 1UL << (cpu % BITS_PER_WORD);
+    thread_set_cpus(&only);
+}
+
+void thread_stay_off(const struct thread_cpus *allowed, uint32_t cpu)
+{
+    struct thread_cpus rest = *allowed;
+    unsigned long any = 0;
+    if (cpu >= 8 * sizeof(rest.mask))
+        return;
+    rest.mask[cpu / BITS_PER_WORD] &= ~(1UL << (cpu % BITS_PER_WORD));
+    for (size_t i = 0; i < sizeof(rest.mask) / sizeof(rest.mask[0]); i++)
+        any |= rest.mask[i];
+    if (any)
+        thread_set_cpus(&rest);
+}
+
+/* ---- waiting --------------------------------------------------------------------- */
 
 int futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_msec)
 {

@@ -28,6 +28,22 @@ void thread_join(struct thread *thread);
 
 pid_t thread_own_id(void);
 
+/* Where the kernel writes, at any time, the number of the CPU that the calling
+ * thread runs on (its rseq area); NULL when this C library has none. Valid as
+ * long as the thread; any thread may read it. */
+const volatile uint32_t *thread_cpu_word(void);
+
+/* Which CPUs a thread may run on, as it is on entry and to be put back. */
+struct thread_cpus {
+    unsigned long mask[16]; /* 1024 CPUs */
+};
+void thread_get_cpus(struct thread_cpus *cpus);
+void thread_set_cpus(const struct thread_cpus *cpus);
+/* Moves the calling thread to `cpu` alone, or to all of `allowed` but `cpu`
+ * (when that leaves any). */
+void thread_stay_on(uint32_t cpu);
+void thread_stay_off(const struct thread_cpus *allowed, uint32_t cpu);
+
 /* Sleeps while `*word == expected`, at most `timeout_msec` (< 0: for ever).
  * 0, -EAGAIN (the word differs), -ETIMEDOUT or -EINTR. */
 int futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_msec);

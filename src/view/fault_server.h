@@ -53,6 +53,7 @@ struct fault_server {
      * up; the view has already been failed. Must not block. */
     void (*failed)(void *context, int error);
     void *context;
+    const volatile uint32_t *writer_cpu; /* where the main thread runs; or NULL */
     _Atomic int32_t own_thread; /* a thread that must never fault (the saver) */
 
     struct fault_statistics statistics;
