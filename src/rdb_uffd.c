@@ -183,13 +183,23 @@ static int protect(struct snapshot *snapshot)
     return error ? error : heap_protect(&snapshot->heap);
 }
 
+/* Where the pause goes, for the statistics. */
+static void end_step(struct snapshot *snapshot, uint64_t *usec)
+{
+    uint64_t now = clock_usec();
+    *usec = now - snapshot->step_began_usec;
+    snapshot->step_began_usec = now;
+}
+
 /* All or nothing. From here on the keyspace is the snapshot's. */
 static int freeze(struct snapshot *snapshot, char *reason)
 {
     allocator_steer();
+    end_step(snapshot, &snapshot->steer_usec);
     atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
     fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
     int error = protect(snapshot);
+    end_step(snapshot, &snapshot->protect_usec);
     if (!error)
         return 0;
     atomic_store_explicit(&snapshot->frozen, false, memory_order_seq_cst);
@@ -204,6 +214,7 @@ static int prepare_and_freeze(struct snapshot *snapshot, char *reason)
 {
     heap_lock(&snapshot->heap);
     int error = prepare_heap(snapshot, reason);
+    end_step(snapshot, &snapshot->prepare_usec);
     if (!error)
         error = freeze(snapshot, reason);
     heap_unlock(&snapshot->heap);
@@ -278,7 +289,7 @@ static enum child_decision begin(const struct child_request *request, int *error
     if (face.unsupported[0])
         return fall_back(snapshot, snapshot->ability.error, face.unsupported, error);
 
-    snapshot->freeze_began_usec = clock_usec();
+    snapshot->freeze_began_usec = snapshot->step_began_usec = clock_usec();
     snapshot->request = *request;
     int result = server_capture(request, &snapshot->capture, reason, sizeof(reason));
     if (result)
@@ -286,6 +297,7 @@ static enum child_decision begin(const struct child_request *request, int *error
     result = open_output(snapshot);
     if (result)
         return fail_like_a_child(snapshot, result);
+    end_step(snapshot, &snapshot->capture_usec);
     result = prepare_and_freeze(snapshot, reason);
     if (result) {
         rdb_output_close(snapshot->output);
@@ -558,6 +570,10 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .last_fallback_reason = face.last_fallback_reason,
         .last_error = snapshot->last_error,
         .last_freeze_usec = RELAXED(snapshot->last_freeze_usec),
+        .last_freeze_capture_usec = snapshot->capture_usec,
+        .last_freeze_prepare_usec = snapshot->prepare_usec,
+        .last_freeze_steer_usec = snapshot->steer_usec,
+        .last_freeze_protect_usec = snapshot->protect_usec,
         .last_save_msec = RELAXED(snapshot->last_save_msec),
         .last_release_usec = RELAXED(snapshot->last_release_usec),
         .last_faults = RELAXED(faults->faults),

@@ -80,7 +80,11 @@ struct rdb_uffd_statistics {
     uint64_t fork_fallbacks;
     const char *last_fallback_reason; /* "" when there was none */
     const char *last_error;           /* of the last failed snapshot, "" */
-    uint64_t last_freeze_usec;
+    uint64_t last_freeze_usec;         /* of which: */
+    uint64_t last_freeze_capture_usec; /* what a child would inherit; the file */
+    uint64_t last_freeze_prepare_usec; /* regions, buffer, spool */
+    uint64_t last_freeze_steer_usec;   /* the allocator */
+    uint64_t last_freeze_protect_usec; /* the write protection itself */
     uint64_t last_save_msec;
     uint64_t last_release_usec;
     uint64_t last_faults;

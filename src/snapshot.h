@@ -41,6 +41,8 @@ struct snapshot {
     struct server_capture capture;
     struct rdb_output *output;
     uint64_t freeze_began_usec;
+    uint64_t step_began_usec;
+    uint64_t capture_usec, prepare_usec, steer_usec, protect_usec;
 
     struct heap heap;           /* under heap_lock() */
     struct preserved preserved; /* the fault server writes */

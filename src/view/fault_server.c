@@ -11,6 +11,7 @@
 
 #define STACK_BYTES       (256 * 1024)
 #define MESSAGES_PER_READ 32
+#define QUIET_MSEC 2
 
 enum request { REQUEST_NONE, REQUEST_POSTED, REQUEST_DONE };
 
@@ -137,8 +138,9 @@ static void follow_writer(const struct fault_server *server, uint32_t *cpu)
     thread_stay_on(now);
 }
 
-/* One look at everything. Returns whether anything was done. */
-static bool serve_once(struct fault_server *server, int descriptor)
+/* One look at everything. `quiet`: nobody has waited for a while. Returns whether
+ * there is more to do that nobody waits for. */
+static bool serve_once(struct fault_server *server, int descriptor, bool quiet)
 {
     struct uffd_msg messages[MESSAGES_PER_READ];
     count(&server->beats, 1);
@@ -148,25 +150,29 @@ static bool serve_once(struct fault_server *server, int descriptor)
     for (int i = 0; i < got; i++)
         serve_fault(server, &messages[i]);
     serve_request(server, true);
-    if (got != 0)
-        return true;
+    /* The writer that was just let go may be waiting for this very CPU: back to
+     * sleep at once. What need not be done in a fault waits for a quiet moment. */
+    if (got != 0 || !quiet)
+        return false;
     int more = gave_up(server) ? 0 : preserved_work(server->view->preserved);
     if (more < 0)
         give_up(server, more);
     return more > 0;
 }
 
-static void wait_for_work(struct fault_server *server, int descriptor)
+/* Returns false if nothing came for a moment. */
+static bool wait_for_work(struct fault_server *server, int descriptor, int timeout_msec)
 {
     struct pollfd events[2] = {
         {.fd = server->wake_event, .events = POLLIN},
         {.fd = descriptor, .events = POLLIN},
     };
-    poll(events, descriptor >= 0 ? 2 : 1, -1);
+    int ready = poll(events, descriptor >= 0 ? 2 : 1, timeout_msec);
     if (events[0].revents & POLLIN) {
         uint64_t ignored;
         (void)!read(server->wake_event, &ignored, sizeof(ignored));
     }
+    return ready != 0;
 }
 
 static void park(struct fault_server *server, uint32_t serving)
@@ -181,6 +187,7 @@ static void *serve(void *argument)
     struct fault_server *server = argument;
     struct thread_cpus all_cpus;
     uint32_t cpu = UINT32_MAX;
+    bool quiet = true, more = true;
     thread_get_cpus(&all_cpus);
     while (!atomic_load_explicit(&server->stopping, memory_order_acquire)) {
         uint32_t serving = atomic_load_explicit(&server->serving, memory_order_acquire);
@@ -196,8 +203,11 @@ static void *serve(void *argument)
         }
         if (!serving)
             serve_request(server, false);
-        if (!serving || !serve_once(server, descriptor))
-            wait_for_work(server, descriptor);
+        else
+            more = serve_once(server, descriptor, quiet);
+        /* 0: just look; then sleep for good once there is nothing left to do. */
+        int timeout = !serving || (quiet && !more) ? -1 : quiet ? 0 : QUIET_MSEC;
+        quiet = !wait_for_work(server, descriptor, timeout);
     }
     return NULL;
 }
