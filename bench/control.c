@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -133,11 +134,9 @@ static void look_at_info(struct control *control, uint64_t now)
         if (!module || strncmp(module, "uffd_state:idle", 15) == 0) release_over(control, now);
         return;
     }
-    long long done = info_number(info, "current_save_keys_processed", 0);
-    long long total = info_number(info, "current_save_keys_total", 0);
-    if (control->options.pss && control->sampler && total > 0 && done * 10 >= total * 9) {
+    if (control->options.pss_after && control->sampler && now - control->started > control->options.pss_after) {
         memory_sampler_want_pss(control->sampler);
-        control->options.pss = false;
+        control->options.pss_after = 0;
     }
 }
 

@@ -11,7 +11,6 @@
 #include "memory_sampler.h"
 #include "recorder.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -20,7 +19,7 @@ struct control_options {
     unsigned saves;
     uint64_t first_save; /* clock time */
     uint64_t gap;        /* from the end of a save to the start of the next */
-    bool pss;            /* ask the sampler for Pss when nine tenths of the keys are saved */
+    uint64_t pss_after;  /* ask the sampler for Pss so long after a save began; 0: never */
 };
 
 struct control;

@@ -24,7 +24,7 @@ static const char usage[] =
     "  --pipeline N           closed loop: commands under way on every connection\n"
     "  --fill                 closed loop: SET key:0 to key:KEYS-1 once, and end\n"
     "  --connections N        (8)\n"
-    "  --mix LIST             shares of set, get, incr, lpush, hset (set=100)\n"
+    "  --mix LIST             shares of set, get, incr, lpush, hset, setrange (set=100)\n"
     "  --keys N               keys named key:0 to key:N-1, as DEBUG POPULATE names them (8000000)\n"
     "  --value-size BYTES     (100)\n"
     "  --value KIND           text or json (text)\n"
@@ -34,7 +34,7 @@ static const char usage[] =
     "  --gap SECONDS          after the end of the one before (1)\n"
     "  --duration SECONDS     of load after the last save, or without any (3)\n"
     "  --priority KIND        of this process: normal, nice or realtime (normal)\n"
-    "  --pss                  take Pss once, late in the save: stalls the server\n"
+    "  --pss SECONDS          take Pss once, so long after BGSAVE: stalls the server\n"
     "  --seed N               of keys and values (1)\n"
     "  --timeline FILE        CSV of 10 ms windows\n"
     "  --memory FILE          CSV of memory every 50 ms\n";
@@ -86,7 +86,7 @@ static const struct option long_options[] = {
     {"fill", 0, 0, 'f'},       {"connections", 1, 0, 'c'},  {"mix", 1, 0, 'm'},    {"keys", 1, 0, 'k'},
     {"value-size", 1, 0, 'v'}, {"value", 1, 0, 'V'},        {"saves", 1, 0, 's'},  {"distribution", 1, 0, 'd'},
     {"before", 1, 0, 'b'},     {"gap", 1, 0, 'g'},          {"seed", 1, 0, 'S'},   {"duration", 1, 0, 'D'},
-    {"priority", 1, 0, 'n'},   {"pss", 0, 0, 'a'},          {"help", 0, 0, 'h'},   {"timeline", 1, 0, 't'},
+    {"priority", 1, 0, 'n'},   {"pss", 1, 0, 'a'},          {"help", 0, 0, 'h'},   {"timeline", 1, 0, 't'},
     {"tick", 1, 0, 'T'},       {"memory", 1, 0, 'M'},     {0, 0, 0, 0},
 };
 
@@ -114,7 +114,7 @@ static void take_option(struct options *options, int letter)
     case 'g': options->control.gap = seconds(optarg); break;
     case 'D': options->generator.duration = seconds(optarg); break;
     case 'n': options->priority = optarg; break;
-    case 'a': options->control.pss = true; break;
+    case 'a': options->control.pss_after = seconds(optarg); break;
     case 'S': options->workload.seed = number(optarg); break;
     case 't': options->timeline = optarg; break;
     case 'M': options->memory = optarg; break;

@@ -7,7 +7,7 @@
 #   interleaved  not fresh servers but slices of load on servers that stay up
 # and a variant becomes arguments of redis-server.
 
-main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save limit128 ten-saves json heap8g"
+main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save limit128 ten-saves json json-patched heap8g"
 heap_sizes="512 1024 2048 4096 8192"
 quick_scenarios="idle set20k get90 limit128 saturated"
 
@@ -61,6 +61,10 @@ scenario() {
         title="JSON values of 1 KB, buffer-limit 128mb, 20,000 uniform SET/s"
         variants="fork uffd-128mb-raw uffd-128mb" keys=1500000 size=1024 values=json
         load="$one_save --rate 20000 --value json" ;;
+    json-patched)
+        title="JSON values of 1 KB changed in place, buffer-limit 128mb, 20,000 uniform SETRANGE/s"
+        variants="fork uffd-128mb-raw uffd-128mb" keys=1500000 size=1024 values=json
+        load="$one_save --rate 20000 --mix setrange=100" ;;
     heap8g)
         title="Heap of 8 GB (2,000,000 values of 4 KB) at 10,000 uniform SET/s"
         keys=2000000 size=4000

@@ -10,10 +10,11 @@ enum {
     TEMPLATES = 256,          /* values prepared ahead, so that making one costs a memcpy */
     KEYS_PER_STRUCTURE = 100, /* INCR, LPUSH and HSET keys are fewer by this factor */
     HASH_FIELDS = 64,
+    PATCH_SIZE = 8,
     COMMAND_OVERHEAD = 160,
 };
 
-static const char *const command_names[COMMANDS] = {"SET", "GET", "INCR", "LPUSH", "HSET"};
+static const char *const command_names[COMMANDS] = {"SET", "GET", "INCR", "LPUSH", "HSET", "SETRANGE"};
 
 /* Gray et al., "Quickly generating billion-record synthetic databases": constants of the inverse for theta. */
 struct zipf {
@@ -127,14 +128,14 @@ static void make_templates(struct workload *workload)
 
 int workload_parse_mix(const char *text, unsigned weight[COMMANDS])
 {
-    static const char *const names[COMMANDS] = {"set", "get", "incr", "lpush", "hset"};
+    static const char *const names[COMMANDS] = {"set", "get", "incr", "lpush", "hset", "setrange"};
     memset(weight, 0, COMMANDS * sizeof *weight);
     unsigned total = 0;
     while (*text) {
         int command, length = 0;
-        char name[8];
+        char name[12];
         unsigned share;
-        if (sscanf(text, "%7[a-z]=%u%n", name, &share, &length) != 2 || share > 1000) return -EINVAL;
+        if (sscanf(text, "%11[a-z]=%u%n", name, &share, &length) != 2 || share > 1000) return -EINVAL;
         for (command = 0; command < COMMANDS && strcmp(name, names[command]) != 0;) command++;
         if (command == COMMANDS) return -EINVAL;
         weight[command] = share;
@@ -259,6 +260,11 @@ size_t workload_next(struct workload *workload, char *out)
         end = put_numbered(put_command(end, command, 4), "hash:", key / KEYS_PER_STRUCTURE);
         end = put_numbered(end, "field:", random_below(workload, HASH_FIELDS));
         end = put_value(workload, end);
+        break;
+    case COMMAND_SETRANGE:
+        end = put_numbered(put_command(end, command, 4), "key:", key);
+        end = put_bulk(end, "0", 1);
+        end = put_bulk(end, "{\"id\":12", PATCH_SIZE);
         break;
     case COMMANDS:
         break;

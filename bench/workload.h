@@ -1,13 +1,13 @@
 /* What the clients ask for: which command, which key, which value. Knows the request side of RESP and nothing of
- * sockets or time. Keys of SET and GET are those of DEBUG POPULATE (`key:N`); INCR, LPUSH and HSET have keys of their
- * own, one for every hundred of those. */
+ * sockets or time. Keys of SET, GET and SETRANGE are those of DEBUG POPULATE (`key:N`); INCR, LPUSH and HSET have keys of their
+ * own, one for every hundred of those. SETRANGE changes a few bytes of the value where it lies, which SET never does. */
 #ifndef BENCH_WORKLOAD_H
 #define BENCH_WORKLOAD_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum command { COMMAND_SET, COMMAND_GET, COMMAND_INCR, COMMAND_LPUSH, COMMAND_HSET, COMMANDS };
+enum command { COMMAND_SET, COMMAND_GET, COMMAND_INCR, COMMAND_LPUSH, COMMAND_HSET, COMMAND_SETRANGE, COMMANDS };
 enum distribution { DISTRIBUTION_UNIFORM, DISTRIBUTION_ZIPF };
 enum value_kind {
     VALUE_TEXT, /* random letters and digits: hardly compressible */
