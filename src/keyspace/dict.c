@@ -5,10 +5,9 @@
 #define DICT_USED      24
 #define DICT_REHASH    40
 #define DICT_EXPONENTS 50
-#define EXPONENT_MAX   48
 #define BUCKETS        64
 
-int dict_read(struct walk *walk, frozen_address address, struct frozen_dict *dict)
+int dict_read(struct walk *walk, frozen_address address, struct frozen_table *dict)
 {
     unsigned char bytes[DICT_BYTES];
     int error = frozen_read(walk, bytes, address, sizeof(bytes));
@@ -16,60 +15,83 @@ int dict_read(struct walk *walk, frozen_address address, struct frozen_dict *dic
         return error;
     bool rehashing = (int64_t)word_at(bytes, DICT_REHASH) != -1;
     memset(dict, 0, sizeof(*dict));
-    for (int i = 0; i < (rehashing ? 2 : 1); i++) {
-        int8_t exponent = (int8_t)bytes[DICT_EXPONENTS + i];
-        if (exponent > EXPONENT_MAX)
+    dict->type = word_at(bytes, 0);
+    for (size_t i = 0; i < (rehashing ? 2 : 1); i++) {
+        if (!table_buckets((int8_t)bytes[DICT_EXPONENTS + i], &dict->sizes[i]))
             return -EBADMSG;
-        dict->tables[i] = word_at(bytes, DICT_TABLES + 8 * (size_t)i);
-        dict->used[i] = word_at(bytes, DICT_USED + 8 * (size_t)i);
-        dict->sizes[i] = exponent < 0 ? 0 : UINT64_C(1) << exponent;
+        dict->tables[i] = word_at(bytes, DICT_TABLES + 8 * i);
+        dict->used[i] = word_at(bytes, DICT_USED + 8 * i);
         if (dict->used[i] && (!dict->sizes[i] || !dict->tables[i]))
             return -EBADMSG;
     }
     return 0;
 }
 
-/* ---- iteration ------------------------------------------------------------------- */
+/* ---- entries --------------------------------------------------------------------- */
 
-struct iteration {
-    struct walk *walk;
-    dict_visit visit;
-    void *context;
-    uint64_t left; /* entries that may still come: a longer chain is a loop */
-    size_t count;
-    struct frozen_entry entries[DICT_BATCH];
-};
+#define TAG_MASK 7u
+#define TAG_KEY  1u
+#define TAG_2    2u
+#define TAG_4    4u
 
-static int visit_batch(struct iteration *iteration)
+#define EMBEDDED_HEADER 16
+#define EMBEDDED_KEY    17
+
+static int read_without_value(struct walk *walk, frozen_address address,
+                              struct frozen_entry *entry)
 {
-    size_t count = iteration->count;
-    iteration->count = 0;
-    if (!count)
-        return 0;
-    return iteration->visit(iteration->walk, iteration->entries, count,
-                            iteration->context);
+    uint64_t words[2];
+    int error = frozen_read(walk, words, address, sizeof(words));
+    *entry = (struct frozen_entry){.key = words[0], .next = words[1]};
+    return error;
 }
 
-static int take(struct iteration *iteration, const struct frozen_entry *entry)
+static int read_around_key(struct walk *walk, frozen_address address,
+                           struct frozen_entry *entry)
 {
-    if (!iteration->left)
+    unsigned char bytes[EMBEDDED_KEY];
+    int error = frozen_read(walk, bytes, address, sizeof(bytes));
+    if (error)
+        return error;
+    entry->key = address + EMBEDDED_KEY + bytes[EMBEDDED_HEADER];
+    entry->value = word_at(bytes, 0);
+    entry->next = word_at(bytes, 8);
+    return 0;
+}
+
+static int read_tagged_entry(struct walk *walk, frozen_address address,
+                             struct frozen_entry *entry)
+{
+    frozen_address target = address & ~(frozen_address)TAG_MASK;
+    unsigned tag = address & TAG_MASK;
+    enum table_form form = walk->family->tables;
+    if (form == TABLE_DICT)
         return -EBADMSG;
-    iteration->left--;
-    view_prefetch(entry->key - 1);
-    view_prefetch(entry->value);
-    iteration->entries[iteration->count++] = *entry;
-    return iteration->count == DICT_BATCH ? visit_batch(iteration) : 0;
+    bool key = tag & TAG_KEY;
+    if (key || (form == TABLE_DICT_REDIS_8_0 && tag == TAG_2)) {
+        *entry = (struct frozen_entry){.key = key ? address : target};
+        return 0;
+    }
+    if (tag == (form == TABLE_DICT_REDIS_8_0 ? TAG_4 : TAG_2))
+        return read_without_value(walk, target, entry);
+    if (tag == TAG_4)
+        return read_around_key(walk, target, entry);
+    return -EBADMSG;
 }
 
-static int read_entry(struct walk *walk, frozen_address address,
-                      struct frozen_entry *entry)
+static inline int read_entry(struct walk *walk, frozen_address address,
+                             struct frozen_entry *entry)
 {
+    if (__builtin_expect((address & TAG_MASK) != 0, 0))
+        return read_tagged_entry(walk, address, entry);
     return frozen_read(walk, entry, address, sizeof(*entry));
 }
 
+/* ---- iteration ------------------------------------------------------------------- */
+
 /* A run of buckets. Each step of the chain was prefetched by the step before,
  * for all buckets of the run, so that the misses overlap. */
-static int walk_buckets(struct iteration *iteration, const frozen_address *buckets,
+static int walk_buckets(struct table_iteration *iteration, const frozen_address *buckets,
                         size_t count)
 {
     struct walk *walk = iteration->walk;
@@ -91,7 +113,7 @@ static int walk_buckets(struct iteration *iteration, const frozen_address *bucke
             continue;
         struct frozen_entry entry = heads[i];
         for (;;) {
-            int error = take(iteration, &entry);
+            int error = table_take(iteration, &entry);
             if (error)
                 return error;
             if (!entry.next)
@@ -104,7 +126,8 @@ static int walk_buckets(struct iteration *iteration, const frozen_address *bucke
     return 0;
 }
 
-static int walk_table(struct iteration *iteration, frozen_address table, uint64_t size)
+static int walk_table(struct table_iteration *iteration, frozen_address table,
+                      uint64_t size)
 {
     frozen_address buckets[BUCKETS];
     for (uint64_t at = 0; at < size; at += BUCKETS) {
@@ -121,10 +144,10 @@ static int walk_table(struct iteration *iteration, frozen_address table, uint64_
     return 0;
 }
 
-int dict_walk(struct walk *walk, const struct frozen_dict *dict, dict_visit visit,
+int dict_walk(struct walk *walk, const struct frozen_table *dict, table_visit visit,
               void *context)
 {
-    struct iteration iteration = {.walk = walk, .visit = visit, .context = context};
+    struct table_iteration iteration = {.walk = walk, .visit = visit, .context = context};
     for (int i = 0; i < 2; i++) {
         iteration.left = dict->used[i];
         if (!dict->used[i])
@@ -136,17 +159,17 @@ int dict_walk(struct walk *walk, const struct frozen_dict *dict, dict_visit visi
         if (iteration.left)
             return -EBADMSG;
     }
-    return visit_batch(&iteration);
+    return table_visit_batch(&iteration);
 }
 
 /* ---- lookup ---------------------------------------------------------------------- */
 
-static frozen_address bucket_of(const struct frozen_dict *dict, int table, uint64_t hash)
+static frozen_address bucket_of(const struct frozen_table *dict, int table, uint64_t hash)
 {
     return dict->tables[table] + (hash & (dict->sizes[table] - 1)) * sizeof(uint64_t);
 }
 
-void dict_prefetch(struct walk *walk, const struct frozen_dict *dict, uint64_t hash)
+void dict_prefetch(struct walk *walk, const struct frozen_table *dict, uint64_t hash)
 {
     (void)walk;
     for (int i = 0; i < 2; i++)
@@ -154,7 +177,7 @@ void dict_prefetch(struct walk *walk, const struct frozen_dict *dict, uint64_t h
             view_prefetch(bucket_of(dict, i, hash));
 }
 
-static int find_in_table(struct walk *walk, const struct frozen_dict *dict, int table,
+static int find_in_table(struct walk *walk, const struct frozen_table *dict, int table,
                          uint64_t hash, frozen_address key, uint64_t *value)
 {
     frozen_address at;
@@ -173,7 +196,7 @@ static int find_in_table(struct walk *walk, const struct frozen_dict *dict, int 
     return error;
 }
 
-int dict_find(struct walk *walk, const struct frozen_dict *dict, uint64_t hash,
+int dict_find(struct walk *walk, const struct frozen_table *dict, uint64_t hash,
               frozen_address key, uint64_t *value)
 {
     for (int i = 0; i < 2; i++) {

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "keyspace/family.h"
 #include "keyspace/keyspace.h"
 
 struct rax_scratch;
@@ -15,6 +16,7 @@ struct rax_scratch;
 
 struct walk {
     const struct keyspace_roots *roots;
+    const struct family *family;
     struct view_reader *reader;
     struct rdb_encoder *encoder;
     struct keyspace_observer *observer;
@@ -74,6 +76,17 @@ int frozen_string_read(struct walk *walk, frozen_address address,
 static inline bool frozen_string_is_inline(const struct frozen_string *string)
 {
     return string->length <= SDS_INLINE;
+}
+/* Bytes of its header, and what stands above the type in the header's flags. */
+static inline size_t frozen_string_header(const struct frozen_string *string)
+{
+    static const uint8_t bytes[8] = {1, 3, 5, 9, 17};
+    return bytes[string->window[SDS_HEADER_MAX - 1] & 7];
+}
+static inline unsigned frozen_string_flags(const struct frozen_string *string)
+{
+    unsigned flags = string->window[SDS_HEADER_MAX - 1];
+    return flags & 7 ? flags >> 3 : 0; /* type 0: the length is there */
 }
 /* Writes it as a string of the dump. 0 or -errno. */
 int frozen_string_save(struct walk *walk, const struct frozen_string *string);

@@ -1,34 +1,39 @@
 /* Databases and keys: what stands around the values. */
 #include "keyspace/keyspace.h"
 
+#include <stdio.h>
+
 #include "kernel/memory.h"
 #include "kernel/thread.h"
 #include "keyspace/dict.h"
 #include "keyspace/frozen.h"
 #include "keyspace/rax.h"
+#include "keyspace/store.h"
 #include "keyspace/values.h"
 
 enum opcode {
+    OPCODE_SLOT = 244,
     OPCODE_IDLE = 248,
     OPCODE_FREQUENCY = 249,
+    OPCODE_AUX = 250,
     OPCODE_RESIZE = 251,
     OPCODE_EXPIRE = 252,
     OPCODE_SELECT = 254,
 };
 
-#define NO_EXPIRE        (-1)
 #define LRU_CLOCK_MAX    ((1u << 24) - 1)
 #define SLEEP_PIECE_USEC 50000
 
-/* redisDb of 7.0: 80 bytes, 0 keys · 8 expires · 40 number */
-#define DATABASE_BYTES 80
+/* What all databases begin with. */
+#define DATABASE_KEYS    0
+#define DATABASE_EXPIRES 8
 
 /* The keys that are on their way together, so that their misses overlap. */
 struct batch {
-    struct frozen_object objects[DICT_BATCH];
-    struct frozen_string names[DICT_BATCH];
-    uint64_t hashes[DICT_BATCH];
-    int64_t expires[DICT_BATCH];
+    struct frozen_object objects[TABLE_BATCH];
+    struct frozen_string names[TABLE_BATCH];
+    uint64_t hashes[TABLE_BATCH];
+    int64_t expires[TABLE_BATCH];
 };
 
 /* ---- around a key ---------------------------------------------------------------- */
@@ -36,8 +41,10 @@ struct batch {
 static int save_idle_time(struct walk *walk, const struct frozen_object *object)
 {
     uint32_t now = walk->roots->lru_clock;
-    uint64_t seconds = now >= object->lru ? now - object->lru
-                                          : (uint64_t)now + (LRU_CLOCK_MAX - object->lru);
+    uint64_t seconds = now >= object->lru
+                           ? now - object->lru
+                           : (uint64_t)now + (LRU_CLOCK_MAX - object->lru) +
+                                 walk->family->modular_clocks;
     int error = rdb_encode_byte(walk->encoder, OPCODE_IDLE);
     return error ? error : rdb_encode_length(walk->encoder, seconds);
 }
@@ -48,7 +55,9 @@ static int save_frequency(struct walk *walk, const struct frozen_object *object)
 {
     unsigned minute = object->lru >> 8, counter = object->lru & 255;
     unsigned now = (unsigned)(walk->roots->unix_time / 60) & 65535;
-    unsigned elapsed = now >= minute ? now - minute : 65535 - minute + now;
+    unsigned elapsed = now >= minute
+                           ? now - minute
+                           : 65535 - minute + now + walk->family->modular_clocks;
     int decay = walk->roots->lfu_decay_time;
     unsigned periods = decay > 0 ? elapsed / (unsigned)decay : 0;
     counter = periods > counter ? 0 : counter - periods;
@@ -62,10 +71,10 @@ static int save_expire(struct walk *walk, int64_t expire)
     return error ? error : rdb_encode_milliseconds(walk->encoder, expire);
 }
 
-static int save_key(struct walk *walk, const struct frozen_object *object,
+static int save_key(struct walk *walk, struct frozen_object *object,
                     const struct frozen_string *name, int64_t expire)
 {
-    int type = object_rdb_type(object);
+    int type = object_prepare(walk, object);
     walk->where = type == -ENOTSUP ? "a module's value" : "a key";
     int error = type < 0 ? type : 0;
     if (!error && expire != NO_EXPIRE)
@@ -116,13 +125,18 @@ static int read_objects(struct walk *walk, const struct frozen_entry *entries,
 
 static int read_names(struct walk *walk, const struct frozen_entry *entries, size_t count)
 {
+    bool inside = walk->family->objects != OBJECT_BARE;
     for (size_t i = 0; i < count; i++) {
-        int error = frozen_string_read(walk, entries[i].key, &walk->batch->names[i]);
+        struct frozen_object *object = &walk->batch->objects[i];
+        struct frozen_string *name = &walk->batch->names[i];
+        int error = frozen_string_read(walk, inside ? object->key : entries[i].key, name);
         if (error)
             return error;
+        if (object->value_inside)
+            object->pointer = string_behind(name->address, name->length);
         /* The second line of a value that is longer than what is left of its
          * first. */
-        view_prefetch(walk->batch->objects[i].pointer + 64);
+        view_prefetch(object->pointer + 64);
     }
     return 0;
 }
@@ -145,12 +159,12 @@ static int hash_name(struct walk *walk, const struct frozen_string *name, uint64
 }
 
 static int find_expires(struct walk *walk, const struct frozen_entry *entries,
-                        size_t count, const struct frozen_dict *expires)
+                        size_t count, const struct frozen_table *expires)
 {
     struct batch *batch = walk->batch;
     for (size_t i = 0; i < count; i++)
-        batch->expires[i] = NO_EXPIRE;
-    if (!dict_size(expires))
+        batch->expires[i] = batch->objects[i].expire;
+    if (walk->family->objects != OBJECT_BARE || !table_size(expires))
         return 0;
     for (size_t i = 0; i < count; i++) {
         int error = hash_name(walk, &batch->names[i], &batch->hashes[i]);
@@ -193,29 +207,114 @@ static int save_keys(struct walk *walk, const struct frozen_entry *entries, size
 /* ---- databases ------------------------------------------------------------------- */
 
 struct database {
-    struct frozen_dict keys;
-    struct frozen_dict expires;
+    frozen_address address; /* 0: never used */
+    struct frozen_store keys;
+    struct frozen_store expires;
+    struct frozen_store volatile_keys;
 };
+
+static int read_store(struct walk *walk, const struct database *database, uint16_t offset,
+                      struct frozen_store *store)
+{
+    frozen_address address;
+    int error = frozen_read(walk, &address, database->address + offset, sizeof(address));
+    return error ? error : store_read(walk, address, store);
+}
 
 static int read_database(struct walk *walk, int index, struct database *database)
 {
-    unsigned char bytes[16];
+    const struct family *family = walk->family;
     walk->where = "a database";
-    int error = frozen_read(walk, bytes,
-                            walk->roots->databases + (uint64_t)index * DATABASE_BYTES,
-                            sizeof(bytes));
+    memset(database, 0, sizeof(*database));
+    int error = 0;
+    if (family->database_pointers)
+        error = frozen_read(walk, &database->address,
+                            walk->roots->databases + (uint64_t)index * 8, 8);
+    else
+        database->address =
+            walk->roots->databases + (uint64_t)index * family->database_bytes;
+    if (error || !database->address)
+        return error;
+    error = read_store(walk, database, DATABASE_KEYS, &database->keys);
     if (!error)
-        error = dict_read(walk, word_at(bytes, 0), &database->keys);
-    if (!error)
-        error = dict_read(walk, word_at(bytes, 8), &database->expires);
+        error = read_store(walk, database, DATABASE_EXPIRES, &database->expires);
+    if (!error && family->volatile_keys)
+        error =
+            read_store(walk, database, family->volatile_keys, &database->volatile_keys);
     return error;
+}
+
+static int save_slot_lengths(struct walk *walk, const uint64_t *numbers)
+{
+    int error = rdb_encode_byte(walk->encoder, OPCODE_SLOT);
+    for (int i = 0; i < 3 && !error; i++)
+        error = rdb_encode_length(walk->encoder, numbers[i]);
+    return error;
+}
+
+static int save_slot_text(struct walk *walk, const uint64_t *numbers, size_t count)
+{
+    static const char name[] = "slot-info";
+    char text[96];
+    size_t length = 0;
+    for (size_t i = 0; i < count; i++)
+        length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%llu",
+                                   i ? "," : "", (unsigned long long)numbers[i]);
+    int error = rdb_encode_byte(walk->encoder, OPCODE_AUX);
+    if (!error)
+        error = rdb_encode_string(walk->encoder, name, sizeof(name) - 1);
+    return error ? error : rdb_encode_string(walk->encoder, text, length);
+}
+
+/* What a cluster's server writes before the keys of a slot. */
+static int save_slot(struct walk *walk, const struct database *database, uint64_t slot,
+                     uint64_t keys, uint64_t expires)
+{
+    enum slot_form form = walk->family->slots;
+    struct frozen_table volatile_keys = {0};
+    if (!walk->roots->cluster || form == SLOT_NOTHING)
+        return 0;
+    int error = 0;
+    if (form == SLOT_TEXT_VOLATILE)
+        error = store_table(walk, &database->volatile_keys, slot, &volatile_keys);
+    uint64_t numbers[] = {slot, keys, expires, table_size(&volatile_keys)};
+    if (error)
+        return error;
+    return form == SLOT_OPCODE
+               ? save_slot_lengths(walk, numbers)
+               : save_slot_text(walk, numbers, form == SLOT_TEXT_VOLATILE ? 4 : 3);
+}
+
+static int save_slots(struct walk *walk, const struct database *database)
+{
+    uint64_t left = database->keys.keys;
+    for (uint64_t slot = 0; slot < database->keys.count && left; slot++) {
+        struct frozen_table keys, expires;
+        int error = store_table(walk, &database->keys, slot, &keys);
+        uint64_t size = error ? 0 : table_size(&keys);
+        if (!error && !size)
+            continue;
+        if (!error)
+            error = store_table(walk, &database->expires, slot, &expires);
+        if (!error)
+            error = save_slot(walk, database, slot, size, table_size(&expires));
+        if (!error && size > left)
+            error = -EBADMSG;
+        if (!error)
+            error = table_walk(walk, &keys, save_keys, &expires);
+        if (error)
+            return error;
+        left -= size;
+    }
+    /* The dump has promised so many. */
+    return left ? -EBADMSG : 0;
 }
 
 static int save_database(struct walk *walk, int index)
 {
     struct database database;
     int error = read_database(walk, index, &database);
-    if (error || !dict_size(&database.keys))
+    if (error || !database.keys.keys)
         return error;
     error = rdb_encode_byte(walk->encoder, OPCODE_SELECT);
     if (!error)
@@ -223,25 +322,27 @@ static int save_database(struct walk *walk, int index)
     if (!error)
         error = rdb_encode_byte(walk->encoder, OPCODE_RESIZE);
     if (!error)
-        error = rdb_encode_length(walk->encoder, dict_size(&database.keys));
+        error = rdb_encode_length(walk->encoder, database.keys.keys);
     if (!error)
-        error = rdb_encode_length(walk->encoder, dict_size(&database.expires));
-    if (!error)
-        error = dict_walk(walk, &database.keys, save_keys, &database.expires);
-    return error;
+        error = rdb_encode_length(walk->encoder, database.expires.keys);
+    return error ? error : save_slots(walk, &database);
 }
 
 int keyspace_count(const struct keyspace_roots *roots, struct view_reader *reader,
                    uint64_t *keys)
 {
-    struct walk walk = {.roots = roots, .reader = reader};
+    struct walk walk = {
+        .roots = roots,
+        .family = family_of(roots->layout),
+        .reader = reader,
+    };
     struct database database;
     *keys = 0;
     for (int i = 0; i < roots->database_count; i++) {
         int error = read_database(&walk, i, &database);
         if (error)
             return error;
-        *keys += dict_size(&database.keys);
+        *keys += database.keys.keys;
     }
     return 0;
 }
@@ -252,6 +353,7 @@ int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader
 {
     struct walk walk = {
         .roots = roots,
+        .family = family_of(roots->layout),
         .reader = reader,
         .encoder = encoder,
         .observer = observer,

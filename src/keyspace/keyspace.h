@@ -20,9 +20,13 @@
 typedef uint64_t (*keyspace_hash_function)(const uint8_t *in, size_t length,
                                            const uint8_t *seed);
 
-/* Which servers a walker serves. More families come with more servers. */
+/* The families of servers, after the first of each: see family.c. */
 enum keyspace_layout {
-    KEYSPACE_REDIS_7_0, /* array of redisDb, each with plain dicts */
+    KEYSPACE_REDIS_7_0,
+    KEYSPACE_REDIS_8_0,
+    KEYSPACE_VALKEY_8_0,
+    KEYSPACE_VALKEY_8_1,
+    KEYSPACE_VALKEY_9_1,
 };
 
 /* What a walk needs to know of the frozen instant; filled by the host part on
@@ -33,12 +37,14 @@ struct keyspace_roots {
     int database_count;       /* server.dbnum */
     keyspace_hash_function hash;
     uint8_t hash_seed[16];
-    bool save_idle_time; /* maxmemory-policy is an LRU one */
-    bool save_frequency; /* maxmemory-policy is an LFU one */
-    uint32_t lru_clock;  /* LRU_CLOCK() at the freeze */
-    int64_t unix_time;   /* server.unixtime, seconds: LFU decay counts from it */
-    int lfu_decay_time;  /* minutes */
-    int key_save_delay;  /* rdb-key-save-delay, microseconds; < 0: one in so many keys */
+    frozen_address expiring_hash_type; /* Redis 8.0: mstrHashDictTypeWithHFE */
+    bool cluster;                      /* cluster-enabled */
+    bool save_idle_time;               /* maxmemory-policy is an LRU one */
+    bool save_frequency;               /* maxmemory-policy is an LFU one */
+    uint32_t lru_clock;                /* LRU_CLOCK() at the freeze */
+    int64_t unix_time;  /* server.unixtime, seconds: LFU decay counts from it */
+    int lfu_decay_time; /* minutes */
+    int key_save_delay; /* rdb-key-save-delay, microseconds; < 0: one in so many keys */
 };
 
 struct keyspace_observer {

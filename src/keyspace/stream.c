@@ -1,16 +1,18 @@
 /* Streams.
  *
- *  stream    0 rax · 8 length · 16 last id · 32 first id · 48 highest deleted id
- *            · 64 entries added · 72 groups (rax, or 0)
+ *  stream    rax · groups (rax, or 0) · and in one piece: length · last id · first id
+ *            · highest deleted id · entries added; the family says where
  *  group     0 last id · 16 entries read · 24 pending (rax) · 32 consumers (rax)
- *  consumer  0 seen (ms) · 8 name · 16 pending (rax)
+ *  consumer  0 seen (ms) · 8 name · 16 pending (rax); since 7.2
+ *            0 seen · 8 active (ms) · 16 name · 24 pending
  *  pending   0 delivered (ms) · 8 times delivered
  *  An id is two u64: milliseconds and sequence.
  */
 #include "keyspace/rax.h"
 #include "keyspace/values.h"
 
-#define ID_BYTES 16
+#define STREAM_BYTES 80
+#define ID_BYTES     16
 
 static int save_lengths(struct walk *walk, const unsigned char *bytes, size_t offset,
                         size_t count)
@@ -76,14 +78,17 @@ static int save_consumer(struct walk *walk, const unsigned char *key, size_t len
                          frozen_address data, void *context)
 {
     (void)context;
-    unsigned char consumer[24];
-    int error = frozen_read(walk, consumer, data, sizeof(consumer));
+    unsigned char consumer[32];
+    bool active = walk->family->consumer_activity;
+    int error = frozen_read(walk, consumer, data, active ? 32 : 24);
     if (!error)
         error = rdb_encode_string(walk->encoder, key, length);
     if (!error)
         error = rdb_encode_milliseconds(walk->encoder, (int64_t)word_at(consumer, 0));
+    if (!error && active)
+        error = rdb_encode_milliseconds(walk->encoder, (int64_t)word_at(consumer, 8));
     if (!error)
-        error = save_pending_list(walk, 3, word_at(consumer, 16), false);
+        error = save_pending_list(walk, 3, word_at(consumer, active ? 24 : 16), false);
     return error;
 }
 
@@ -108,16 +113,18 @@ static int save_group(struct walk *walk, const unsigned char *key, size_t length
 
 int stream_save(struct walk *walk, frozen_address address)
 {
-    unsigned char stream[80];
+    const struct family *family = walk->family;
+    unsigned char stream[STREAM_BYTES];
     walk->where = "a stream";
     int error = frozen_read(walk, stream, address, sizeof(stream));
+    frozen_address rax = error ? 0 : word_at(stream, family->stream_rax);
     if (!error)
-        error = save_size(walk, word_at(stream, 0));
+        error = save_size(walk, rax);
     if (!error)
-        error = rax_walk(walk, 0, word_at(stream, 0), save_listpack, NULL);
+        error = rax_walk(walk, 0, rax, save_listpack, NULL);
     if (!error)
-        error = save_lengths(walk, stream, 8, 8);
-    frozen_address groups = error ? 0 : word_at(stream, 72);
+        error = save_lengths(walk, stream, family->stream_numbers, 8);
+    frozen_address groups = error ? 0 : word_at(stream, family->stream_groups);
     if (!error)
         error = groups ? save_size(walk, groups) : rdb_encode_length(walk->encoder, 0);
     if (!error && groups)

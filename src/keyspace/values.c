@@ -1,22 +1,71 @@
 #include "keyspace/values.h"
 
-#include "keyspace/dict.h"
+#include "keyspace/table.h"
 
 /* ---- objects --------------------------------------------------------------------- */
 
+#define OBJECT_BYTES  16
+#define OBJECT_WINDOW 32 /* as far as the length of the key's header can be */
+#define HAS_EXPIRE    1u
+#define HAS_KEY       2u
+#define HAS_VALUE     4u
+
+static int read_window(struct walk *walk, frozen_address address, unsigned char *window)
+{
+    int error = frozen_read(walk, window, address, OBJECT_WINDOW);
+    if (error != -EFAULT)
+        return error;
+    /* Near the edge of a region the window does not fit. */
+    memset(window, 0, OBJECT_WINDOW);
+    error = frozen_read(walk, window, address, OBJECT_BYTES);
+    for (size_t at = OBJECT_BYTES; !error && at < OBJECT_WINDOW; at += 8)
+        if (frozen_read(walk, window + at, address + at, 8) == -EFAULT)
+            break;
+    return error;
+}
+
+static int read_inside(struct walk *walk, frozen_address address,
+                       struct frozen_object *object, unsigned char *window)
+{
+    int error = read_window(walk, address, window);
+    if (error)
+        return error;
+    uint32_t bits = half_at(window, 4);
+    size_t at = OBJECT_BYTES;
+    object->value_inside =
+        walk->family->objects == OBJECT_VALKEY_9_1 && (bits & HAS_VALUE) != 0;
+    if (object->value_inside)
+        at -= 8;
+    if (bits & HAS_EXPIRE) {
+        object->expire = (int64_t)word_at(window, at);
+        at += 8;
+    }
+    if (!(bits & HAS_KEY))
+        return -EBADMSG;
+    object->key = address + at + 1 + window[at];
+    return 0;
+}
+
 int object_read(struct walk *walk, frozen_address address, struct frozen_object *object)
 {
-    unsigned char bytes[16];
-    int error = frozen_read(walk, bytes, address, sizeof(bytes));
+    unsigned char bytes[OBJECT_WINDOW];
+    int error;
+    object->value_inside = false;
+    object->key = 0;
+    object->expire = NO_EXPIRE;
+    if (walk->family->objects == OBJECT_BARE)
+        error = frozen_read(walk, bytes, address, OBJECT_BYTES);
+    else
+        error = read_inside(walk, address, object, bytes);
     uint32_t word = error ? 0 : half_at(bytes, 0);
     object->type = word & 15;
     object->encoding = (word >> 4) & 15;
     object->lru = word >> 8;
-    object->pointer = error ? 0 : word_at(bytes, 8);
+    object->pointer = error || object->value_inside ? 0 : word_at(bytes, 8);
     return error;
 }
 
-int object_rdb_type(const struct frozen_object *object)
+static int rdb_type_of(struct walk *walk, const struct frozen_object *object)
 {
     static const struct {
         uint8_t type, encoding;
@@ -26,20 +75,30 @@ int object_rdb_type(const struct frozen_object *object)
         {OBJECT_STRING, ENCODING_RAW, 0},
         {OBJECT_STRING, ENCODING_INTEGER, 0},
         {OBJECT_LIST, ENCODING_QUICKLIST, 18},
+        {OBJECT_LIST, ENCODING_LISTPACK, 18},
         {OBJECT_SET, ENCODING_TABLE, 2},
         {OBJECT_SET, ENCODING_INTSET, 11},
+        {OBJECT_SET, ENCODING_LISTPACK, 20},
         {OBJECT_SORTED_SET, ENCODING_SKIPLIST, 5},
         {OBJECT_SORTED_SET, ENCODING_LISTPACK, 17},
-        {OBJECT_HASH, ENCODING_TABLE, 4},
         {OBJECT_HASH, ENCODING_LISTPACK, 16},
-        {OBJECT_STREAM, ENCODING_STREAM, 19},
     };
     if (object->type == OBJECT_MODULE)
         return -ENOTSUP;
+    if (object->type == OBJECT_STREAM && object->encoding == ENCODING_STREAM)
+        return walk->family->stream_type;
     for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++)
         if (object->type == forms[i].type && object->encoding == forms[i].encoding)
             return forms[i].rdb_type;
     return -EBADMSG;
+}
+
+int object_prepare(struct walk *walk, struct frozen_object *object)
+{
+    bool listed = object->type != OBJECT_HASH || object->encoding == ENCODING_LISTPACK;
+    int type = listed ? rdb_type_of(walk, object) : hash_prepare(walk, object);
+    object->rdb_type = (uint8_t)type;
+    return type;
 }
 
 /* ---- blobs that are written as they lie ------------------------------------------ */
@@ -59,7 +118,7 @@ static int intset_save(struct walk *walk, frozen_address address)
 }
 
 /* 0 u32 bytes in all, this header included */
-static int listpack_save(struct walk *walk, frozen_address address)
+int listpack_save(struct walk *walk, frozen_address address)
 {
     unsigned char header[4];
     walk->where = "a listpack";
@@ -75,8 +134,9 @@ static int listpack_save(struct walk *walk, frozen_address address)
 /* quicklist: 0 head · 24 nodes
  * node: 8 next · 16 entry · 24 bytes of the entry, uncompressed
  *       · 32 count:16 encoding:2 container:2 */
-#define NODE_BYTES 36
-#define NODE_LZF   2
+#define NODE_BYTES  36
+#define NODE_LZF    2
+#define NODE_PACKED 2 /* container: a listpack */
 
 /* A compressed node: u64 compressed bytes, then these. */
 static int lzf_node_save(struct walk *walk, frozen_address entry, uint64_t bytes)
@@ -109,6 +169,15 @@ static int node_save(struct walk *walk, const unsigned char *node)
                                 : frozen_blob_save(walk, entry, bytes);
 }
 
+/* Written as if it were a list of one node. */
+static int listpack_list_save(struct walk *walk, frozen_address address)
+{
+    int error = rdb_encode_length(walk->encoder, 1);
+    if (!error)
+        error = rdb_encode_length(walk->encoder, NODE_PACKED);
+    return error ? error : listpack_save(walk, address);
+}
+
 static int quicklist_save(struct walk *walk, frozen_address address)
 {
     unsigned char list[32], node[NODE_BYTES];
@@ -131,63 +200,104 @@ static int quicklist_save(struct walk *walk, frozen_address address)
     return error ? error : left ? -EBADMSG : 0;
 }
 
-/* ---- sets and hashes in tables --------------------------------------------------- */
+/* ---- sets in tables -------------------------------------------------------------- */
 
 static int save_members(struct walk *walk, const struct frozen_entry *entries,
                         size_t count, void *context)
 {
-    bool with_values = *(bool *)context;
+    (void)context;
     for (size_t i = 0; i < count; i++) {
         int error = frozen_sds_save(walk, entries[i].key);
-        if (!error && with_values)
-            error = frozen_sds_save(walk, entries[i].value);
         if (error)
             return error;
     }
     return walk->observer->progress(walk->observer, walk->keys);
 }
 
-static int table_save(struct walk *walk, frozen_address address, bool with_values)
+static int set_save(struct walk *walk, frozen_address address)
 {
-    struct frozen_dict dict;
-    walk->where = with_values ? "a hash" : "a set";
-    int error = dict_read(walk, address, &dict);
+    struct frozen_table table;
+    walk->where = "a set";
+    int error = table_read(walk, address, &table);
     if (!error)
-        error = rdb_encode_length(walk->encoder, dict_size(&dict));
-    if (!error)
-        error = dict_walk(walk, &dict, save_members, &with_values);
-    return error;
+        error = rdb_encode_length(walk->encoder, table_size(&table));
+    return error ? error : table_walk(walk, &table, save_members, NULL);
 }
 
 /* ---- sorted sets ----------------------------------------------------------------- */
 
-/* zset: 8 skiplist; skiplist: 8 tail · 16 length
- * node: 0 element · 8 score · 16 backward */
+/* zset: 8 skiplist
+ *
+ *            skiplist               node
+ *            8 tail · 16 length     0 element · 8 score · 16 backward
+ *   compact  0 length · 8 tail      0 score · 8 backward · 16 levels, each
+ *                                   pointer and span; of the first, instead of the
+ *                                   span, how many they are · behind the last
+ *                                   u8 length of the element's header · the header
+ */
+struct skiplist_node {
+    frozen_address backward;
+    frozen_address element;
+    double score;
+};
+
+#define LEVELS_MAX 64
+
+static int compact_node_read(struct walk *walk, frozen_address address,
+                             struct skiplist_node *node)
+{
+    unsigned char bytes[32], header = 0;
+    int error = frozen_read(walk, bytes, address, sizeof(bytes));
+    uint64_t levels = error ? 0 : word_at(bytes, 24);
+    if (!error && (!levels || levels > LEVELS_MAX))
+        error = -EBADMSG;
+    address += 16 + 16 * levels;
+    if (!error)
+        error = frozen_read(walk, &header, address, 1);
+    node->backward = error ? 0 : word_at(bytes, 8);
+    node->element = address + 1 + header;
+    memcpy(&node->score, bytes, sizeof(node->score));
+    return error;
+}
+
+static int skiplist_node_read(struct walk *walk, frozen_address address,
+                              struct skiplist_node *node)
+{
+    unsigned char bytes[24];
+    if (walk->family->skiplist_compact)
+        return compact_node_read(walk, address, node);
+    int error = frozen_read(walk, bytes, address, sizeof(bytes));
+    node->backward = error ? 0 : word_at(bytes, 16);
+    node->element = error ? 0 : word_at(bytes, 0);
+    memcpy(&node->score, bytes + 8, sizeof(node->score));
+    return error;
+}
+
 static int skiplist_save(struct walk *walk, frozen_address address)
 {
-    unsigned char list[24], node[24];
+    unsigned char list[24];
     frozen_address skiplist;
+    bool compact = walk->family->skiplist_compact;
     walk->where = "a sorted set";
     int error = frozen_read(walk, &skiplist, address + 8, sizeof(skiplist));
     if (!error)
         error = frozen_read(walk, list, skiplist, sizeof(list));
     if (error)
         return error;
-    uint64_t left = word_at(list, 16);
+    uint64_t left = word_at(list, compact ? 0 : 16);
     error = rdb_encode_length(walk->encoder, left);
     for (frozen_address at = word_at(list, 8); !error && at; left--) {
-        double score;
+        struct skiplist_node node;
         if (!left)
             return -EBADMSG;
-        error = frozen_read(walk, node, at, sizeof(node));
+        error = skiplist_node_read(walk, at, &node);
         if (error)
             break;
-        at = word_at(node, 16);
+        at = node.backward;
         view_prefetch(at);
-        memcpy(&score, node + 8, sizeof(score));
-        error = frozen_sds_save(walk, word_at(node, 0));
+        error = frozen_sds_save(walk, node.element);
         if (!error)
-            error = rdb_encode_binary_double(walk->encoder, score);
+            error = rdb_encode_binary_double(walk->encoder, node.score);
         if (!error && left % 1024 == 0)
             error = walk->observer->progress(walk->observer, walk->keys);
     }
@@ -210,7 +320,11 @@ int object_save(struct walk *walk, const struct frozen_object *object)
     case OBJECT_STRING:
         return string_save(walk, object);
     case OBJECT_LIST:
-        return quicklist_save(walk, object->pointer);
+        return object->encoding == ENCODING_LISTPACK
+                   ? listpack_list_save(walk, object->pointer)
+                   : quicklist_save(walk, object->pointer);
+    case OBJECT_HASH:
+        return hash_save(walk, object);
     case OBJECT_STREAM:
         return stream_save(walk, object->pointer);
     default:
@@ -218,7 +332,7 @@ int object_save(struct walk *walk, const struct frozen_object *object)
     }
     switch (object->encoding) {
     case ENCODING_TABLE:
-        return table_save(walk, object->pointer, object->type == OBJECT_HASH);
+        return set_save(walk, object->pointer);
     case ENCODING_INTSET:
         return intset_save(walk, object->pointer);
     case ENCODING_SKIPLIST:

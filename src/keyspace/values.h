@@ -24,23 +24,52 @@ enum object_encoding {
     ENCODING_QUICKLIST = 9,
     ENCODING_STREAM = 10,
     ENCODING_LISTPACK = 11,
+    ENCODING_LISTPACK_EXPIRING = 12,
 };
 
-/* The server's object, 16 bytes: type:4 encoding:4 lru:24 refcount:32 pointer:64 */
+#define NO_EXPIRE (-1)
+
+/* The server's object: type:4 encoding:4 lru:24 refcount:32 pointer:64.
+ *
+ * Valkey 8.1 and later take bits of the count away, and put behind the pointer
+ * (9.1: in its place, if the value is there too) what the bits announce:
+ *
+ *   1: i64 expiry · 2: u8 length of the key's header, the header, the key, 0
+ *   · 9.1, 4: the value, a string with a header of three bytes */
 struct frozen_object {
     uint8_t type;
     uint8_t encoding;
+    bool value_inside; /* `pointer` is known when the key's length is */
     uint32_t lru;
     uint64_t pointer; /* address, or the number itself (ENCODING_INTEGER) */
+    /* If the family has them in the object, else 0 and NO_EXPIRE: */
+    frozen_address key;
+    int64_t expire;
+    /* object_prepare(): */
+    uint8_t rdb_type;
+    uint64_t least_field_expire;
 };
 
+/* Where a string with a header of three bytes starts that lies behind a string
+ * and its final 0. */
+static inline frozen_address string_behind(frozen_address address, uint64_t length)
+{
+    return address + length + 1 + 3;
+}
+
 int object_read(struct walk *walk, frozen_address address, struct frozen_object *object);
-/* The byte before the key that tells how the value is written; -ENOTSUP for a
- * module's value, -EBADMSG for what cannot be. */
-int object_rdb_type(const struct frozen_object *object);
+/* The byte before the key that tells how the value is written, also put into
+ * the object; -ENOTSUP for a module's value, -EBADMSG for what cannot be. */
+int object_prepare(struct walk *walk, struct frozen_object *object);
 /* Writes the value. 0 or -errno. */
 int object_save(struct walk *walk, const struct frozen_object *object);
 
+/* values.c */
+int listpack_save(struct walk *walk, frozen_address address);
+/* hash.c: hashes that are not just a listpack. What is called a hash's type
+ * here may depend on its fields. */
+int hash_prepare(struct walk *walk, struct frozen_object *object);
+int hash_save(struct walk *walk, const struct frozen_object *object);
 /* stream.c */
 int stream_save(struct walk *walk, frozen_address address);
 

@@ -1,0 +1,76 @@
+#include "keyspace/family.h"
+
+#define STREAM_REDIS .stream_rax = 0, .stream_numbers = 8, .stream_groups = 72
+
+static const struct family families[] = {
+    [KEYSPACE_REDIS_7_0] =
+        {
+            .database_bytes = 80,
+            .stream_type = 19,
+            STREAM_REDIS,
+        },
+    [KEYSPACE_REDIS_8_0] =
+        {
+            .tables = TABLE_DICT_REDIS_8_0,
+            .fields = FIELD_REDIS_8_0,
+            .slots = SLOT_OPCODE,
+            .database_bytes = 80,
+            .store_tables = 144,
+            .store_count = 152,
+            .store_keys = 192,
+            .stream_type = 21,
+            .consumer_activity = true,
+            STREAM_REDIS,
+        },
+    [KEYSPACE_VALKEY_8_0] =
+        {
+            .tables = TABLE_DICT_VALKEY_8_0,
+            .slots = SLOT_TEXT,
+            .database_bytes = 80,
+            .store_tables = 16,
+            .store_count = 24,
+            .store_keys = 64,
+            .stream_type = 21,
+            .consumer_activity = true,
+            STREAM_REDIS,
+        },
+    [KEYSPACE_VALKEY_8_1] =
+        {
+            .tables = TABLE_HASHTABLE,
+            .objects = OBJECT_VALKEY_8_1,
+            .fields = FIELD_VALKEY_8_1,
+            .slots = SLOT_TEXT,
+            .database_bytes = 72,
+            .store_tables = 16,
+            .store_count = 24,
+            .store_keys = 56,
+            .stream_type = 21,
+            .consumer_activity = true,
+            STREAM_REDIS,
+        },
+    [KEYSPACE_VALKEY_9_1] =
+        {
+            .tables = TABLE_HASHTABLE,
+            .objects = OBJECT_VALKEY_9_1,
+            .fields = FIELD_VALKEY_9_1,
+            .slots = SLOT_TEXT_VOLATILE,
+            .database_bytes = 96,
+            .database_pointers = true,
+            .volatile_keys = 16,
+            .store_tables = 16,
+            .store_count = 24,
+            .store_keys = 56,
+            .stream_type = 21,
+            .consumer_activity = true,
+            .stream_rax = 8,
+            .stream_numbers = 16,
+            .stream_groups = 0,
+            .skiplist_compact = true,
+            .modular_clocks = true,
+        },
+};
+
+const struct family *family_of(enum keyspace_layout layout)
+{
+    return &families[layout];
+}

@@ -1,0 +1,51 @@
+/* What differs between servers in how a keyspace lies in memory and is written,
+ * as data: one constant table for every enum keyspace_layout. */
+#ifndef RDB_UFFD_KEYSPACE_FAMILY_H
+#define RDB_UFFD_KEYSPACE_FAMILY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "keyspace/keyspace.h"
+
+enum table_form {
+    TABLE_DICT,
+    TABLE_DICT_REDIS_8_0, /* pointers to entries with tags: dict.h */
+    TABLE_DICT_VALKEY_8_0,
+    TABLE_HASHTABLE,
+};
+
+/* Where key and expiry are: in tables around the object, or in it. */
+enum object_form { OBJECT_BARE, OBJECT_VALKEY_8_1, OBJECT_VALKEY_9_1 };
+
+/* A hash in a table: what stands for a field. */
+enum field_form { FIELD_STRING, FIELD_REDIS_8_0, FIELD_VALKEY_8_1, FIELD_VALKEY_9_1 };
+
+/* What is written before the keys of a cluster's slot. */
+enum slot_form { SLOT_NOTHING, SLOT_OPCODE, SLOT_TEXT, SLOT_TEXT_VOLATILE };
+
+struct family {
+    enum table_form tables;
+    enum object_form objects;
+    enum field_form fields;
+    enum slot_form slots;
+
+    uint16_t database_bytes;
+    bool database_pointers; /* an array of pointers, 0: never used */
+    uint16_t volatile_keys; /* in a database: keys with fields that expire */
+
+    /* The tables of a database lie in a store of one table for every slot; 0:
+     * the database points to the table itself. */
+    uint16_t store_tables, store_count, store_keys;
+
+    uint8_t stream_type;    /* in the dump */
+    bool consumer_activity; /* consumers have a second time, when they were active */
+    uint8_t stream_rax, stream_numbers, stream_groups;
+    bool skiplist_compact; /* header and elements lie in the nodes */
+
+    bool modular_clocks; /* idle times wrap as numbers do, not one short */
+};
+
+const struct family *family_of(enum keyspace_layout layout);
+
+#endif
