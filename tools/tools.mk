@@ -1,4 +1,7 @@
-.PHONY: layers format format-check lint asan tsan
+.PHONY: layers layouts format format-check lint asan tsan
+layouts: ## print the layout table of a server: SRC=its source tree
+	@tools/layouts/generate $(SRC)
+
 layers: ## check that calls go downward only
 	tools/check-layers
 

@@ -1,7 +1,7 @@
 /* Where the variables of each known server lie, as data: one table a version.
  *
- * Offsets were printed by a probe compiled against the server's own headers
- * and are proved again at load (server.c). A server that matches no table is
+ * The tables are printed by `make layouts SRC=…`, which compiles a probe
+ * against the server's own headers, and are proved again at load (server.c). A server that matches no table is
  * served by plain fork.
  */
 #ifndef RDB_UFFD_HOST_LAYOUT_H
@@ -17,10 +17,13 @@ struct server_layout {
     const char *version; /* prefix: "7.0." */
     const char *magic;   /* the first nine bytes of a dump */
     enum keyspace_layout keyspace;
-    size_t server_bytes; /* size of the symbol `server` */
+    uint16_t report_bytes; /* of what a child tells its parent: server.c */
+    size_t server_bytes;   /* size of the symbol `server` */
 
     /* Offsets in `server`. */
-    uint16_t pid, main_thread_id, hz, lru_clock, db, dbnum, unix_time;
+    uint16_t pid, main_thread_id, hz, db, dbnum, unix_time;
+    uint16_t lru_clock; /* 0: not in `server` (Valkey 9.1) */
+    uint16_t cluster_enabled;
     uint16_t maxmemory_policy, lfu_decay_time, key_save_delay;
     uint16_t rdb_compression, rdb_checksum, rdb_filename, rdb_save_incremental_fsync;
     uint16_t child_info_pipe;
@@ -28,7 +31,10 @@ struct server_layout {
     uint16_t rdb_pipe_read, rdb_child_exit_pipe, rdb_pipe_conns, rdb_pipe_numconns;
 
     uint16_t rio_bytes, rio_buffer; /* struct rio: size, and io.buffer.ptr */
-    uint16_t connection_client, client_request; /* private_data; slave_req */
+    uint16_t connection_client;     /* private_data */
+    /* What a replica asks to leave out: in the client, or in what it points to
+     * for its replication; and the width of that number. */
+    uint16_t client_replication, client_request, client_request_bytes;
     uint16_t module_name, module_types, list_length; /* RedisModule, list */
 };
 

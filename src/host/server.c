@@ -26,6 +26,7 @@
 #define RIO_BYTES_MAX       256
 #define SAVE_INFO_BYTES_MAX 256
 #define DATABASES_MAX       1000000
+#define MAGIC_NAME          6 /* "REDIS0" or "VALKEY", then the version */
 
 /* What is used of the server by name. */
 static struct {
@@ -45,18 +46,43 @@ static struct {
     void *(*dict_iterator)(void *dict);
     void *(*dict_next)(void *iterator);
     void (*dict_release)(void *iterator);
+    /* Some servers only. */
+    const void *expiring_hash_type;
+    uint32_t (*lru_idle_seconds)(uint32_t lru);
+    const int *lfu_decay_time;
+    int (*slot_imports)(void *rio, int rdb_version);
+    int (*replica_rdb_version)(void *client);
 } symbols;
 
 static const struct server_layout *layout;
 
 /* ---- which server? --------------------------------------------------------------- */
 
+struct wanted_symbol {
+    const char *name;
+    void *where;
+};
+
+static int find_each(const struct wanted_symbol *wanted, size_t count, char *reason,
+                     size_t reason_size)
+{
+    for (size_t i = 0; i < count; i++) {
+        void *found = dlsym(RTLD_DEFAULT, wanted[i].name);
+        if (!found) {
+            snprintf(reason, reason_size, "the server does not export %s",
+                     wanted[i].name);
+            return -ENOTSUP;
+        }
+        memcpy(wanted[i].where, &found, sizeof(found));
+    }
+    return 0;
+}
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
 static int find_symbols(char *reason, size_t reason_size)
 {
-    const struct {
-        const char *name;
-        void *where;
-    } wanted[] = {
+    const struct wanted_symbol everywhere[] = {
         {"server", &symbols.image},
         {"modules", &symbols.modules},
         {"lzf_compress", &symbols.lzf_compress},
@@ -74,16 +100,21 @@ static int find_symbols(char *reason, size_t reason_size)
         {"dictNext", &symbols.dict_next},
         {"dictReleaseIterator", &symbols.dict_release},
     };
-    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
-        void *found = dlsym(RTLD_DEFAULT, wanted[i].name);
-        if (!found) {
-            snprintf(reason, reason_size, "the server does not export %s",
-                     wanted[i].name);
-            return -ENOTSUP;
-        }
-        memcpy(wanted[i].where, &found, sizeof(found));
-    }
-    return 0;
+    const struct wanted_symbol redis_8_0[] = {
+        {"mstrHashDictTypeWithHFE", &symbols.expiring_hash_type},
+    };
+    const struct wanted_symbol valkey_9_1[] = {
+        {"lru_getIdleSecs", &symbols.lru_idle_seconds},
+        {"lfu_config_decay_time", &symbols.lfu_decay_time},
+        {"clusterRDBSaveSlotImports", &symbols.slot_imports},
+        {"replicaRdbVersion", &symbols.replica_rdb_version},
+    };
+    int error = find_each(everywhere, COUNT(everywhere), reason, reason_size);
+    if (!error && layout->keyspace == KEYSPACE_REDIS_8_0)
+        error = find_each(redis_8_0, COUNT(redis_8_0), reason, reason_size);
+    if (!error && layout->keyspace == KEYSPACE_VALKEY_9_1)
+        error = find_each(valkey_9_1, COUNT(valkey_9_1), reason, reason_size);
+    return error;
 }
 
 static size_t symbol_bytes(const void *address)
@@ -179,21 +210,37 @@ static int refuse_module_types(char *reason, size_t reason_size)
     return result;
 }
 
+/* The client that a transfer is for, NULL if there is none. */
+static const char *transfer_client(void)
+{
+    const char *connection, *client;
+    const char *connections = (const char *)(uintptr_t)image_word(layout->rdb_pipe_conns);
+    if (!connections || image_int(layout->rdb_pipe_numconns) < 1)
+        return NULL;
+    memcpy(&connection, connections, sizeof(connection));
+    memcpy(&client, connection + layout->connection_client, sizeof(client));
+    return client;
+}
+
 /* A transfer may be asked for without data or without functions, for tools. */
 static int transfer_filter(void)
 {
-    int32_t filter;
-    uint64_t connection, client;
-    const char *connections =
-        (const char *)(uintptr_t)image_word(layout->rdb_pipe_conns);
-    if (!connections || image_int(layout->rdb_pipe_numconns) < 1)
+    int32_t filter = 0;
+    const char *holder = transfer_client();
+    if (!holder)
         return -1;
-    memcpy(&connection, connections, sizeof(connection));
-    memcpy(&client, (const char *)(uintptr_t)connection + layout->connection_client,
-           sizeof(client));
-    memcpy(&filter, (const char *)(uintptr_t)client + layout->client_request,
-           sizeof(filter));
+    if (layout->client_replication)
+        memcpy(&holder, holder + layout->client_replication, sizeof(holder));
+    memcpy(&filter, holder + layout->client_request, layout->client_request_bytes);
     return filter;
+}
+
+/* Valkey 9.1 writes an older format for an older replica. */
+static bool wants_older_format(void)
+{
+    char *client = (char *)(uintptr_t)transfer_client();
+    return symbols.replica_rdb_version && client &&
+           symbols.replica_rdb_version(client) != atoi(layout->magic + MAGIC_NAME);
 }
 
 static int refuse_request(const struct child_request *request, char *reason,
@@ -208,6 +255,8 @@ static int refuse_request(const struct child_request *request, char *reason,
         why = "a transfer straight to the replicas' sockets";
     else if (request->cause == CHILD_SAVE_SOCKET && transfer_filter() != 0)
         why = "a transfer without data or functions";
+    else if (request->cause == CHILD_SAVE_SOCKET && wants_older_format())
+        why = "a transfer to an older replica";
     if (!why)
         return 0;
     snprintf(reason, reason_size, "%s is not served without fork", why);
@@ -283,11 +332,29 @@ static int capture_trailer(struct server_capture *capture)
     return written ? error : -EIO;
 }
 
+/* Slots on their way in: their keys lie apart, and the dump tells of them. */
+static int refuse_slot_imports(char *reason, size_t reason_size)
+{
+    struct stream stream;
+    if (!symbols.slot_imports)
+        return 0;
+    stream_begin(&stream);
+    int result = symbols.slot_imports(stream.rio, atoi(layout->magic + MAGIC_NAME));
+    bool written = stream_length(&stream) != 0;
+    symbols.sds_free(stream_sds(&stream));
+    if (!result && !written)
+        return 0;
+    snprintf(reason, reason_size, "slots are being imported");
+    return -ENOTSUP;
+}
+
 /* ---- capture --------------------------------------------------------------------- */
 
 /* As LRU_CLOCK(): the cached clock when the server's timer is quick enough. */
 static uint32_t lru_clock(void)
 {
+    if (symbols.lru_idle_seconds) /* so long ago is 0 */
+        return symbols.lru_idle_seconds(0);
     if (1000 / image_int(layout->hz) <= 1000)
         return (uint32_t)image_int(layout->lru_clock);
     return (uint32_t)(time(NULL) & ((1 << 24) - 1));
@@ -301,11 +368,14 @@ static void capture_roots(struct keyspace_roots *roots)
         .databases = image_word(layout->db),
         .database_count = image_int(layout->dbnum),
         .hash = symbols.siphash,
+        .expiring_hash_type = (uintptr_t)symbols.expiring_hash_type,
+        .cluster = image_int(layout->cluster_enabled) != 0,
         .save_idle_time = policy & POLICY_LRU,
         .save_frequency = policy & POLICY_LFU,
         .lru_clock = lru_clock(),
         .unix_time = (int64_t)image_word(layout->unix_time),
-        .lfu_decay_time = image_int(layout->lfu_decay_time),
+        .lfu_decay_time = symbols.lfu_decay_time ? *symbols.lfu_decay_time
+                                                 : image_int(layout->lfu_decay_time),
         .key_save_delay = image_int(layout->key_save_delay),
     };
     memcpy(roots->hash_seed, symbols.hash_seed(), sizeof(roots->hash_seed));
@@ -349,8 +419,7 @@ static int capture_descriptors(const struct child_request *request,
         duplicate(image_int((uint16_t)(layout->child_info_pipe + sizeof(int))));
     if (request->cause != CHILD_SAVE_SOCKET)
         return 0;
-    capture->transfer_pipe =
-        duplicate(child_pipe_peer(image_int(layout->rdb_pipe_read)));
+    capture->transfer_pipe = duplicate(child_pipe_peer(image_int(layout->rdb_pipe_read)));
     capture->exit_pipe =
         duplicate(child_pipe_peer(image_int(layout->rdb_child_exit_pipe)));
     return capture->transfer_pipe < 0 || capture->exit_pipe < 0 ? -EBADF : 0;
@@ -392,6 +461,8 @@ int server_capture(const struct child_request *request, struct server_capture *c
     int error = refuse_request(request, reason, reason_size);
     if (!error)
         error = refuse_module_types(reason, reason_size);
+    if (!error)
+        error = refuse_slot_imports(reason, reason_size);
     if (error)
         return error;
     error = capture_all(request, capture);
@@ -407,8 +478,8 @@ void server_capture_release(struct server_capture *capture)
 {
     memory_unmap(capture->header, capture->header_length);
     memory_unmap(capture->trailer, capture->trailer_length ? capture->trailer_length : 1);
-    int descriptors[] = {capture->directory, capture->report_pipe,
-                         capture->transfer_pipe, capture->exit_pipe};
+    int descriptors[] = {capture->directory, capture->report_pipe, capture->transfer_pipe,
+                         capture->exit_pipe};
     for (size_t i = 0; i < sizeof(descriptors) / sizeof(descriptors[0]); i++)
         if (descriptors[i] >= 0)
             close(descriptors[i]);
@@ -425,8 +496,8 @@ struct report {
     uint64_t copied_bytes;
     uint64_t updated_usec;
     double progress;
-    int32_t type;
-    int32_t padding;
+    uint64_t type; /* before Valkey 9.1; after: bytes sent to replicas */
+    uint64_t type_9_1;
 };
 
 static int report_type(enum child_cause cause, enum server_report kind)
@@ -447,7 +518,11 @@ void server_send_report(int report_pipe, enum child_cause cause, enum server_rep
         .copied_bytes = preserved_bytes,
         .updated_usec = clock_usec(),
         .progress = -1,
-        .type = report_type(cause, kind),
     };
-    (void)!write(report_pipe, &report, sizeof(report));
+    uint64_t type = (uint64_t)report_type(cause, kind);
+    if (layout->report_bytes == sizeof(report))
+        report.type_9_1 = type;
+    else
+        report.type = type;
+    (void)!write(report_pipe, &report, layout->report_bytes);
 }

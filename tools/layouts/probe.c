@@ -1,0 +1,57 @@
+/* Compiled, never run, against a server's own headers by `generate`: the assembly
+ * it is turned into has a line for every offset. */
+#include <stddef.h>
+
+#include "server.h"
+#ifdef PROBE_MODULE_HEADER
+#include "module.h"
+#endif
+
+#define VALUE(name, value)       __asm__ volatile("#probe " #name " %0" : : "i"((long)(value)))
+#define FIELD(name, type, field) VALUE(name, offsetof(type, field))
+#define SERVER(name, field)      FIELD(name, struct PROBE_SERVER, field)
+
+void probe(void);
+void probe(void)
+{
+    VALUE(rdb_version, RDB_VERSION);
+    VALUE(server_bytes, sizeof(struct PROBE_SERVER));
+    SERVER(pid, pid);
+    SERVER(main_thread_id, main_thread_id);
+    SERVER(hz, hz);
+    SERVER(db, db);
+    SERVER(dbnum, dbnum);
+    SERVER(unix_time, unixtime);
+#ifdef PROBE_LRUCLOCK
+    SERVER(lru_clock, lruclock);
+    SERVER(lfu_decay_time, lfu_decay_time);
+#endif
+    SERVER(maxmemory_policy, maxmemory_policy);
+    SERVER(key_save_delay, rdb_key_save_delay);
+    SERVER(rdb_compression, rdb_compression);
+    SERVER(rdb_checksum, rdb_checksum);
+    SERVER(rdb_filename, rdb_filename);
+    SERVER(rdb_save_incremental_fsync, rdb_save_incremental_fsync);
+    SERVER(child_info_pipe, child_info_pipe);
+    SERVER(aof_use_rdb_preamble, aof_use_rdb_preamble);
+    SERVER(aof_rewrite_incremental_fsync, aof_rewrite_incremental_fsync);
+    SERVER(rdb_pipe_read, rdb_pipe_read);
+    SERVER(rdb_child_exit_pipe, rdb_child_exit_pipe);
+    SERVER(rdb_pipe_conns, rdb_pipe_conns);
+    SERVER(rdb_pipe_numconns, rdb_pipe_numconns);
+    SERVER(cluster_enabled, cluster_enabled);
+
+    VALUE(rio_bytes, sizeof(struct _rio));
+    FIELD(rio_buffer, struct _rio, io.buffer.ptr);
+    FIELD(connection_client, struct connection, private_data);
+#ifdef PROBE_REPLICATION_DATA
+    FIELD(client_replication, struct client, repl_data);
+    FIELD(client_request, struct PROBE_REPLICATION_DATA, PROBE_REQUEST);
+#else
+    FIELD(client_request, struct client, PROBE_REQUEST);
+#endif
+    VALUE(client_request_bytes, sizeof(((struct PROBE_REQUEST_OWNER *)0)->PROBE_REQUEST));
+    FIELD(module_name, struct PROBE_MODULE, name);
+    FIELD(module_types, struct PROBE_MODULE, types);
+    FIELD(list_length, struct list, len);
+}
