@@ -7,11 +7,11 @@ BUILD    := build
 
 MODULE_SOURCES := $(wildcard module/*.c src/*.c src/*/*.c)
 MODULE_OBJECTS := $(MODULE_SOURCES:%.c=$(BUILD)/%.o)
-MODULE_LIBS    := -llz4 -ldl -lpthread
+MODULE_LIBS    := -llz4 -lm -ldl -lpthread
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 # Unit tests link every part below module/ and the face, so that a test may use any of them.
-PART_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/*/*.c))
+PART_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/*/*.c) src/history.c src/log_limit.c)
 
 .DEFAULT_GOAL := all
 .PHONY: all help unit clean
@@ -22,7 +22,7 @@ help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
 
 rdb_uffd.so: $(MODULE_OBJECTS)
-	$(CC) $(CFLAGS) -shared -Wl,-z,now -o $@ $^ $(MODULE_LIBS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-z,now -o $@ $^ $(MODULE_LIBS)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(dir $@)

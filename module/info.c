@@ -5,28 +5,39 @@
 
 static const char *const state_names[] = {"idle", "saving", "releasing"};
 
-/* The server puts "uffd_" before every name. */
-void info_fill(api_info *info, int for_crash_report)
+static uint64_t round_usec(uint64_t nsec)
 {
-    (void)for_crash_report;
+    return (nsec + 500) / 1000;
+}
+
+static void visit_texts(const struct info_visitor *to,
+                        const struct rdb_uffd_statistics *now)
+{
+    to->text(to, "version", RDB_UFFD_VERSION);
+    to->number(to, "enabled", settings.enabled);
+    to->number(to, "supported", now->supported);
+    to->text(to, "unsupported_reason", now->unsupported_reason);
+    to->text(to, "state", state_names[now->state]);
+    to->text(to, "save_cause", now->save_cause);
+    to->text(to, "last_fallback_reason", now->last_fallback_reason);
+    to->text(to, "last_error", now->last_error);
+    to->text(to, "madvise", now->vectored_madvise ? "vectored" : "one by one");
+}
+
+void info_visit(const struct info_visitor *to)
+{
     struct rdb_uffd_statistics now;
     rdb_uffd_get_statistics(&now);
-    api.InfoAddSection(info, "");
-    api.InfoAddFieldCString(info, "version", RDB_UFFD_VERSION);
-    api.InfoAddFieldULongLong(info, "enabled", settings.enabled);
-    api.InfoAddFieldULongLong(info, "supported", now.supported);
-    api.InfoAddFieldCString(info, "unsupported_reason", now.unsupported_reason);
-    api.InfoAddFieldCString(info, "state", state_names[now.state]);
-    api.InfoAddFieldCString(info, "last_fallback_reason", now.last_fallback_reason);
-    api.InfoAddFieldCString(info, "last_error", now.last_error);
-    api.InfoAddFieldCString(info, "madvise",
-                            now.vectored_madvise ? "vectored" : "one by one");
+    visit_texts(to, &now);
     const struct {
         const char *name;
         uint64_t value;
     } numbers[] = {
+        {"save_id", now.save_id},
+        {"save_elapsed_msec", now.save_elapsed_msec},
         {"snapshots_ok", now.snapshots_ok},
         {"snapshots_failed", now.snapshots_failed},
+        {"snapshots_cancelled", now.snapshots_cancelled},
         {"forks_replaced", now.forks_replaced},
         {"fork_fallbacks", now.fork_fallbacks},
         {"last_freeze_usec", now.last_freeze_usec},
@@ -35,6 +46,7 @@ void info_fill(api_info *info, int for_crash_report)
         {"last_freeze_steer_usec", now.last_freeze_steer_usec},
         {"last_freeze_protect_usec", now.last_freeze_protect_usec},
         {"last_save_msec", now.last_save_msec},
+        {"last_rest_msec", now.last_rest_msec},
         {"last_release_usec", now.last_release_usec},
         {"last_faults", now.last_faults},
         {"last_unprotects", now.last_unprotects},
@@ -52,10 +64,39 @@ void info_fill(api_info *info, int for_crash_report)
         {"last_spool_peak_bytes", now.last_spool_peak_bytes},
         {"writer_waits", now.writer_waits},
         {"writer_wait_usec", now.writer_wait_usec},
+        {"writer_wait_longest_usec", now.writer_wait_longest_usec},
+        {"fault_wait_p50_usec", round_usec(now.fault_wait_p50_nsec)},
+        {"fault_wait_p99_usec", round_usec(now.fault_wait_p99_nsec)},
+        {"fault_wait_max_usec", round_usec(now.fault_wait_max_nsec)},
         {"advices_refused", now.advices_refused},
+        {"late_free_bytes", now.late_free_bytes},
+        {"ready_bytes", now.ready_bytes},
         {"saver_faults", now.saver_faults},
         {"huge_pages_mended", now.huge_pages_mended},
+        {"threads", now.threads},
     };
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-        api.InfoAddFieldULongLong(info, numbers[i].name, numbers[i].value);
+        to->number(to, numbers[i].name, numbers[i].value);
+}
+
+static void add_text(const struct info_visitor *visitor, const char *name,
+                     const char *value)
+{
+    api.InfoAddFieldCString(visitor->context, name, value);
+}
+
+static void add_number(const struct info_visitor *visitor, const char *name,
+                       uint64_t value)
+{
+    api.InfoAddFieldULongLong(visitor->context, name, value);
+}
+
+/* The server puts "uffd_" before every name. */
+void info_fill(api_info *info, int for_crash_report)
+{
+    (void)for_crash_report;
+    const struct info_visitor visitor = {
+        .text = add_text, .number = add_number, .context = info};
+    api.InfoAddSection(info, "");
+    info_visit(&visitor);
 }

@@ -1,13 +1,16 @@
 /* Loading and unloading: the module as the server sees it. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
+#include "commands.h"
+#include "dirtyrate.h"
 #include "info.h"
 #include "kernel/fault_points.h"
+#include "kernel/symbols.h"
 #include "rdb_uffd.h"
+#include "scan.h"
 #include "server_api.h"
 #include "settings.h"
 
@@ -20,6 +23,7 @@ __attribute__((visibility("default"))) int RedisModule_OnUnload(api_context *con
 
 static char server_name[16];
 static char server_version[32];
+static char saver_cpus[256];
 static uint64_t (*used_memory)(void);
 
 static void log_line(enum rdb_uffd_level level, const char *text)
@@ -38,6 +42,7 @@ static struct rdb_uffd_host host = {
     .memory_in_use = memory_in_use,
     .server_name = server_name,
     .server_version = server_version,
+    .saver_cpus = saver_cpus,
 };
 
 /* Valkey reports the Redis version it is compatible with as well. */
@@ -48,15 +53,39 @@ static void identify_server(api_context *context)
     snprintf(server_name, sizeof(server_name), "%s", version ? "valkey" : "redis");
     if (!version)
         version = api.ServerInfoGetFieldC(info, "redis_version");
+    if (fault_point(FAULT_NEWER_SERVER))
+        version = "99.9.9";
     snprintf(server_version, sizeof(server_version), "%s", version ? version : "unknown");
     api.FreeServerInfo(context, info);
-    used_memory = (uint64_t(*)(void))dlsym(RTLD_DEFAULT, "zmalloc_used_memory");
+    used_memory = (uint64_t(*)(void))symbol_find("zmalloc_used_memory");
+}
+
+/* Where the operator wants background saves to run: cannot be changed later. Its
+ * name was written with an underscore, and is with a hyphen in newer servers. */
+static void read_saver_cpus(api_context *context)
+{
+    api_reply *reply = api.Call(context, "CONFIG", "cc", "GET", "bgsave?cpulist");
+    api_reply *value = reply ? api.CallReplyArrayElement(reply, 1) : NULL;
+    size_t length = 0;
+    const char *text = value ? api.CallReplyStringPtr(value, &length) : NULL;
+    if (text && length < sizeof(saver_cpus))
+        snprintf(saver_cpus, sizeof(saver_cpus), "%.*s", (int)length, text);
+    if (reply)
+        api.FreeCallReply(reply);
 }
 
 static void on_cron(api_context *context, api_event event, uint64_t sub_event, void *data)
 {
     (void)context, (void)event, (void)sub_event, (void)data;
     rdb_uffd_tick();
+    dirtyrate_tick();
+}
+
+static void on_module_change(api_context *context, api_event event, uint64_t sub_event,
+                             void *data)
+{
+    (void)context, (void)event, (void)sub_event, (void)data;
+    rdb_uffd_modules_changed();
 }
 
 /* UFFD.FAULT name on|off: exists only for tests. */
@@ -74,14 +103,34 @@ static int fault_command(api_context *context, api_string **arguments, int count
 static int register_with_server(api_context *context, bool fault_points)
 {
     api_event cron = {API_EVENT_CRON_LOOP, 1};
+    api_event module_change = {API_EVENT_MODULE_CHANGE, 1};
     api.SetModuleOptions(context,
                          API_OPTION_HANDLE_IO_ERRORS | API_OPTION_HANDLE_REPL_ASYNC_LOAD);
     if (fault_points && api.CreateCommand(context, "uffd.fault", fault_command, "admin",
                                           0, 0, 0) != API_OK)
         return API_ERR;
+    if (commands_register(context) != API_OK)
+        return API_ERR;
     if (api.RegisterInfoFunc(context, info_fill) != API_OK)
         return API_ERR;
+    if (api.SubscribeToServerEvent(context, module_change, on_module_change) != API_OK)
+        return API_ERR;
     return api.SubscribeToServerEvent(context, cron, on_cron);
+}
+
+/* Whatever the doctor finds missing, each on one line with its remedy. */
+static void log_failures(const char *before)
+{
+    struct doctor_finding findings[DOCTOR_FINDINGS];
+    size_t count = rdb_uffd_examine(findings);
+    for (size_t i = 0; i < count; i++) {
+        const struct doctor_finding *finding = &findings[i];
+        if (finding->status != DOCTOR_FAIL)
+            continue;
+        api.Log(NULL, "warning", "uffd: %s%s: %s; %s", before, finding->name,
+                finding->text, finding->remedy);
+        before = "";
+    }
 }
 
 static void log_start(void)
@@ -92,9 +141,9 @@ static void log_start(void)
         api.Log(NULL, "notice",
                 "uffd: version %s: background saves of %s %s without fork",
                 RDB_UFFD_VERSION, server_name, server_version);
-    else
-        api.Log(NULL, "warning", "uffd: version %s: background saves keep using fork: %s",
-                RDB_UFFD_VERSION, now.unsupported_reason);
+    log_failures(now.supported ? ""
+                               : "version " RDB_UFFD_VERSION
+                                 ": background saves keep using fork: ");
 }
 
 int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
@@ -108,6 +157,7 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
     if (settings_load(context, arguments, count) != API_OK)
         return API_ERR;
     identify_server(context);
+    read_saver_cpus(context);
     if (register_with_server(context, fault_points) != API_OK)
         return API_ERR;
     int error = rdb_uffd_start(&host, &settings);
@@ -115,6 +165,7 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
         api.Log(NULL, "warning", "uffd: cannot start: %s", strerror(-error));
         return API_ERR;
     }
+    scan_for_module_values(context);
     log_start();
     return API_OK;
 }

@@ -12,5 +12,10 @@ int server_api_load(api_context *context)
         return API_ERR;
     SERVER_API(API_LOOKUP)
 #undef API_LOOKUP
+#define API_LOOKUP(type, name, arguments)                                                \
+    if (lookup("RedisModule_" #name, &api.name) != API_OK)                               \
+        api.name = NULL;
+    OPTIONAL_SERVER_API(API_LOOKUP)
+#undef API_LOOKUP
     return API_OK;
 }

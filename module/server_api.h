@@ -17,11 +17,22 @@
 #define API_OPTION_HANDLE_IO_ERRORS       (1 << 0)
 #define API_OPTION_HANDLE_REPL_ASYNC_LOAD (1 << 2)
 #define API_EVENT_CRON_LOOP               8
+#define API_EVENT_MODULE_CHANGE           9
+#define API_KEY_TYPE_MODULE               6
+#define API_CONTEXT_LUA                   (1 << 0)
+#define API_CONTEXT_MULTI                 (1 << 1)
+#define API_CONTEXT_DENY_BLOCKING         (1 << 21)
+#define API_CONTEXT_RESP3                 (1 << 22)
 
 typedef struct api_context api_context;
 typedef struct api_string api_string;
 typedef struct api_info api_info;
+typedef struct api_reply api_reply;
 typedef struct api_server_info api_server_info;
+typedef struct api_key api_key;
+typedef struct api_scan_cursor api_scan_cursor;
+typedef struct api_registered_command api_registered_command;
+typedef struct api_blocked_client api_blocked_client;
 
 typedef struct {
     uint64_t id;
@@ -29,15 +40,56 @@ typedef struct {
 } api_event;
 
 typedef int (*api_command)(api_context *, api_string **arguments, int count);
+typedef void (*api_free_data)(api_context *, void *data);
 typedef api_string *(*api_get_string)(const char *name, void *data);
 typedef int (*api_set_string)(const char *name, api_string *value, void *data,
                               api_string **error);
 typedef int (*api_get_int)(const char *name, void *data);
 typedef int (*api_set_int)(const char *name, int value, void *data, api_string **error);
+typedef long long (*api_get_number)(const char *name, void *data);
+typedef int (*api_set_number)(const char *name, long long value, void *data,
+                              api_string **error);
 typedef int (*api_apply)(api_context *, void *data, api_string **error);
 typedef void (*api_on_event)(api_context *, api_event event, uint64_t sub_event,
                              void *data);
+typedef void (*api_on_key)(api_context *, api_string *name, api_key *, void *data);
 typedef void (*api_on_info)(api_info *, int for_crash_report);
+
+/* What COMMAND DOCS says of a command. The server is told the sizes of the structures,
+ * so that later servers may add fields. */
+enum api_argument_type { API_ARGUMENT_STRING, API_ARGUMENT_INTEGER };
+#define API_ARGUMENT_OPTIONAL (1 << 0)
+
+struct api_argument {
+    const char *name;
+    enum api_argument_type type;
+    int key_spec; /* -1: it is no key */
+    const char *token;
+    const char *summary;
+    const char *since;
+    int flags;
+    const char *deprecated_since;
+    struct api_argument *parts;
+};
+
+struct api_information_version {
+    int version;
+    size_t history_entry_bytes;
+    size_t key_spec_bytes;
+    size_t argument_bytes;
+};
+
+struct api_information {
+    const struct api_information_version *version;
+    const char *summary;
+    const char *complexity;
+    const char *since;
+    const void *history;
+    const char *tips;
+    int arity; /* with the command's name; -n: n or more */
+    const void *key_specs;
+    struct api_argument *arguments; /* ends with one without a name */
+};
 
 /* X(return type, name, arguments) */
 #define SERVER_API(X)                                                                    \
@@ -48,7 +100,23 @@ typedef void (*api_on_info)(api_info *, int for_crash_report);
     X(int, CreateCommand,                                                                \
       (api_context *, const char *name, api_command, const char *flags, int first_key,   \
        int last_key, int key_step))                                                      \
+    X(api_registered_command *, GetCommand, (api_context *, const char *name))           \
+    X(int, SetCommandInfo, (api_registered_command *, const struct api_information *))   \
+    X(int, GetContextFlags, (api_context *))                                             \
     X(int, WrongArity, (api_context *))                                                  \
+    X(int, ReplyWithMap, (api_context *, long count))                                    \
+    X(void, ReplySetMapLength, (api_context *, long count))                              \
+    X(int, ReplyWithArray, (api_context *, long count))                                  \
+    X(int, ReplyWithCString, (api_context *, const char *))                              \
+    X(int, ReplyWithDouble, (api_context *, double))                                     \
+    X(int, ReplyWithNull, (api_context *))                                               \
+    X(api_blocked_client *, BlockClient,                                                 \
+      (api_context *, api_command reply, api_command on_timeout, api_free_data,          \
+       long long timeout_msec))                                                          \
+    X(int, UnblockClient, (api_blocked_client *, void *data))                            \
+    X(void *, GetBlockedClientPrivateData, (api_context *))                              \
+    X(int, ReplyWithLongLong, (api_context *, long long))                                \
+    X(int, StringToLongLong, (const api_string *, long long *))                          \
     X(int, ReplyWithError, (api_context *, const char *))                                \
     X(int, ReplyWithSimpleString, (api_context *, const char *))                         \
     X(api_string *, CreateString, (api_context *, const char *, size_t))                 \
@@ -63,6 +131,10 @@ typedef void (*api_on_info)(api_info *, int for_crash_report);
     X(int, RegisterEnumConfig,                                                           \
       (api_context *, const char *name, int initial, unsigned flags, const char **names, \
        const int *values, int count, api_get_int, api_set_int, api_apply, void *data))   \
+    X(int, RegisterNumericConfig,                                                        \
+      (api_context *, const char *name, long long initial, unsigned flags,               \
+       long long least, long long most, api_get_number, api_set_number, api_apply,       \
+       void *data))                                                                      \
     X(int, LoadConfigs, (api_context *))                                                 \
     X(int, RegisterInfoFunc, (api_context *, api_on_info))                               \
     X(int, InfoAddSection, (api_info *, const char *))                                   \
@@ -71,17 +143,33 @@ typedef void (*api_on_info)(api_info *, int for_crash_report);
     X(api_server_info *, GetServerInfo, (api_context *, const char *section))            \
     X(void, FreeServerInfo, (api_context *, api_server_info *))                          \
     X(const char *, ServerInfoGetFieldC, (api_server_info *, const char *field))         \
+    X(api_reply *, Call, (api_context *, const char *command, const char *format, ...))  \
+    X(api_reply *, CallReplyArrayElement, (api_reply *, size_t))                         \
+    X(const char *, CallReplyStringPtr, (api_reply *, size_t * length))                  \
+    X(void, FreeCallReply, (api_reply *))                                                \
+    X(int, SelectDb, (api_context *, int database))                                      \
+    X(unsigned long long, DbSize, (api_context *))                                       \
+    X(int, KeyType, (api_key *))                                                         \
+    X(api_scan_cursor *, ScanCursorCreate, (void))                                       \
+    X(void, ScanCursorDestroy, (api_scan_cursor *))                                      \
+    X(int, Scan, (api_context *, api_scan_cursor *, api_on_key, void *data))             \
     X(int, SubscribeToServerEvent, (api_context *, api_event, api_on_event))
+
+/* The same for what older servers lack: NULL there. Since Redis 7.2: */
+#define OPTIONAL_SERVER_API(X)                                                           \
+    X(int, SetCommandACLCategories, (api_registered_command *, const char *categories))
 
 /* Each function by its name in the server: api.Log(...) */
 struct server_api {
 #define API_MEMBER(type, name, arguments) type(*name) arguments;
     SERVER_API(API_MEMBER)
+    OPTIONAL_SERVER_API(API_MEMBER)
 #undef API_MEMBER
 };
 extern struct server_api api;
 
-/* Looks every name up. API_ERR when the server lacks one (older than 7.0). */
+/* Looks every name up. API_ERR when the server lacks one that is not optional (it is
+ * older than 7.0). */
 int server_api_load(api_context *context);
 
 #endif

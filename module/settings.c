@@ -97,6 +97,7 @@ static int check_directory(const char *path, char *error)
     }
     if (!*path)
         return 0;
+    errno = 0;
     if (stat(path, &status) != 0 || !S_ISDIR(status.st_mode)) {
         snprintf(error, ERROR_BYTES, "'%.100s' is not a directory: %s", path,
                  errno ? strerror(errno) : "it is something else");
@@ -198,6 +199,20 @@ static int set_switch(const char *name, int value, void *data, api_string **erro
     return API_OK;
 }
 
+static long long get_threads(const char *name, void *data)
+{
+    (void)name, (void)data;
+    return (long long)settings.threads;
+}
+
+static int set_threads(const char *name, long long value, void *data, api_string **error)
+{
+    (void)name, (void)data, (void)error;
+    settings.threads = (unsigned)value;
+    changed();
+    return API_OK;
+}
+
 static const struct {
     const char *name;
     bool *value;
@@ -222,7 +237,10 @@ static int register_all(api_context *context)
                                  get_directory, set_directory, NULL, NULL) != API_OK ||
         api.RegisterEnumConfig(context, "buffer-policy", BUFFER_SPOOL, API_CONFIG_DEFAULT,
                                policy_names, policy_values, POLICIES, get_policy,
-                               set_policy, NULL, NULL) != API_OK)
+                               set_policy, NULL, NULL) != API_OK ||
+        api.RegisterNumericConfig(context, "threads", 0, API_CONFIG_DEFAULT, 0,
+                                  RDB_UFFD_THREADS_MAX, get_threads, set_threads, NULL,
+                                  NULL) != API_OK)
         return API_ERR;
     return api.LoadConfigs(context);
 }
@@ -251,6 +269,19 @@ static int set_policy_by_text(const char *text, char *error)
     return -EINVAL;
 }
 
+static int set_threads_by_text(const char *text, char *error)
+{
+    char *end;
+    unsigned long threads = strtoul(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || threads > RDB_UFFD_THREADS_MAX) {
+        snprintf(error, ERROR_BYTES, "must be a number from 0 to %d",
+                 RDB_UFFD_THREADS_MAX);
+        return -EINVAL;
+    }
+    settings.threads = (unsigned)threads;
+    return 0;
+}
+
 static int set_by_text(const char *name, const char *text, char *error)
 {
     for (size_t i = 0; i < SWITCHES; i++)
@@ -258,6 +289,8 @@ static int set_by_text(const char *name, const char *text, char *error)
             return set_switch_by_text(switches[i].value, text, error);
     if (strcasecmp(name, "buffer-policy") == 0)
         return set_policy_by_text(text, error);
+    if (strcasecmp(name, "threads") == 0)
+        return set_threads_by_text(text, error);
     if (strcasecmp(name, "buffer-limit") == 0) {
         int result = parse_limit(text, &settings, error);
         if (!result)
@@ -273,7 +306,7 @@ static int set_by_text(const char *name, const char *text, char *error)
     }
     snprintf(error, ERROR_BYTES,
              "there is no such setting; there are buffer-limit, buffer-policy, "
-             "spool-dir, compression, huge-pages, fallback, enabled");
+             "spool-dir, compression, huge-pages, threads, fallback, enabled");
     return -EINVAL;
 }
 

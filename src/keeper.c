@@ -5,16 +5,28 @@
 #include <sys/mman.h>
 
 #include "kernel/advice.h"
+#include "memory/pool.h"
+#include "memory/vacant.h"
 
 #define STACK_BYTES (256 * 1024)
 #define IDLE_MSEC   1000
-#define WATCH_MSEC  200
-/* So many looks in a row at a waiting fault and no heart beat: 3 seconds. A
+#define WATCH_MSEC  40
+/* So many looks in a row at a waiting fault and no heart beat: 4 seconds. A
  * slow spool device may hold the fault server for hundreds of milliseconds. */
-#define STUCK_LOOKS 15
+#define STUCK_LOOKS 100
+/* So many, and the fault server may leave a CPU that has no time for it. */
+#define BUSY_LOOKS 1
 /* One huge page at a time and then a rest: a collapse holds the memory map's
  * lock for some 100 us, and the server's page faults wait for it. */
-#define MEND_REST_USEC 400
+#define MEND_REST_USEC    400
+#define TOUCH_REST_USEC   100
+#define TOUCHES_PER_WATCH 8
+/* Memory that is kept ready: a share of the heap, within bounds; more if a
+ * snapshot needed more. */
+#define READY_SHARE      32
+#define READY_BYTES_MIN  (UINT64_C(2) << 20)
+#define READY_BYTES_MAX  (UINT64_C(16) << 20)
+#define READY_BYTES_MOST (UINT64_C(16) << 20)
 
 void keeper_advise_huge(void *start, size_t length)
 {
@@ -36,8 +48,11 @@ static bool mend_region(struct snapshot *snapshot, const struct region *region)
 {
     uint64_t at = round_up(region->start, HUGE_PAGE_BYTES);
     for (; at + HUGE_PAGE_BYTES <= region->end; at += HUGE_PAGE_BYTES) {
-        if (!idle(snapshot))
+        if (!idle(snapshot) || dirty_rate_is_wanted(snapshot))
             return false;
+        /* A collapse would fill what is given back. */
+        if (vacant_overlaps(at, at + HUGE_PAGE_BYTES))
+            continue;
         uint64_t began = clock_usec();
         void *start = (void *)(uintptr_t)at;
         if (advice_give(start, HUGE_PAGE_BYTES, MADV_COLLAPSE) != 0)
@@ -90,10 +105,47 @@ static void refresh(struct snapshot *snapshot)
     heap_unlock(&snapshot->heap);
 }
 
+/* For the new values of the next snapshot's first seconds. */
+static void fill_ready(struct snapshot *snapshot)
+{
+    uint64_t heap = regions_bytes(&snapshot->heap.registered) / READY_SHARE;
+    uint64_t bytes = heap < READY_BYTES_MIN   ? READY_BYTES_MIN
+                     : heap > READY_BYTES_MAX ? READY_BYTES_MAX
+                                              : heap;
+    ready_fill(&snapshot->ready, bytes, READY_BYTES_MOST, snapshot->settings.huge_pages);
+}
+
+/* So that the first snapshot of a heap this big need not do it in its pause. */
+static void prepare_buffer(struct snapshot *snapshot)
+{
+    heap_lock(&snapshot->heap);
+    if (idle(snapshot) &&
+        view_set_regions(&snapshot->view, &snapshot->heap.registered) == 0)
+        preserved_prepare(&snapshot->preserved, snapshot->view.chunk_count,
+                          snapshot->settings.buffer_limit);
+    heap_unlock(&snapshot->heap);
+    while (idle(snapshot) && preserved_touch_ahead(&snapshot->preserved))
+        sleep_usec(TOUCH_REST_USEC);
+}
+
+/* Bit by bit: as long as this thread runs, faults are expensive (saver.c). */
+static void touch_ahead(struct snapshot *snapshot)
+{
+    for (int i = 0; i < TOUCHES_PER_WATCH; i++)
+        if (!preserved_touch_ahead(&snapshot->preserved))
+            break;
+    fill_ready(snapshot);
+}
+
 static void do_chores(struct snapshot *snapshot)
 {
     if (snapshot->ability.error || !snapshot->settings.enabled)
         return;
+    pool_purge();
+    refresh(snapshot);
+    prepare_buffer(snapshot);
+    fill_ready(snapshot);
+    dirty_rate_run(snapshot);
     refresh(snapshot);
     if (snapshot->settings.huge_pages &&
         atomic_load_explicit(&snapshot->mend_wanted, memory_order_relaxed))
@@ -115,15 +167,23 @@ static void watch(struct snapshot *snapshot)
 {
     uint64_t beats = 0;
     int stuck = 0;
+    struct thread_cpus all_cpus;
+    thread_get_cpus(0, &all_cpus);
+    thread_stay_off(&all_cpus, snapshot->fault_server.writer_cpu);
     for (;;) {
         uint32_t phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire);
         if (phase == PHASE_NONE)
-            return;
+            break;
+        if (!atomic_load_explicit(&snapshot->writers_pressed, memory_order_relaxed))
+            touch_ahead(snapshot);
         futex_wait(&snapshot->phase, phase, WATCH_MSEC);
+        fault_server_nudge(&snapshot->fault_server);
         uint64_t now =
             atomic_load_explicit(&snapshot->fault_server.beats, memory_order_relaxed);
         stuck = now == beats && fault_waits(snapshot) ? stuck + 1 : 0;
         beats = now;
+        if (stuck >= BUSY_LOOKS)
+            fault_server_roam(&snapshot->fault_server);
         if (stuck < STUCK_LOOKS)
             continue;
         /* The view first: nobody may read what is about to be unprotected. */
@@ -136,6 +196,7 @@ static void watch(struct snapshot *snapshot)
                      "the snapshot is given up",
                      STUCK_LOOKS * WATCH_MSEC);
     }
+    thread_set_cpus(0, &all_cpus);
 }
 
 static void *keep(void *argument)

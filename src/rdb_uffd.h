@@ -27,8 +27,9 @@
  *   RELEASING         saver thread; then the child "exits" and is reaped
  *
  * Threads: the server's main thread; the fault server (view/fault_server.h); the
- * saver (saver.h); the keeper (keeper.h), which does chores between snapshots
- * and watches the fault server during one. Who writes what: snapshot.h.
+ * saver (saver.h) and those that help it walk (keyspace/crew.h); the keeper
+ * (keeper.h), which does chores between snapshots and watches the fault server
+ * during one. Who writes what: snapshot.h.
  *
  * Every function here is called on the main thread.
  */
@@ -39,6 +40,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "dirty_rate.h"
+#include "doctor.h"
+#include "history.h"
 #include "memory/preserved.h"
 
 #define RDB_UFFD_VERSION "0.1.0"
@@ -52,8 +56,11 @@ struct rdb_uffd_settings {
     enum buffer_policy buffer_policy;
     uint64_t buffer_limit;      /* bytes; or, if buffer_percent is not 0: */
     unsigned buffer_percent;    /* of the memory in use at the freeze, 1 … 100 */
+    unsigned threads;           /* that save, at most RDB_UFFD_THREADS_MAX; 0: chosen */
     char spool_directory[1024]; /* "": the server's working directory */
 };
+
+#define RDB_UFFD_THREADS_MAX 16
 
 /* The least buffer limit that is taken: a few hundred pages and their index. */
 #define RDB_UFFD_LEAST_BUFFER_LIMIT (UINT64_C(4) << 20)
@@ -66,6 +73,7 @@ struct rdb_uffd_host {
     uint64_t (*memory_in_use)(void); /* bytes, for buffer_percent; may be NULL */
     const char *server_name;         /* "redis" or "valkey" */
     const char *server_version;      /* "7.0.15" */
+    const char *saver_cpus;          /* the server's bgsave_cpulist, "": any */
 };
 
 enum rdb_uffd_state { RDB_UFFD_IDLE, RDB_UFFD_SAVING, RDB_UFFD_RELEASING };
@@ -76,16 +84,18 @@ struct rdb_uffd_statistics {
     const char *unsupported_reason;
     uint64_t snapshots_ok;
     uint64_t snapshots_failed;
+    uint64_t snapshots_cancelled; /* ended by the server, as it kills a child */
     uint64_t forks_replaced;
     uint64_t fork_fallbacks;
-    const char *last_fallback_reason; /* "" when there was none */
-    const char *last_error;           /* of the last failed snapshot, "" */
+    const char *last_fallback_reason;  /* "" when there was none */
+    const char *last_error;            /* of the last failed snapshot, "" */
     uint64_t last_freeze_usec;         /* of which: */
     uint64_t last_freeze_capture_usec; /* what a child would inherit; the file */
     uint64_t last_freeze_prepare_usec; /* regions, buffer, spool */
     uint64_t last_freeze_steer_usec;   /* the allocator */
     uint64_t last_freeze_protect_usec; /* the write protection itself */
     uint64_t last_save_msec;
+    uint64_t last_rest_msec; /* of which the saver left the CPU to the writers */
     uint64_t last_release_usec;
     uint64_t last_faults;
     uint64_t last_unprotects;
@@ -103,10 +113,21 @@ struct rdb_uffd_statistics {
     uint64_t spool_bytes;
     uint64_t writer_waits;
     uint64_t writer_wait_usec;
+    uint64_t writer_wait_longest_usec;
+    /* Of every fault of the save under way, or the last one. */
+    uint64_t fault_wait_p50_nsec;
+    uint64_t fault_wait_p99_nsec;
+    uint64_t fault_wait_max_nsec;
+    uint64_t save_id;           /* of the save under way, or the last one; 0: none */
+    const char *save_cause;     /* … and what made the server ask for it, "" */
+    uint64_t save_elapsed_msec; /* of the save under way, 0 when idle */
     uint64_t advices_refused;
+    uint64_t late_free_bytes; /* freed by the server, held until the snapshot ends */
+    uint64_t ready_bytes;     /* touched ahead for the next snapshot's new values */
     uint64_t saver_faults;
     uint64_t huge_pages_mended;
     bool vectored_madvise;
+    uint64_t threads; /* that write a dump */
 };
 
 void rdb_uffd_default_settings(struct rdb_uffd_settings *settings);
@@ -122,10 +143,37 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings);
 /* Leaves the server as it was. -EBUSY during a snapshot. */
 int rdb_uffd_stop(void);
 
+/* Whether values of module types are to be looked for among the keys that the server
+ * held already at the start: it has such types of its own (Redis 8.0: vectorset), and
+ * new values are seen as they come. */
+bool rdb_uffd_watches_values(void);
+/* There are such values, or there may be: saves fork from now on. Static text. */
+void rdb_uffd_note_values(const char *why);
+/* Another module was loaded. */
+void rdb_uffd_modules_changed(void);
+
 /* To be called a few times a second: hands over what other threads want logged
  * and does what only the main thread may do. */
 void rdb_uffd_tick(void);
 
 void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics);
+/* Sets the counters to 0 and forgets the history; not what belongs to a save under
+ * way, nor the number of the next one. */
+void rdb_uffd_reset_statistics(void);
+/* The `back`th last save, 0 the newest; NULL when there are not so many. Valid until
+ * the server runs on. */
+const struct history_entry *rdb_uffd_history(size_t back);
+
+/* What is fine, doubtful or missing, and what to do about it. Returns how many
+ * findings there are. */
+size_t rdb_uffd_examine(struct doctor_finding findings[DOCTOR_FINDINGS]);
+
+/* Begins to measure how fast the heap is written to, for 1 to DIRTY_RATE_MAX_SECONDS
+ * seconds; 0: as long as the last save took, within 1 to 10. Returns NULL, or why it
+ * cannot be done (static text, or valid until the module is unloaded). */
+const char *rdb_uffd_begin_dirty_rate(unsigned seconds);
+/* True when the measurement has ended: then `*result` is filled in, or `*failure` says
+ * why there is none (else it is NULL). To be called until it returns true. */
+bool rdb_uffd_end_dirty_rate(struct rdb_uffd_dirty_rate *result, const char **failure);
 
 #endif

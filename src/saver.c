@@ -4,20 +4,29 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
+#include "host/child_report.h"
+#include "keyspace/crew.h"
 #include "keyspace/keyspace.h"
+#include "memory/vacant.h"
 #include "rdb/encoder.h"
 #include "rdb/output.h"
+#include "report.h"
 
 /* The server's LZF keeps 512 KB on the stack. */
-#define STACK_BYTES       (4 * 1024 * 1024)
-#define RDB_OPCODE_EOF    255
+#define STACK_BYTES    (4 * 1024 * 1024)
+#define RDB_OPCODE_EOF 255
 /* Characters of the mark around a transfer. */
-#define MARK_BYTES 40
+#define MARK_BYTES        40
 #define REPORT_EVERY_USEC 1000000
-#define YIELD_USEC 150
-#define YIELD_FIRST_USEC 1500000
-#define YIELD_SHARE 5
+/* How often to look at the writer's CPU, and from which load on to rest. */
+#define LOOK_USEC       1000
+#define PRESSED_PERCENT 80
+#define BEGIN_USEC      3000
+/* At most so much rest at first, and this part of the time after that. */
+#define YIELD_FIRST_USEC 1000000
+#define YIELD_SHARE      4
 /* Un-protecting takes the memory map's lock: in slices, so that a page fault of
  * the server waits for one slice only. */
 #define RELEASE_SLICE (UINT64_C(8) << 20)
@@ -27,11 +36,17 @@ struct save {
     struct snapshot *snapshot;
     uint64_t next_report_usec;
     /* Keeping out of the writers' way. */
-    struct thread_cpus all_cpus;
-    uint32_t writer_cpu;
     uint64_t faults_seen;
+    uint64_t cpu_seen_usec;
+    uint64_t looked_usec;
     uint64_t began_usec;
     uint64_t yielded_usec;
+};
+
+/* What the members of the crew ask. */
+struct help {
+    struct keyspace_observer observer;
+    struct snapshot *snapshot;
 };
 
 static uint64_t preserved_so_far(struct snapshot *snapshot)
@@ -40,34 +55,65 @@ static uint64_t preserved_so_far(struct snapshot *snapshot)
            atomic_load_explicit(&snapshot->preserved.pages, memory_order_relaxed);
 }
 
-/* The fault server works on the writer's CPU; this thread takes another. */
-static void leave_writers_cpu(struct save *save)
+/* As long as this thread runs, every page that the fault server gives free costs
+ * an interrupt of this thread's CPU, more than the copy of the page itself. So
+ * when the CPU of the writer and the fault server has no time left, and faults
+ * are the reason, the saver rests until it has; within a bound that keeps the
+ * save moving. */
+static bool writers_are_pressed(struct save *save, uint64_t now)
 {
-    const volatile uint32_t *word = save->snapshot->fault_server.writer_cpu;
-    uint32_t now = word ? *word : UINT32_MAX;
-    if (now == save->writer_cpu || now == UINT32_MAX)
-        return;
-    save->writer_cpu = now;
-    thread_stay_off(&save->all_cpus, now);
+    struct fault_server *server = &save->snapshot->fault_server;
+    uint64_t faults =
+        atomic_load_explicit(&server->statistics.faults, memory_order_relaxed);
+    uint64_t used =
+        thread_cpu_usec(server->writer_id) +
+        thread_cpu_usec(atomic_load_explicit(&server->own_id, memory_order_relaxed));
+    uint64_t wall = now - save->looked_usec;
+    bool pressed = faults > save->faults_seen &&
+                   used - save->cpu_seen_usec > wall * PRESSED_PERCENT / 100;
+    save->faults_seen = faults;
+    save->cpu_seen_usec = used;
+    save->looked_usec = now;
+    atomic_store_explicit(&save->snapshot->writers_pressed, pressed,
+                          memory_order_relaxed);
+    return pressed;
 }
 
-/* As long as this thread runs, every page that the fault server gives free costs
- * an interrupt of this thread's CPU, more than the copy of the page itself. In a
- * storm of faults the saver therefore rests, within a bound: so much at first,
- * when every write hits a page for the first time, and a share of its time
- * after that. */
 static void yield_to_writers(struct save *save, uint64_t now)
 {
-    uint64_t faults = atomic_load_explicit(
-        &save->snapshot->fault_server.statistics.faults, memory_order_relaxed);
     uint64_t allowed = YIELD_FIRST_USEC + (now - save->began_usec) / YIELD_SHARE;
-    if (faults == save->faults_seen)
+    if (now - save->looked_usec < LOOK_USEC)
         return;
-    save->faults_seen = faults;
-    if (save->yielded_usec >= allowed)
-        return;
-    sleep_usec(YIELD_USEC);
-    save->yielded_usec += clock_usec() - now;
+    while (writers_are_pressed(save, now) && save->yielded_usec < allowed &&
+           snapshot_phase(save->snapshot) == PHASE_SAVING) {
+        sleep_usec(LOOK_USEC);
+        uint64_t rested = clock_usec() - now;
+        save->yielded_usec += rested;
+        atomic_store_explicit(&save->snapshot->rested_usec, save->yielded_usec,
+                              memory_order_relaxed);
+        now += rested;
+    }
+}
+
+/* The first moments after a freeze, when nearly every write of the server hits a
+ * page for the first time. */
+/* Several threads. */
+static int may_help(struct keyspace_observer *observer, uint64_t keys)
+{
+    struct snapshot *snapshot = ((struct help *)observer)->snapshot;
+    if (snapshot_phase(snapshot) != PHASE_SAVING)
+        return -ECANCELED;
+    if (!keys && atomic_load_explicit(&snapshot->writers_pressed, memory_order_relaxed))
+        return -EAGAIN;
+    return atomic_load_explicit(&snapshot->view.error, memory_order_relaxed);
+}
+
+static void let_writers_begin(struct save *save)
+{
+    uint64_t now = clock_usec();
+    writers_are_pressed(save, now);
+    sleep_usec(BEGIN_USEC);
+    yield_to_writers(save, clock_usec());
 }
 
 static int progress(struct keyspace_observer *observer, uint64_t keys)
@@ -80,12 +126,51 @@ static int progress(struct keyspace_observer *observer, uint64_t keys)
     uint64_t now = clock_usec();
     if (now >= save->next_report_usec) {
         save->next_report_usec = now + REPORT_EVERY_USEC;
-        server_send_report(snapshot->capture.report_pipe, snapshot->request.cause,
-                           SERVER_REPORT_PROGRESS, keys, preserved_so_far(snapshot));
+        child_report_send(snapshot->capture.report_pipe, snapshot->request.cause,
+                          CHILD_REPORT_PROGRESS, keys, preserved_so_far(snapshot));
     }
-    leave_writers_cpu(save);
     yield_to_writers(save, now);
     return atomic_load_explicit(&snapshot->view.error, memory_order_relaxed);
+}
+
+/* The writer and the fault server share one CPU; this thread takes another, and so do
+ * those that help it, where there are enough. */
+static void take_place(struct snapshot *snapshot, const struct thread_cpus *all,
+                       struct thread_cpus *for_crew)
+{
+    uint32_t writer_cpu = snapshot->fault_server.writer_cpu;
+    if (snapshot->host->saver_cpus[0] && thread_may_place()) {
+        server_set_cpus(snapshot->host->saver_cpus);
+        thread_get_cpus(0, for_crew);
+        return;
+    }
+    thread_stay_off(all, writer_cpu);
+    *for_crew = *all;
+    thread_leave_out_cpu(for_crew, writer_cpu);
+    if (thread_count_cpus(for_crew) <= crew_members(snapshot->crew))
+        *for_crew = *all;
+}
+
+static int write_keys(struct save *save, struct rdb_encoder *encoder,
+                      const struct thread_cpus *for_crew)
+{
+    struct snapshot *snapshot = save->snapshot;
+    const struct keyspace_roots *roots = &snapshot->capture.roots;
+    struct help help = {.observer.progress = may_help, .snapshot = snapshot};
+    struct crew *crew = snapshot->crew;
+    struct view_reader reader;
+    uint64_t total = 0;
+    view_reader_init(&reader, &snapshot->view);
+    if (keyspace_count(roots, &reader, &total) == 0)
+        atomic_store_explicit(&snapshot->keys_total, total, memory_order_relaxed);
+    if (crew_begin(crew, &snapshot->view, snapshot->capture.compress, &help.observer,
+                   for_crew) != 0)
+        crew = NULL;
+    int error = keyspace_save(roots, &reader, encoder, &save->observer, crew,
+                              &snapshot->failed_where);
+    if (crew)
+        crew_end(crew);
+    return error;
 }
 
 /* Everything between the magic and the checksum. */
@@ -97,25 +182,21 @@ static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
         .snapshot = snapshot,
         .next_report_usec = clock_usec(),
         .began_usec = clock_usec(),
-        .writer_cpu = UINT32_MAX,
     };
-    thread_get_cpus(&save.all_cpus);
-    struct view_reader reader;
-    uint64_t total = 0;
-    view_reader_init(&reader, &snapshot->view);
-    if (keyspace_count(&capture->roots, &reader, &total) == 0)
-        atomic_store_explicit(&snapshot->keys_total, total, memory_order_relaxed);
+    struct thread_cpus all_cpus, for_crew;
+    thread_get_cpus(0, &all_cpus);
+    take_place(snapshot, &all_cpus, &for_crew);
+    let_writers_begin(&save);
     int error = rdb_encode_raw(encoder, capture->header, capture->header_length);
     if (!error)
-        error = keyspace_save(&capture->roots, &reader, encoder, &save.observer,
-                              &snapshot->failed_where);
+        error = write_keys(&save, encoder, &for_crew);
     if (!error)
         error = rdb_encode_raw(encoder, capture->trailer, capture->trailer_length);
     if (!error)
         error = rdb_encode_byte(encoder, RDB_OPCODE_EOF);
     if (!error)
         error = rdb_encoder_flush(encoder);
-    thread_set_cpus(&save.all_cpus);
+    thread_set_cpus(0, &all_cpus);
     return error;
 }
 
@@ -148,9 +229,26 @@ static int publish(struct snapshot *snapshot)
     return rdb_output_publish(snapshot->output, snapshot->capture.file_name);
 }
 
+/* A child that cannot open its file says so. */
+static int create_file(struct snapshot *snapshot)
+{
+    char directory[256];
+    int error = rdb_output_create_file(snapshot->output);
+    if (error)
+        snapshot_log(snapshot, RDB_UFFD_WARNING,
+                     "Failed opening the temp RDB file %s (in server root dir %s) for "
+                     "saving: %s",
+                     snapshot->capture.temporary_name,
+                     getcwd(directory, sizeof(directory)) ? directory : "unknown",
+                     strerrordesc_np(-error));
+    return error;
+}
+
 static int save_to_file(struct snapshot *snapshot)
 {
-    int error = write_dump(snapshot);
+    int error = create_file(snapshot);
+    if (!error)
+        error = write_dump(snapshot);
     if (!error)
         error = rdb_output_sync(snapshot->output);
     if (!error)
@@ -170,7 +268,8 @@ static int save_to_pipe(struct snapshot *snapshot)
         return -EIO;
     for (size_t i = 0; i < MARK_BYTES; i++)
         mark[i] = digits[random[i] % 16];
-    memcpy(mark + MARK_BYTES, "\r\n", 2);
+    mark[MARK_BYTES] = '\r';
+    mark[MARK_BYTES + 1] = '\n';
     int error = rdb_output_write_plain(snapshot->output, head, sizeof(head));
     if (!error)
         error = write_dump(snapshot);
@@ -192,6 +291,7 @@ static void release_memory(struct snapshot *snapshot)
     /* From here on a fault keeps nothing: it only lifts the protection. */
     view_fail(&snapshot->view, -ECANCELED);
     atomic_store_explicit(&snapshot->frozen, false, memory_order_release);
+    vacant_thaw();
     for (size_t i = 0; i < snapshot->view.region_count; i++) {
         const struct view_region *region = &snapshot->view.regions[i];
         for (uint64_t at = region->start; at < region->end; at += RELEASE_SLICE) {
@@ -221,41 +321,33 @@ static void note_failure(struct snapshot *snapshot, int error)
     snprintf(snapshot->last_error, sizeof(snapshot->last_error), "%s%s%s", what,
              snapshot->failed_where ? ", reading " : "",
              snapshot->failed_where ? snapshot->failed_where : "");
-    snapshot_log(snapshot, RDB_UFFD_WARNING, "uffd: snapshot failed: %s",
-                 snapshot->last_error);
 }
 
 static void count_result(struct snapshot *snapshot, int error, uint64_t msec)
 {
     struct preserved *preserved = &snapshot->preserved;
     uint64_t pages = atomic_load_explicit(&preserved->pages, memory_order_relaxed);
-    uint64_t spooled =
-        atomic_load_explicit(&preserved->pages_spooled, memory_order_relaxed);
     atomic_store_explicit(&snapshot->last_pages_preserved, pages, memory_order_relaxed);
-    atomic_store_explicit(&snapshot->last_spool_peak_bytes, spooled * PAGE_BYTES,
-                          memory_order_relaxed);
+    atomic_store_explicit(&snapshot->last_spool_peak_bytes,
+                          atomic_load(&preserved->spool.bytes), memory_order_relaxed);
+    uint32_t spooling =
+        atomic_load_explicit(&preserved->spool.usec_for_64, memory_order_relaxed);
+    if (spooling)
+        atomic_store_explicit(&snapshot->spool_pages_per_second,
+                              UINT64_C(64000000) / spooling, memory_order_relaxed);
     atomic_store_explicit(&snapshot->last_save_msec, msec, memory_order_relaxed);
     if (error) {
-        atomic_fetch_add_explicit(&snapshot->snapshots_failed, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(error == -ECANCELED ? &snapshot->snapshots_cancelled
+                                                      : &snapshot->snapshots_failed,
+                                  1, memory_order_relaxed);
         return;
     }
     atomic_fetch_add_explicit(&snapshot->snapshots_ok, 1, memory_order_relaxed);
-    struct fault_statistics *faults = &snapshot->fault_server.statistics;
     if (snapshot->request.cause == CHILD_SAVE_DISK)
         snapshot_log(snapshot, RDB_UFFD_NOTICE, "DB saved on disk");
     else if (snapshot->request.cause == CHILD_REWRITE_AOF)
         snapshot_log(snapshot, RDB_UFFD_NOTICE,
                      "SYNC append only file rewrite performed");
-    snapshot_log(snapshot, RDB_UFFD_NOTICE,
-                 "uffd: %s written in %llu ms: %llu bytes, %llu keys, freeze %llu "
-                 "us, %llu faults, %llu pages preserved, %llu spooled, peak %llu bytes",
-                 child_cause_name(snapshot->request.cause), (unsigned long long)msec,
-                 (unsigned long long)rdb_output_bytes(snapshot->output),
-                 (unsigned long long)atomic_load(&snapshot->keys_saved),
-                 (unsigned long long)atomic_load(&snapshot->last_freeze_usec),
-                 (unsigned long long)atomic_load(&faults->faults),
-                 (unsigned long long)pages, (unsigned long long)spooled,
-                 (unsigned long long)atomic_load(&preserved->bytes_peak));
 }
 
 /* As waitpid() would store it. */
@@ -277,20 +369,23 @@ static void close_output(struct snapshot *snapshot)
 
 /* The bytes are out, or will never be. Tells the server's cost and progress
  * through its own pipe, as a child does before it exits. */
-static void report_end(struct snapshot *snapshot, int error)
+static void tell_server(struct snapshot *snapshot, int error)
 {
     if (!error)
-        server_send_report(snapshot->capture.report_pipe, snapshot->request.cause,
-                           SERVER_REPORT_DONE, atomic_load(&snapshot->keys_saved),
-                           preserved_so_far(snapshot));
+        child_report_send(snapshot->capture.report_pipe, snapshot->request.cause,
+                          CHILD_REPORT_DONE, atomic_load(&snapshot->keys_saved),
+                          preserved_so_far(snapshot));
+    if (!error && is_transfer(snapshot) && snapshot->capture.exit_pipe < 0)
+        child_report_send_output(snapshot->capture.report_pipe,
+                                 rdb_output_bytes(snapshot->output));
     rdb_output_end(snapshot->output);
 }
 
-/* A transfer's child lives until the server has read the last byte: it would
- * otherwise be reaped before the replicas have it. A kill ends the wait. */
+/* The child of a transfer through the server lives until that has read the last byte:
+ * it would otherwise be reaped before the replicas have it. A kill ends the wait. */
 static int wait_for_server(struct snapshot *snapshot, int error)
 {
-    if (!is_transfer(snapshot) || error)
+    if (snapshot->capture.exit_pipe < 0 || error)
         return error;
     return rdb_output_wait_closed(snapshot->output, snapshot->capture.exit_pipe);
 }
@@ -310,9 +405,16 @@ static void run(struct snapshot *snapshot)
     atomic_store_explicit(&snapshot->phase, PHASE_RELEASING, memory_order_seq_cst);
     futex_wake_all(&snapshot->phase);
     count_result(snapshot, error, msec);
-    report_end(snapshot, error);
+    report_fill_record(snapshot, error, msec);
+    tell_server(snapshot, error);
     release_memory(snapshot);
     error = wait_for_server(snapshot, error);
+    if (error && snapshot->record.result == HISTORY_OK) {
+        snapshot->record.result = HISTORY_CANCELLED;
+        snprintf(snapshot->record.reason, sizeof(snapshot->record.reason),
+                 "ended before the replicas had it all");
+    }
+    report_end(snapshot);
     int status = exit_status(snapshot, error);
     atomic_store_explicit(&snapshot->phase, PHASE_NONE, memory_order_seq_cst);
     close_output(snapshot);

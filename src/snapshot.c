@@ -31,3 +31,12 @@ void snapshot_cancel_output(struct snapshot *snapshot)
         rdb_output_cancel(snapshot->output);
     atomic_fetch_sub_explicit(&snapshot->cancellers, 1, memory_order_release);
 }
+
+uint64_t snapshot_limit(const struct snapshot *snapshot)
+{
+    const struct rdb_uffd_settings *settings = &snapshot->settings;
+    if (!settings->buffer_percent || !snapshot->host->memory_in_use)
+        return settings->buffer_limit;
+    uint64_t limit = snapshot->host->memory_in_use() / 100 * settings->buffer_percent;
+    return limit > RDB_UFFD_LEAST_BUFFER_LIMIT ? limit : RDB_UFFD_LEAST_BUFFER_LIMIT;
+}

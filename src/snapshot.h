@@ -10,11 +10,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "dirty_rate.h"
+#include "history.h"
 #include "host/server.h"
 #include "kernel/ability.h"
 #include "kernel/thread.h"
 #include "memory/heap.h"
 #include "memory/preserved.h"
+#include "memory/ready.h"
 #include "rdb_uffd.h"
 #include "view/fault_server.h"
 #include "view/view.h"
@@ -29,8 +32,10 @@ enum phase {
     PHASE_RELEASING,
 };
 
-#define MESSAGE_BYTES 320
+#define MESSAGE_BYTES 480
 #define MESSAGES      16
+
+struct crew;
 
 struct snapshot {
     /* Main thread; constant while a snapshot is under way. */
@@ -40,11 +45,13 @@ struct snapshot {
     struct child_request request;
     struct server_capture capture;
     struct rdb_output *output;
+    uint64_t limit; /* bytes, as the operator set it; a share of memory at the freeze */
     uint64_t freeze_began_usec;
     uint64_t step_began_usec;
     uint64_t capture_usec, prepare_usec, steer_usec, protect_usec;
 
     struct heap heap;           /* under heap_lock() */
+    struct ready_memory ready;  /* for the allocator, while frozen */
     struct preserved preserved; /* the fault server writes */
     struct view view;
     struct fault_server fault_server;
@@ -59,15 +66,27 @@ struct snapshot {
 
     /* Saver. */
     struct thread saver;
+    struct crew *crew; /* helps the saver; its size is the main thread's to change */
     _Atomic uint64_t keys_saved;
     _Atomic uint64_t keys_total;
     const char *failed_where; /* static text */
+    /* The CPU of the writer and the fault server has no time left: whoever else
+     * works for the snapshot rests. */
+    _Atomic bool writers_pressed;
+    /* Of the save under way: begun by the main thread, filled in by the saver, and
+     * after child_exited() the main thread's again. id 0: there is none. */
+    struct history_entry record;
+    _Atomic uint64_t rested_usec; /* by the saver, in this save or the last */
 
     /* Keeper. */
     struct thread keeper;
     _Atomic uint32_t chores; /* futex word: something to do */
     _Atomic uint64_t huge_pages_mended;
     _Atomic bool mend_wanted;
+
+    struct dirty_rate dirty_rate;
+    /* What pages shrank to in the last save that packed some; 0: not known. */
+    _Atomic uint64_t packed_permille;
 
     /* Any of ours; handed to the log by the main thread. Lock: `log_lock`. */
     _Atomic uint32_t log_lock;
@@ -80,11 +99,13 @@ struct snapshot {
     /* Counters for the statistics. */
     _Atomic uint64_t snapshots_ok;
     _Atomic uint64_t snapshots_failed;
+    _Atomic uint64_t snapshots_cancelled; /* by the server: no failure */
     _Atomic uint64_t last_freeze_usec;
     _Atomic uint64_t last_save_msec;
     _Atomic uint64_t last_release_usec;
     _Atomic uint64_t last_pages_preserved;
     _Atomic uint64_t last_spool_peak_bytes;
+    _Atomic uint64_t spool_pages_per_second; /* of the last save that spooled, or 0 */
     _Atomic uint64_t last_bytes_peak;
     _Atomic uint64_t last_frozen_bytes;
     _Atomic uint64_t advices_refused;
@@ -97,6 +118,10 @@ extern struct snapshot the_snapshot;
  * Any of our threads but the fault server. */
 void snapshot_log(struct snapshot *snapshot, enum rdb_uffd_level level,
                   const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* The operator's limit for the buffer, bytes, as a share of what memory is in use now if
+ * it is one. Main thread. */
+uint64_t snapshot_limit(const struct snapshot *snapshot);
 
 /* Makes the saver's output stop waiting. Any thread, async-signal-safe. */
 void snapshot_cancel_output(struct snapshot *snapshot);

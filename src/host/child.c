@@ -4,14 +4,17 @@
 #include <errno.h>
 #include <execinfo.h>
 #include <limits.h>
+#include <link.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "host/got.h"
+#include "kernel/symbols.h"
 
 /* Above the kernel's ceiling for pid_max on 64-bit machines. */
 #define FIRST_PID    4194305
@@ -31,24 +34,49 @@ static struct {
     _Atomic pid_t pid; /* of the child that is not one, 0: none */
     _Atomic int state; /* enum state; ZOMBIE is published with `status` */
     int status;
-    struct got_patch fork_patch, waitpid_patch, kill_patch, pipe2_patch, pipe_patch;
     int pipes[PIPES_KEPT][2]; /* the last ones made, a ring */
     unsigned pipes_made;
 } child = {.last_pid = FIRST_PID - 1};
 
+/* The real functions, by name: the patched slots may be those of our own object
+ * (in the unit tests), and what stood in a slot may be a stub that would bind it
+ * again. */
+static struct {
+    pid_t (*fork)(void);
+    pid_t (*waitpid)(pid_t, int *, int);
+    int (*kill)(pid_t, int);
+    int (*pipe2)(int[2], int);
+    int (*pipe)(int[2]);
+} real;
+
+static bool on_main_thread(void)
+{
+    return pthread_equal(pthread_self(), child.main_thread);
+}
+
 /* ---- who forks? ------------------------------------------------------------------ */
 
-static const struct {
+/* Functions of the servers that may be on the stack of a fork, and where the code
+ * of each lies in this one. */
+static struct {
     const char *function;
-    enum child_cause cause;
-} causes[] = {
-    {"rdbSaveBackground", CHILD_SAVE_DISK},
-    {"rdbSaveToSlavesSockets", CHILD_SAVE_SOCKET},
-    {"rdbSaveToReplicasSockets", CHILD_SAVE_SOCKET},
-    {"rewriteAppendOnlyFileBackground", CHILD_REWRITE_AOF},
-    {"slotExportJobBeginSnapshotToTargetSocket", CHILD_SLOT_MIGRATION},
+    enum child_cause cause; /* CHILD_OTHER: says nothing about the cause */
+    bool for_replica;
+    bool by_command;
+    bool by_timer;
+    uintptr_t start, end; /* 0: not in this server */
+} callers[] = {
+    {.function = "rdbSaveBackground", .cause = CHILD_SAVE_DISK},
+    {.function = "rdbSaveToSlavesSockets", .cause = CHILD_SAVE_SOCKET},
+    {.function = "rdbSaveToReplicasSockets", .cause = CHILD_SAVE_SOCKET},
+    {.function = "rewriteAppendOnlyFileBackground", .cause = CHILD_REWRITE_AOF},
+    {.function = "slotExportJobBeginSnapshotToTargetSocket",
+     .cause = CHILD_SLOT_MIGRATION},
+    {.function = "startBgsaveForReplication", .for_replica = true},
+    {.function = "bgsaveCommand", .by_command = true},
+    {.function = "serverCron", .by_timer = true},
 };
-#define CAUSES (sizeof(causes) / sizeof(causes[0]))
+#define CALLERS (sizeof(callers) / sizeof(callers[0]))
 
 const char *child_cause_name(enum child_cause cause)
 {
@@ -67,27 +95,57 @@ const char *child_cause_name(enum child_cause cause)
     return "other";
 }
 
-static void name_frame(const char *function, struct child_request *request)
+const char *child_trigger_name(const struct child_request *request)
 {
-    for (size_t i = 0; i < CAUSES; i++)
-        if (request->cause == CHILD_OTHER && strcmp(function, causes[i].function) == 0)
-            request->cause = causes[i].cause;
-    if (strcmp(function, "startBgsaveForReplication") == 0)
-        request->for_replica = true;
+    if (request->cause == CHILD_REWRITE_AOF)
+        return "aof rewrite";
+    if (request->cause == CHILD_SLOT_MIGRATION)
+        return "slot migration";
+    if (request->cause == CHILD_SAVE_SOCKET || request->for_replica)
+        return "replica";
+    if (request->by_command)
+        return "command";
+    return request->by_timer ? "save point" : "other";
 }
 
-/* The nearest function on the stack that is known to start a background save.
- * The server exports its functions, whichever way it was linked. */
+/* The server exports its functions, whichever way it was linked. To look a name
+ * up for every frame would take a good part of a millisecond at each fork. */
+static void locate_callers(void)
+{
+    for (size_t i = 0; i < CALLERS; i++) {
+        Dl_info info;
+        const ElfW(Sym) *symbol = NULL;
+        void *function = symbol_find(callers[i].function);
+        callers[i].start = callers[i].end = 0;
+        if (!function || !dladdr1(function, &info, (void **)&symbol, RTLD_DL_SYMENT) ||
+            !symbol)
+            continue;
+        callers[i].start = (uintptr_t)function;
+        callers[i].end = callers[i].start + symbol->st_size;
+    }
+}
+
+static void name_frame(uintptr_t return_address, struct child_request *request)
+{
+    for (size_t i = 0; i < CALLERS; i++) {
+        /* It may lie one past the end of its function. */
+        if (return_address <= callers[i].start || return_address > callers[i].end)
+            continue;
+        if (request->cause == CHILD_OTHER)
+            request->cause = callers[i].cause;
+        request->for_replica |= callers[i].for_replica;
+        request->by_command |= callers[i].by_command;
+        request->by_timer |= callers[i].by_timer;
+    }
+}
+
+/* The nearest function on the stack that is known to start a background save. */
 static void classify(struct child_request *request)
 {
     void *frames[STACK_FRAMES];
     int count = backtrace(frames, STACK_FRAMES);
-    for (int i = 0; i < count; i++) {
-        Dl_info info;
-        /* A return address may lie one past the end of its function. */
-        if (dladdr((char *)frames[i] - 1, &info) && info.dli_sname)
-            name_frame(info.dli_sname, request);
-    }
+    for (int i = 0; i < count; i++)
+        name_frame((uintptr_t)frames[i], request);
 }
 
 /* ---- fork ------------------------------------------------------------------------ */
@@ -108,22 +166,20 @@ static enum state get_state(void)
     return atomic_load_explicit(&child.state, memory_order_acquire);
 }
 
-static pid_t forget_child(void)
+static void forget_child(void)
 {
     set_state(NONE);
     atomic_store_explicit(&child.pid, 0, memory_order_relaxed);
-    return -1;
 }
 
 static pid_t stand_in_fork(void)
 {
     struct child_request request = {.cause = CHILD_OTHER};
-    if (child.pass_through || get_state() != NONE ||
-        !pthread_equal(pthread_self(), child.main_thread))
-        return fork();
+    if (child.pass_through || get_state() != NONE || !on_main_thread())
+        return real.fork();
     classify(&request);
     if (request.cause == CHILD_OTHER)
-        return fork();
+        return real.fork();
     request.pid = next_pid();
     /* Before the snapshot begins: a small one may end before begin() returns. */
     atomic_store_explicit(&child.pid, request.pid, memory_order_relaxed);
@@ -140,7 +196,7 @@ static pid_t stand_in_fork(void)
         break;
     }
     forget_child();
-    return fork();
+    return real.fork();
 }
 
 /* In the child of a real fork everything goes to the kernel. */
@@ -168,13 +224,13 @@ static pid_t reap(int *status)
 static pid_t stand_in_waitpid(pid_t which, int *status, int options)
 {
     pid_t pid = atomic_load_explicit(&child.pid, memory_order_relaxed);
-    if (child.pass_through || !pid || (which != -1 && which != pid))
-        return waitpid(which, status, options);
+    if (child.pass_through || !pid || (which != -1 && which != pid) || !on_main_thread())
+        return real.waitpid(which, status, options);
     if (which == -1 && get_state() != ZOMBIE) {
         /* A real child (Lua debugger) may end first. */
-        pid_t real = waitpid(-1, status, options | WNOHANG);
-        if (real > 0)
-            return real;
+        pid_t ended = real.waitpid(-1, status, options | WNOHANG);
+        if (ended > 0)
+            return ended;
     }
     if (get_state() == RUNNING && (options & WNOHANG))
         return 0;
@@ -192,7 +248,7 @@ static int stand_in_kill(pid_t pid, int signal)
 {
     if (child.pass_through || !pid ||
         pid != atomic_load_explicit(&child.pid, memory_order_relaxed))
-        return kill(pid, signal);
+        return real.kill(pid, signal);
     if (signal && get_state() == RUNNING)
         child.operations->kill(signal);
     return 0;
@@ -204,8 +260,7 @@ static int stand_in_kill(pid_t pid, int signal)
  * function has. */
 static int keep_pipe(int result, const int ends[2])
 {
-    if (result == 0 && !child.pass_through &&
-        pthread_equal(pthread_self(), child.main_thread)) {
+    if (result == 0 && !child.pass_through && on_main_thread()) {
         int *kept = child.pipes[child.pipes_made++ % PIPES_KEPT];
         kept[0] = ends[0];
         kept[1] = ends[1];
@@ -215,12 +270,12 @@ static int keep_pipe(int result, const int ends[2])
 
 static int stand_in_pipe2(int ends[2], int flags)
 {
-    return keep_pipe(pipe2(ends, flags), ends);
+    return keep_pipe(real.pipe2(ends, flags), ends);
 }
 
 static int stand_in_pipe(int ends[2])
 {
-    return keep_pipe(pipe(ends), ends);
+    return keep_pipe(real.pipe(ends), ends);
 }
 
 int child_pipe_peer(int descriptor)
@@ -237,30 +292,65 @@ int child_pipe_peer(int descriptor)
 
 /* ---- for the face ---------------------------------------------------------------- */
 
-int child_install(const struct child_operations *operations)
+/* What the server calls, what it gets instead, and what that calls in turn. */
+static const struct {
+    const char *symbol;
+    void *replacement;
+    void *real;
+    bool optional;
+} stand_ins[] = {
+    /* A server that imports only one of the two is as good. */
+    {"pipe2", (void *)stand_in_pipe2, &real.pipe2, true},
+    {"pipe", (void *)stand_in_pipe, &real.pipe, true},
+    {"waitpid", (void *)stand_in_waitpid, &real.waitpid, false},
+    {"kill", (void *)stand_in_kill, &real.kill, false},
+    {"fork", (void *)stand_in_fork, &real.fork, false}, /* last in, first out */
+};
+#define STAND_INS (sizeof(stand_ins) / sizeof(stand_ins[0]))
+static struct got_patch patches[STAND_INS];
+
+static int find_real_functions(void)
+{
+    for (size_t i = 0; i < STAND_INS; i++) {
+        void *found = symbol_find(stand_ins[i].symbol);
+        if (!found)
+            return -ENOENT;
+        memcpy(stand_ins[i].real, &found, sizeof(found));
+    }
+    return 0;
+}
+
+static int patch_executable(void)
 {
     struct got_object executable;
     int error = got_find_executable(&executable);
+    for (size_t i = 0; i < STAND_INS && !error; i++) {
+        error = got_replace(&executable, stand_ins[i].symbol, stand_ins[i].replacement,
+                            &patches[i]);
+        if (error == -ENOENT && stand_ins[i].optional)
+            error = 0;
+    }
+    return error;
+}
+
+int child_install(const struct child_operations *operations)
+{
+    if (child.operations)
+        return -EBUSY;
+    int error = find_real_functions();
     if (error)
         return error;
+    locate_callers();
     void *warm[2];
     backtrace(warm, 2); /* loads libgcc now, not in the pause */
-    child.operations = operations;
-    child.main_thread = pthread_self();
     if (!child.atfork_registered)
-        pthread_atfork(NULL, NULL, after_real_fork);
+        error = -pthread_atfork(NULL, NULL, after_real_fork);
+    if (error)
+        return error;
     child.atfork_registered = true;
-    /* A server that imports only one of the two is as good. */
-    got_replace(&executable, "pipe2", (void *)stand_in_pipe2, &child.pipe2_patch);
-    got_replace(&executable, "pipe", (void *)stand_in_pipe, &child.pipe_patch);
-    error = got_replace(&executable, "waitpid", (void *)stand_in_waitpid,
-                        &child.waitpid_patch);
-    if (!error)
-        error =
-            got_replace(&executable, "kill", (void *)stand_in_kill, &child.kill_patch);
-    if (!error)
-        error =
-            got_replace(&executable, "fork", (void *)stand_in_fork, &child.fork_patch);
+    child.main_thread = pthread_self();
+    child.operations = operations;
+    error = patch_executable();
     if (error)
         child_remove();
     return error;
@@ -270,12 +360,9 @@ int child_remove(void)
 {
     if (get_state() != NONE)
         return -EBUSY;
-    struct got_patch *patches[] = {&child.fork_patch, &child.kill_patch,
-                                   &child.waitpid_patch, &child.pipe2_patch,
-                                   &child.pipe_patch};
-    for (size_t i = 0; i < sizeof(patches) / sizeof(patches[0]); i++) {
-        got_restore(patches[i]);
-        patches[i]->count = 0;
+    for (size_t i = STAND_INS; i-- > 0;) {
+        got_restore(&patches[i]);
+        patches[i].count = 0;
     }
     child.operations = NULL;
     return 0;

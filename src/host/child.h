@@ -11,8 +11,8 @@
  * The pid handed out is above the kernel's ceiling for pid_max (4194304), so
  * it can never be a real process: a kill() that slips past us can only fail.
  *
- * Threads: fork, waitpid and kill come on the server's main thread (kill also
- * from its signal handlers); child_exited() from the saver thread.
+ * Threads: fork and waitpid are answered on the server's main thread, kill on any
+ * and in signal handlers; child_exited() comes from the saver thread.
  */
 #ifndef RDB_UFFD_HOST_CHILD_H
 #define RDB_UFFD_HOST_CHILD_H
@@ -32,6 +32,8 @@ enum child_cause {
 struct child_request {
     enum child_cause cause;
     bool for_replica; /* startBgsaveForReplication is on the stack */
+    bool by_command;  /* bgsaveCommand is */
+    bool by_timer;    /* serverCron is */
     pid_t pid;        /* the pid that will be handed out when taken over */
 };
 
@@ -55,8 +57,9 @@ struct child_operations {
     void (*forked)(void);
 };
 
-/* Starts standing in. `operations` must stay valid. 0 or -errno, and then
- * nothing is changed. Main thread. */
+/* Starts standing in for calls of this thread; other threads' forks and waits go
+ * to the kernel. `operations` must stay valid. 0, -EBUSY when it stands in
+ * already, or -errno; nothing is changed on failure. Main thread. */
 int child_install(const struct child_operations *operations);
 /* Puts the server's calls back. -EBUSY while a child is RUNNING or ZOMBIE. */
 int child_remove(void);
@@ -70,5 +73,9 @@ pid_t child_pid(void);
  * -1 when it is not known. Main thread. */
 int child_pipe_peer(int descriptor);
 const char *child_cause_name(enum child_cause cause);
+/* What made the server ask, as far as its stack tells: "command", "save point"
+ * (or a BGSAVE that had to wait for its turn), "replica", "aof rewrite", "slot
+ * migration", "other". Static text. */
+const char *child_trigger_name(const struct child_request *request);
 
 #endif

@@ -3,10 +3,12 @@
 #include <elf.h>
 #include <errno.h>
 #include <link.h>
+#include <linux/futex.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -119,7 +121,7 @@ static int collect(const struct got_object *object, const struct tables *tables,
                    const ElfW(Rela) * relocations, size_t count, const char *symbol,
                    struct got_patch *patch)
 {
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; relocations && i < count; i++) {
         unsigned long type = ELF64_R_TYPE(relocations[i].r_info);
         if (type != RELOCATION_JUMP_SLOT && type != RELOCATION_GLOB_DAT)
             continue;
@@ -135,20 +137,15 @@ static int collect(const struct got_object *object, const struct tables *tables,
 
 /* ---- writing to a slot ----------------------------------------------------------- */
 
-/* The protection of the page as it is, from the memory map: a slot in the RELRO
- * part is read-only, one that is bound lazily is not. */
-static bool is_writable(const void *address)
+/* A slot in the RELRO part is read-only, one that is bound lazily is not. Asks
+ * the kernel to add nothing to the slot: atomic, as another thread may be binding
+ * it, and an error instead of a fault where it may not be written. */
+static bool is_writable(void **slot)
 {
-    /* A write that the kernel does for us and that fails instead of faulting. */
-    int ends[2];
-    if (pipe(ends) != 0)
-        return false;
-    unsigned char byte = *(const unsigned char *)address;
-    bool writable = write(ends[1], &byte, 1) == 1 &&
-                    read(ends[0], (void *)(uintptr_t)address, 1) == 1;
-    close(ends[0]);
-    close(ends[1]);
-    return writable;
+    uint32_t nobody_waits = 0;
+    int add_nothing = FUTEX_OP(FUTEX_OP_ADD, 0, FUTEX_OP_CMP_EQ, 0);
+    return syscall(SYS_futex, &nobody_waits, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0,
+                   slot, add_nothing) >= 0;
 }
 
 static int store(void **slot, void *value)

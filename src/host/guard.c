@@ -19,14 +19,24 @@ static bool drops_pages(int advice)
            advice == MADV_DONTNEED_LOCKED;
 }
 
-/* 0, or the errno with which the call is to be refused. */
+/* 0, or the errno with which the call is to be refused. A free() that gives
+ * memory back must not change errno under its caller, so neither do these. */
 static int keep(const void *start, size_t length, bool may_refuse)
 {
     if (!length || !operations->frozen() || fault_point(FAULT_SKIP_ADVICE))
         return 0;
+    int callers_errno = errno;
     uint64_t from = (uint64_t)(uintptr_t)start;
     int error = operations->keep(from, from + length, may_refuse);
+    errno = callers_errno;
     return may_refuse ? -error : 0;
+}
+
+static void tell_mapped(void *start, size_t length)
+{
+    int callers_errno = errno;
+    operations->mapped(start, length);
+    errno = callers_errno;
 }
 
 static int guarded_madvise(void *start, size_t length, int advice)
@@ -43,8 +53,19 @@ static int guarded_munmap(void *start, size_t length)
 {
     keep(start, length, false);
     int result = munmap(start, length);
-    operations->mapped(NULL, 0);
+    tell_mapped(NULL, 0);
     return result;
+}
+
+static void *map(void *wanted, size_t length, int protection, int flags, int descriptor,
+                 off_t offset)
+{
+    int plain = MAP_PRIVATE | MAP_ANONYMOUS;
+    void *ready = NULL;
+    if (!wanted && (flags & ~MAP_NORESERVE) == plain &&
+        protection == (PROT_READ | PROT_WRITE) && operations->frozen())
+        ready = operations->ready(length);
+    return ready ? ready : mmap(wanted, length, protection, flags, descriptor, offset);
 }
 
 static void *guarded_mmap(void *wanted, size_t length, int protection, int flags,
@@ -52,10 +73,10 @@ static void *guarded_mmap(void *wanted, size_t length, int protection, int flags
 {
     if (flags & MAP_FIXED)
         keep(wanted, length, false);
-    void *start = mmap(wanted, length, protection, flags, descriptor, offset);
+    void *start = map(wanted, length, protection, flags, descriptor, offset);
     if (start != MAP_FAILED && (flags & MAP_ANONYMOUS) && (flags & MAP_PRIVATE) &&
         (protection & PROT_WRITE))
-        operations->mapped(start, length);
+        tell_mapped(start, length);
     return start;
 }
 
@@ -67,7 +88,7 @@ static void *guarded_mremap(void *start, size_t length, size_t new_length, int f
     va_end(arguments);
     keep(start, length, false);
     void *result = mremap(start, length, new_length, flags, wanted);
-    operations->mapped(NULL, 0);
+    tell_mapped(NULL, 0);
     return result;
 }
 

@@ -19,6 +19,9 @@ struct guard_operations {
     /* Keeps [start, end). 0 when the kernel may drop the range; -errno to
      * refuse, heeded only if `may_refuse`. Any thread. */
     int (*keep)(uint64_t start, uint64_t end, bool may_refuse);
+    /* Memory that reads as zeros, instead of new one from the kernel; NULL when
+     * there is none. Asked only while frozen. Any thread. */
+    void *(*ready)(size_t length);
     /* New memory came, or memory went (`length` 0). Any thread. */
     void (*mapped)(void *start, size_t length);
 };

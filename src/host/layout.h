@@ -29,13 +29,17 @@ struct server_layout {
     uint16_t child_info_pipe;
     uint16_t aof_use_rdb_preamble, aof_rewrite_incremental_fsync;
     uint16_t rdb_pipe_read, rdb_child_exit_pipe, rdb_pipe_conns, rdb_pipe_numconns;
+    uint16_t replicas, tls_replication;
 
     uint16_t rio_bytes, rio_buffer; /* struct rio: size, and io.buffer.ptr */
     uint16_t connection_client;     /* private_data */
-    /* What a replica asks to leave out: in the client, or in what it points to
-     * for its replication; and the width of that number. */
-    uint16_t client_replication, client_request, client_request_bytes;
-    uint16_t module_name, module_types, list_length; /* RedisModule, list */
+    uint16_t connection_descriptor;
+    uint16_t client_connection;
+    /* How far a replica is and what it asks for: in the client, or in what it points
+     * to for its replication; and the width of the second number. */
+    uint16_t client_replication, client_replica_state;
+    uint16_t client_request, client_request_bytes;
+    uint16_t module_name, module_types; /* RedisModule */
 };
 
 /* The table of a server, NULL when there is none. */

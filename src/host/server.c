@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +11,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "host/child_report.h"
+#include "host/foreign.h"
 #include "host/layout.h"
+#include "kernel/fault_points.h"
 #include "kernel/memory.h"
+#include "kernel/symbols.h"
 #include "kernel/thread.h"
 
 /* The server's flags (rdb.h, server.h, module.h of every known version). */
@@ -31,7 +34,6 @@
 /* What is used of the server by name. */
 static struct {
     const char *image; /* the variable `server` */
-    void **modules;
     rdb_compress_function lzf_compress;
     rdb_checksum_function crc64;
     keyspace_hash_function siphash;
@@ -43,9 +45,6 @@ static struct {
     void (*rio_with_buffer)(void *rio, char *sds);
     char *(*sds_empty)(void);
     void (*sds_free)(char *sds);
-    void *(*dict_iterator)(void *dict);
-    void *(*dict_next)(void *iterator);
-    void (*dict_release)(void *iterator);
     /* Some servers only. */
     const void *expiring_hash_type;
     uint32_t (*lru_idle_seconds)(uint32_t lru);
@@ -67,7 +66,7 @@ static int find_each(const struct wanted_symbol *wanted, size_t count, char *rea
                      size_t reason_size)
 {
     for (size_t i = 0; i < count; i++) {
-        void *found = dlsym(RTLD_DEFAULT, wanted[i].name);
+        void *found = symbol_find(wanted[i].name);
         if (!found) {
             snprintf(reason, reason_size, "the server does not export %s",
                      wanted[i].name);
@@ -84,7 +83,6 @@ static int find_symbols(char *reason, size_t reason_size)
 {
     const struct wanted_symbol everywhere[] = {
         {"server", &symbols.image},
-        {"modules", &symbols.modules},
         {"lzf_compress", &symbols.lzf_compress},
         {"crc64", &symbols.crc64},
         {"siphash", &symbols.siphash},
@@ -96,9 +94,6 @@ static int find_symbols(char *reason, size_t reason_size)
         {"rioInitWithBuffer", &symbols.rio_with_buffer},
         {"sdsempty", &symbols.sds_empty},
         {"sdsfree", &symbols.sds_free},
-        {"dictGetSafeIterator", &symbols.dict_iterator},
-        {"dictNext", &symbols.dict_next},
-        {"dictReleaseIterator", &symbols.dict_release},
     };
     const struct wanted_symbol redis_8_0[] = {
         {"mstrHashDictTypeWithHFE", &symbols.expiring_hash_type},
@@ -140,11 +135,17 @@ static uint64_t image_word(uint16_t offset)
     return value;
 }
 
+static bool is_switch(uint16_t offset)
+{
+    return image_int(offset) == 0 || image_int(offset) == 1;
+}
+
 /* Does the table fit this process? Values that are known for sure must be found
  * where it says. */
 static const char *mismatch(void)
 {
-    if (symbol_bytes(symbols.image) != layout->server_bytes)
+    if (symbol_bytes(symbols.image) != layout->server_bytes ||
+        fault_point(FAULT_MOVED_LAYOUT))
         return "the size of its state differs";
     if (image_int(layout->pid) != (int32_t)getpid())
         return "its pid is not where it should be";
@@ -156,6 +157,9 @@ static const char *mismatch(void)
     int64_t apart = (int64_t)image_word(layout->unix_time) - (int64_t)time(NULL);
     if (apart < -86400 || apart > 86400)
         return "its clock is not where it should be";
+    if (!is_switch(layout->rdb_compression) || !is_switch(layout->rdb_checksum) ||
+        !is_switch(layout->cluster_enabled) || !is_switch(layout->tls_replication))
+        return "its switches are not where they should be";
     if (layout->rio_bytes > RIO_BYTES_MAX)
         return "its streams are too large";
     return NULL;
@@ -171,12 +175,17 @@ int server_identify(const char *server_name, const char *version, char *reason,
                  server_name, version);
         return -ENOTSUP;
     }
+    child_report_set_size(layout->report_bytes);
     int error = find_symbols(reason, reason_size);
     const char *difference = error ? NULL : mismatch();
     if (difference) {
         snprintf(reason, reason_size,
                  "this build of %s %s does not match the known layout: %s", server_name,
                  version, difference);
+        error = -ENOTSUP;
+    }
+    if (!error && foreign_watch(layout) != 0) {
+        snprintf(reason, reason_size, "the server does not export its list of modules");
         error = -ENOTSUP;
     }
     if (error)
@@ -186,33 +195,70 @@ int server_identify(const char *server_name, const char *version, char *reason,
 
 /* ---- what only a fork could save ------------------------------------------------- */
 
-/* Values of a module's type are written by the module, from live memory. */
-static int refuse_module_types(char *reason, size_t reason_size)
+static const char *pointer_at(const char *place)
 {
-    int result = 0;
-    void *iterator = symbols.dict_iterator(*symbols.modules);
-    for (char *entry; (entry = symbols.dict_next(iterator));) {
-        char *module, *types, *name;
-        uint64_t count = 0;
-        memcpy(&module, entry + 8, sizeof(module));
-        memcpy(&types, module + layout->module_types, sizeof(types));
-        memcpy(&name, module + layout->module_name, sizeof(name));
-        if (types)
-            memcpy(&count, types + layout->list_length, sizeof(count));
-        if (!count)
+    uintptr_t pointer;
+    memcpy(&pointer, place, sizeof(pointer));
+    return (const char *)pointer;
+}
+
+/* Where the server keeps what it knows of a client as a replica. */
+static const char *replica_of(const char *client)
+{
+    return layout->client_replication ? pointer_at(client + layout->client_replication)
+                                      : client;
+}
+
+/* A replica's wish: to have no data or no functions, for tools; or to get the dump
+ * through a connection of its own. */
+#define WISH_OWN_CONNECTION 4
+
+static int wish_of(const char *client)
+{
+    int32_t wish = 0;
+    memcpy(&wish, replica_of(client) + layout->client_request,
+           layout->client_request_bytes);
+    return wish;
+}
+
+/* adlist.h; `make layouts` checks it. */
+struct list_node {
+    const struct list_node *previous, *next;
+    const char *value;
+};
+#define GETS_DUMP 7 /* the replica's state */
+
+static bool is_direct(void)
+{
+    return image_int(layout->rdb_pipe_read) < 0;
+}
+
+/* Those that a dump is about to go to straight through their sockets: how many,
+ * and the first `most` of them. */
+static size_t direct_clients(const char **clients, size_t most)
+{
+    const char *list = (const char *)(uintptr_t)image_word(layout->replicas);
+    const struct list_node *node = (const struct list_node *)pointer_at(list);
+    size_t count = 0;
+    for (; node; node = node->next) {
+        int32_t state;
+        memcpy(&state, replica_of(node->value) + layout->client_replica_state,
+               sizeof(state));
+        if (state != GETS_DUMP || !(wish_of(node->value) & WISH_OWN_CONNECTION))
             continue;
-        snprintf(reason, reason_size,
-                 "module '%.64s' has data types, which only it can save", name);
-        result = -ENOTSUP;
-        break;
+        if (count < most)
+            clients[count] = node->value;
+        count++;
     }
-    symbols.dict_release(iterator);
-    return result;
+    return count;
 }
 
 /* The client that a transfer is for, NULL if there is none. */
 static const char *transfer_client(void)
 {
+    const char *direct;
+    if (is_direct())
+        return direct_clients(&direct, 1) ? direct : NULL;
     const char *connection, *client;
     const char *connections = (const char *)(uintptr_t)image_word(layout->rdb_pipe_conns);
     if (!connections || image_int(layout->rdb_pipe_numconns) < 1)
@@ -222,25 +268,25 @@ static const char *transfer_client(void)
     return client;
 }
 
-/* A transfer may be asked for without data or without functions, for tools. */
-static int transfer_filter(void)
+/* Valkey 9.1 writes an older format for an older replica. */
+static bool wants_older_format(const char *client)
 {
-    int32_t filter = 0;
-    const char *holder = transfer_client();
-    if (!holder)
-        return -1;
-    if (layout->client_replication)
-        memcpy(&holder, holder + layout->client_replication, sizeof(holder));
-    memcpy(&filter, holder + layout->client_request, layout->client_request_bytes);
-    return filter;
+    return symbols.replica_rdb_version && symbols.replica_rdb_version((void *)client) !=
+                                              atoi(layout->magic + MAGIC_NAME);
 }
 
-/* Valkey 9.1 writes an older format for an older replica. */
-static bool wants_older_format(void)
+static const char *refuse_transfer(void)
 {
-    char *client = (char *)(uintptr_t)transfer_client();
-    return symbols.replica_rdb_version && client &&
-           symbols.replica_rdb_version(client) != atoi(layout->magic + MAGIC_NAME);
+    const char *client = transfer_client();
+    if (is_direct() && image_int(layout->tls_replication))
+        return "a transfer straight to the replicas' TLS connections";
+    if (is_direct() && direct_clients(NULL, 0) > SERVER_SOCKETS_MAX)
+        return "a transfer straight to so many replicas";
+    if (!client || wish_of(client) != (is_direct() ? WISH_OWN_CONNECTION : 0))
+        return "a transfer without data or functions";
+    if (wants_older_format(client))
+        return "a transfer to an older replica";
+    return NULL;
 }
 
 static int refuse_request(const struct child_request *request, char *reason,
@@ -251,12 +297,8 @@ static int refuse_request(const struct child_request *request, char *reason,
         why = "aof-use-rdb-preamble is no: an AOF of commands";
     else if (request->cause == CHILD_SLOT_MIGRATION)
         why = "a slot migration";
-    else if (request->cause == CHILD_SAVE_SOCKET && image_int(layout->rdb_pipe_read) < 0)
-        why = "a transfer straight to the replicas' sockets";
-    else if (request->cause == CHILD_SAVE_SOCKET && transfer_filter() != 0)
-        why = "a transfer without data or functions";
-    else if (request->cause == CHILD_SAVE_SOCKET && wants_older_format())
-        why = "a transfer to an older replica";
+    else if (request->cause == CHILD_SAVE_SOCKET)
+        why = refuse_transfer();
     if (!why)
         return 0;
     snprintf(reason, reason_size, "%s is not served without fork", why);
@@ -407,6 +449,23 @@ static int capture_names(const struct child_request *request,
     return 0;
 }
 
+static int capture_sockets(struct server_capture *capture)
+{
+    const char *clients[SERVER_SOCKETS_MAX];
+    size_t count = direct_clients(clients, SERVER_SOCKETS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        const char *connection = pointer_at(clients[i] + layout->client_connection);
+        int32_t descriptor;
+        memcpy(&descriptor, connection + layout->connection_descriptor,
+               sizeof(descriptor));
+        int copy = duplicate(descriptor);
+        if (copy < 0)
+            return -EBADF;
+        capture->sockets[capture->socket_count++] = copy;
+    }
+    return 0;
+}
+
 /* Descriptors of our own: the server closes its copies as soon as fork()
  * returns. */
 static int capture_descriptors(const struct child_request *request,
@@ -419,6 +478,8 @@ static int capture_descriptors(const struct child_request *request,
         duplicate(image_int((uint16_t)(layout->child_info_pipe + sizeof(int))));
     if (request->cause != CHILD_SAVE_SOCKET)
         return 0;
+    if (is_direct())
+        return capture_sockets(capture);
     capture->transfer_pipe = duplicate(child_pipe_peer(image_int(layout->rdb_pipe_read)));
     capture->exit_pipe =
         duplicate(child_pipe_peer(image_int(layout->rdb_child_exit_pipe)));
@@ -451,6 +512,7 @@ static void forget_descriptors(struct server_capture *capture)
 {
     capture->directory = capture->report_pipe = -1;
     capture->transfer_pipe = capture->exit_pipe = -1;
+    capture->socket_count = 0;
 }
 
 int server_capture(const struct child_request *request, struct server_capture *capture,
@@ -460,7 +522,7 @@ int server_capture(const struct child_request *request, struct server_capture *c
     forget_descriptors(capture);
     int error = refuse_request(request, reason, reason_size);
     if (!error)
-        error = refuse_module_types(reason, reason_size);
+        error = foreign_find(reason, reason_size);
     if (!error)
         error = refuse_slot_imports(reason, reason_size);
     if (error)
@@ -483,46 +545,19 @@ void server_capture_release(struct server_capture *capture)
     for (size_t i = 0; i < sizeof(descriptors) / sizeof(descriptors[0]); i++)
         if (descriptors[i] >= 0)
             close(descriptors[i]);
+    for (size_t i = 0; i < capture->socket_count; i++)
+        close(capture->sockets[i]);
     capture->header = capture->trailer = NULL;
     forget_descriptors(capture);
 }
 
-/* ---- reports --------------------------------------------------------------------- */
+/* ---- the saver's CPUs ------------------------------------------------------------ */
 
-/* childinfo.c: the parent reads whole records, so a short one would put it out
- * of step. A pipe with POLLOUT has room for PIPE_BUF bytes. */
-struct report {
-    uint64_t keys;
-    uint64_t copied_bytes;
-    uint64_t updated_usec;
-    double progress;
-    uint64_t type; /* before Valkey 9.1; after: bytes sent to replicas */
-    uint64_t type_9_1;
-};
-
-static int report_type(enum child_cause cause, enum server_report kind)
+void server_set_cpus(const char *list)
 {
-    if (kind == SERVER_REPORT_PROGRESS)
-        return 0;
-    return cause == CHILD_REWRITE_AOF ? 1 : 2;
-}
-
-void server_send_report(int report_pipe, enum child_cause cause, enum server_report kind,
-                        uint64_t keys, uint64_t preserved_bytes)
-{
-    struct pollfd room = {.fd = report_pipe, .events = POLLOUT};
-    if (report_pipe < 0 || poll(&room, 1, 0) <= 0 || !(room.revents & POLLOUT))
-        return;
-    struct report report = {
-        .keys = keys,
-        .copied_bytes = preserved_bytes,
-        .updated_usec = clock_usec(),
-        .progress = -1,
-    };
-    uint64_t type = (uint64_t)report_type(cause, kind);
-    if (layout->report_bytes == sizeof(report))
-        report.type_9_1 = type;
-    else
-        report.type = type;
-    (void)!write(report_pipe, &report, layout->report_bytes);
+    void *found = symbol_find("setcpuaffinity");
+    void (*set_cpus)(const char *);
+    memcpy(&set_cpus, &found, sizeof(set_cpus));
+    if (set_cpus)
+        set_cpus(list);
 }

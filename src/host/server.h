@@ -21,19 +21,28 @@
 int server_identify(const char *server_name, const char *version, char *reason,
                     size_t reason_size);
 
+/* Puts the calling thread on these CPUs, as a child would be (bgsave_cpulist, as
+ * the server reads it). Nothing happens when the server lacks the function. */
+void server_set_cpus(const char *list);
+
+/* Replicas that one transfer can go to straight through their sockets. */
+#define SERVER_SOCKETS_MAX RDB_OUTPUT_SOCKETS_MAX
+
 /* What a child forked at this instant would have had. */
 struct server_capture {
     struct keyspace_roots roots;
-    rdb_compress_function compress; /* NULL: rdbcompression no */
-    rdb_checksum_function checksum; /* NULL: rdbchecksum no */
-    size_t sync_every;              /* bytes, 0: never */
-    char file_name[256];     /* what the finished file is called */
-    char temporary_name[64]; /* and while it is written */
-    int transfer_pipe;       /* dup: where a replica transfer goes, else -1 */
-    int exit_pipe;           /* dup: the server closes its other end when it has
+    rdb_compress_function compress;  /* NULL: rdbcompression no */
+    rdb_checksum_function checksum;  /* NULL: rdbchecksum no */
+    size_t sync_every;               /* bytes, 0: never */
+    char file_name[256];             /* what the finished file is called */
+    char temporary_name[64];         /* and while it is written */
+    int transfer_pipe;               /* dup: where a replica transfer goes, else -1 */
+    int sockets[SERVER_SOCKETS_MAX]; /* dup: or the replicas' own, where it goes to */
+    size_t socket_count;             /* without the server between, else 0 */
+    int exit_pipe;                   /* dup: the server closes its other end when it has
                                 read all of the transfer, else -1 */
-    int directory;                  /* O_PATH-like descriptor of the cwd, -1 */
-    int report_pipe;                /* dup of child_info_pipe's write end, -1 */
+    int directory;                   /* O_PATH-like descriptor of the cwd, -1 */
+    int report_pipe;                 /* dup of child_info_pipe's write end, -1 */
     /* magic, aux fields, module data BEFORE, functions: bytes ready to write */
     unsigned char *header;
     size_t header_length;
@@ -49,12 +58,5 @@ int server_capture(const struct child_request *request, struct server_capture *c
                    char *reason, size_t reason_size);
 /* Closes and frees what server_capture() made. Main thread or saver's. */
 void server_capture_release(struct server_capture *capture);
-
-/* The final message a child sends before it exits, and the one it sends about
- * once a second: keys done, bytes preserved. Never blocks; a full or closed
- * pipe is ignored. Saver's thread. */
-enum server_report { SERVER_REPORT_PROGRESS, SERVER_REPORT_DONE };
-void server_send_report(int report_pipe, enum child_cause cause, enum server_report kind,
-                        uint64_t keys, uint64_t preserved_bytes);
 
 #endif

@@ -15,15 +15,24 @@
     POINT(SKIP_PRESERVE, "skip_preserve")     /* faults lift protection, keep nothing */ \
     POINT(SKIP_ADVICE, "skip_advice")         /* madvise is not preserved before */      \
     POINT(PROTECT_FAILS, "protect_fails")     /* the second region refuses */            \
+    POINT(SLOW_FREEZE, "slow_freeze")         /* the pause is 20 ms longer */            \
     POINT(NO_USERFAULTFD, "no_userfaultfd")   /* pretend the privilege is missing */     \
     POINT(CORRUPT_POINTER, "corrupt_pointer") /* the walk reads a wrong pointer */       \
     POINT(STUCK_SERVER, "stuck_server")       /* the fault server stops serving */       \
     POINT(SPOOL_WRITE, "spool_write")         /* EIO from the spool */                   \
     POINT(SPOOL_READ, "spool_read")                                                      \
     POINT(SPOOL_OPEN, "spool_open")                                                      \
-    POINT(DAMAGED_PAGE, "damaged_page") /* a compressed page does not unpack */          \
-    POINT(OUTPUT_WRITE, "output_write") /* EIO from the dump file */                     \
-    POINT(NO_MEMORY, "no_memory")       /* buffers cannot be mapped */
+    POINT(SPOOL_SLOW, "spool_slow")       /* every write to it takes 2 ms */             \
+    POINT(DAMAGED_SPOOL, "damaged_spool") /* one bit is wrong in what it gives back */   \
+    POINT(DAMAGED_PAGE, "damaged_page")   /* … and in a compressed page */             \
+    POINT(IGNORE_LIMIT, "ignore_limit")   /* the buffer grows without end */             \
+    POINT(NEWER_SERVER, "newer_server")   /* it says that its version is 99.9.9 */       \
+    POINT(MOVED_LAYOUT, "moved_layout")   /* its variables lie elsewhere */              \
+    POINT(NO_JEMALLOC, "no_jemalloc")     /* the server has another allocator */         \
+    POINT(NO_DIRTY_TRACKING, "no_dirty_tracking") /* a kernel before 6.7 */              \
+    POINT(STALE_VACANT, "stale_vacant")           /* memory in use counts as vacant */   \
+    POINT(OUTPUT_WRITE, "output_write")           /* EIO from the dump file */           \
+    POINT(NO_MEMORY, "no_memory")                 /* buffers cannot be mapped */
 
 #define FAULT_ENUM(name, text) FAULT_##name,
 enum fault_point_id { FAULT_POINTS(FAULT_ENUM) FAULT_POINT_COUNT };

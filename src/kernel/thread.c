@@ -1,20 +1,29 @@
 #include "kernel/thread.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "kernel/memory.h"
 
+/* A sanitizer keeps much of its own where the thread-local storage is: on the stack. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SANITIZER_BYTES ((size_t)4 << 20)
+#else
+#define SANITIZER_BYTES ((size_t)0)
+#endif
+
 int thread_start(struct thread *thread, const char *name, size_t stack_bytes,
                  void *(*body)(void *), void *argument)
 {
     memset(thread, 0, sizeof(*thread));
+    stack_bytes += SANITIZER_BYTES;
     thread->stack = memory_map(stack_bytes);
     if (!thread->stack)
         return -ENOMEM;
@@ -58,52 +67,97 @@ pid_t thread_own_id(void)
 
 /* ---- CPUs ------------------------------------------------------------------------ */
 
-#define BITS_PER_WORD (8 * sizeof(unsigned long))
-/* struct rseq: cpu_id_start, cpu_id, … */
-#define RSEQ_CPU_ID 4
+static _Atomic bool placing_is_off;
 
-const volatile uint32_t *thread_cpu_word(void)
+void thread_allow_placing(bool allowed)
 {
-    /* By name: a C library before 2.35 does not have them. */
-    const ptrdiff_t *offset = dlsym(RTLD_DEFAULT, "__rseq_offset");
-    const unsigned *bytes = dlsym(RTLD_DEFAULT, "__rseq_size");
-    if (!offset || !bytes || !*bytes)
-        return NULL;
-    const char *area = (const char *)__builtin_thread_pointer() + *offset;
-    return (const volatile uint32_t *)(area + RSEQ_CPU_ID);
+    atomic_store_explicit(&placing_is_off, !allowed, memory_order_relaxed);
 }
 
-void thread_get_cpus(struct thread_cpus *cpus)
+bool thread_may_place(void)
+{
+    return !atomic_load_explicit(&placing_is_off, memory_order_relaxed);
+}
+
+#define BITS_PER_WORD (8 * sizeof(unsigned long))
+uint32_t thread_own_cpu(void)
+{
+    return (uint32_t)sched_getcpu();
+}
+
+void thread_get_cpus(pid_t id, struct thread_cpus *cpus)
 {
     memset(cpus, 0, sizeof(*cpus));
-    syscall(SYS_sched_getaffinity, 0, sizeof(cpus->mask), cpus->mask);
+    syscall(SYS_sched_getaffinity, id, sizeof(cpus->mask), cpus->mask);
 }
 
-void thread_set_cpus(const struct thread_cpus *cpus)
+void thread_set_cpus(pid_t id, const struct thread_cpus *cpus)
 {
-    syscall(SYS_sched_setaffinity, 0, sizeof(cpus->mask), cpus->mask);
+    if (thread_may_place())
+        syscall(SYS_sched_setaffinity, id, sizeof(cpus->mask), cpus->mask);
 }
 
-void thread_stay_on(uint32_t cpu)
+void thread_stay_on(pid_t id, uint32_t cpu)
 {
     struct thread_cpus only = {{0}};
     if (cpu >= 8 * sizeof(only.mask))
         return;
     only.mask[cpu / BITS_PER_WORD] = 1UL << (cpu % BITS_PER_WORD);
-    thread_set_cpus(&only);
+    thread_set_cpus(id, &only);
+}
+
+void thread_leave_out_cpu(struct thread_cpus *cpus, uint32_t cpu)
+{
+    if (cpu < 8 * sizeof(cpus->mask))
+        cpus->mask[cpu / BITS_PER_WORD] &= ~(1UL << (cpu % BITS_PER_WORD));
+}
+
+unsigned thread_count_cpus(const struct thread_cpus *cpus)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < sizeof(cpus->mask) / sizeof(cpus->mask[0]); i++)
+        count += (unsigned)__builtin_popcountl(cpus->mask[i]);
+    return count;
 }
 
 void thread_stay_off(const struct thread_cpus *allowed, uint32_t cpu)
 {
     struct thread_cpus rest = *allowed;
-    unsigned long any = 0;
-    if (cpu >= 8 * sizeof(rest.mask))
+    thread_leave_out_cpu(&rest, cpu);
+    if (thread_count_cpus(&rest))
+        thread_set_cpus(0, &rest);
+}
+
+void thread_set_urgent(bool urgent)
+{
+    if (!thread_may_place())
         return;
-    rest.mask[cpu / BITS_PER_WORD] &= ~(1UL << (cpu % BITS_PER_WORD));
-    for (size_t i = 0; i < sizeof(rest.mask) / sizeof(rest.mask[0]); i++)
-        any |= rest.mask[i];
-    if (any)
-        thread_set_cpus(&rest);
+    struct sched_param lowest = {.sched_priority = urgent ? 1 : 0};
+    /* By thread, not by process as glibc's setpriority() reads. */
+    int nice_by = urgent ? -10 : 10;
+    if (syscall(SYS_sched_setscheduler, 0, urgent ? SCHED_FIFO : SCHED_OTHER, &lowest) ==
+        0)
+        return;
+    int now = getpriority(PRIO_PROCESS, (id_t)thread_own_id());
+    setpriority(PRIO_PROCESS, (id_t)thread_own_id(), now + nice_by);
+}
+
+bool thread_set_idle(void)
+{
+    struct sched_param lowest = {.sched_priority = 0};
+    return thread_may_place() &&
+           syscall(SYS_sched_setscheduler, 0, SCHED_IDLE, &lowest) == 0;
+}
+
+uint64_t thread_cpu_usec(pid_t id)
+{
+    /* How the kernel numbers the clock of a thread: no function of the C library
+     * makes it from a thread's id. */
+    clockid_t clock = (clockid_t)((~(unsigned)id << 3) | 6u);
+    struct timespec used;
+    if (clock_gettime(clock, &used) != 0)
+        return 0;
+    return (uint64_t)used.tv_sec * 1000000 + (uint64_t)used.tv_nsec / 1000;
 }
 
 /* ---- waiting --------------------------------------------------------------------- */
@@ -129,6 +183,13 @@ uint64_t clock_usec(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+uint64_t clock_nsec(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
 void sleep_usec(uint64_t usec)

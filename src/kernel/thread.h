@@ -28,29 +28,44 @@ void thread_join(struct thread *thread);
 
 pid_t thread_own_id(void);
 
-/* Where the kernel writes, at any time, the number of the CPU that the calling
- * thread runs on (its rseq area); NULL when this C library has none. Valid as
- * long as the thread; any thread may read it. */
-const volatile uint32_t *thread_cpu_word(void);
-
-/* Which CPUs a thread may run on, as it is on entry and to be put back. */
+/* Which CPUs a thread may run on. `id`: of a thread of this process, 0 for the
+ * calling one. */
 struct thread_cpus {
     unsigned long mask[16]; /* 1024 CPUs */
 };
-void thread_get_cpus(struct thread_cpus *cpus);
-void thread_set_cpus(const struct thread_cpus *cpus);
-/* Moves the calling thread to `cpu` alone, or to all of `allowed` but `cpu`
+void thread_get_cpus(pid_t id, struct thread_cpus *cpus);
+void thread_set_cpus(pid_t id, const struct thread_cpus *cpus);
+unsigned thread_count_cpus(const struct thread_cpus *cpus);
+uint32_t thread_own_cpu(void);
+void thread_leave_out_cpu(struct thread_cpus *cpus, uint32_t cpu);
+/* Moves the thread to `cpu` alone, or the calling one to all of `allowed` but `cpu`
  * (when that leaves any). */
-void thread_stay_on(uint32_t cpu);
+void thread_stay_on(pid_t id, uint32_t cpu);
 void thread_stay_off(const struct thread_cpus *allowed, uint32_t cpu);
+
+/* Makes the calling thread run before others, as far as it is permitted (real
+ * time, else a better nice value, else nothing), or puts it back. */
+void thread_set_urgent(bool urgent);
+/* Makes the calling thread run only when nobody else wants its CPU. False if it is
+ * not so. */
+bool thread_set_idle(void);
+/* Without permission all that places or prioritises does nothing: a sandbox may end
+ * the process for it (kernel/sandbox.h). */
+void thread_allow_placing(bool allowed);
+bool thread_may_place(void);
+
+/* CPU time that a thread of this process has used, microseconds; 0 when there
+ * is no such thread. */
+uint64_t thread_cpu_usec(pid_t id);
 
 /* Sleeps while `*word == expected`, at most `timeout_msec` (< 0: for ever).
  * 0, -EAGAIN (the word differs), -ETIMEDOUT or -EINTR. */
 int futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_msec);
 void futex_wake_all(_Atomic uint32_t *word);
 
-/* Microseconds of the monotonic clock. */
+/* Of the monotonic clock. */
 uint64_t clock_usec(void);
+uint64_t clock_nsec(void);
 void sleep_usec(uint64_t usec);
 
 #endif

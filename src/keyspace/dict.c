@@ -17,7 +17,7 @@ int dict_read(struct walk *walk, frozen_address address, struct frozen_table *di
     memset(dict, 0, sizeof(*dict));
     dict->type = word_at(bytes, 0);
     for (size_t i = 0; i < (rehashing ? 2 : 1); i++) {
-        if (!table_buckets((int8_t)bytes[DICT_EXPONENTS + i], &dict->sizes[i]))
+        if (!table_size_of((int8_t)bytes[DICT_EXPONENTS + i], &dict->sizes[i]))
             return -EBADMSG;
         dict->tables[i] = word_at(bytes, DICT_TABLES + 8 * i);
         dict->used[i] = word_at(bytes, DICT_USED + 8 * i);
@@ -91,14 +91,14 @@ static inline int read_entry(struct walk *walk, frozen_address address,
 
 /* A run of buckets. Each step of the chain was prefetched by the step before,
  * for all buckets of the run, so that the misses overlap. */
-static int walk_buckets(struct table_iteration *iteration, const frozen_address *buckets,
-                        size_t count)
+static int walk_run(struct table_iteration *iteration, const frozen_address *buckets,
+                    size_t count)
 {
     struct walk *walk = iteration->walk;
     struct frozen_entry heads[BUCKETS];
     for (size_t i = 0; i < count; i++)
         if (buckets[i])
-            view_prefetch(buckets[i]);
+            view_prefetch(walk->reader, buckets[i]);
     for (size_t i = 0; i < count; i++) {
         if (!buckets[i])
             continue;
@@ -106,7 +106,7 @@ static int walk_buckets(struct table_iteration *iteration, const frozen_address 
         if (error)
             return error;
         if (heads[i].next)
-            view_prefetch(heads[i].next);
+            view_prefetch(walk->reader, heads[i].next);
     }
     for (size_t i = 0; i < count; i++) {
         if (!buckets[i])
@@ -126,40 +126,23 @@ static int walk_buckets(struct table_iteration *iteration, const frozen_address 
     return 0;
 }
 
-static int walk_table(struct table_iteration *iteration, frozen_address table,
-                      uint64_t size)
+int dict_walk_buckets(struct table_iteration *iteration, frozen_address table,
+                      uint64_t from, uint64_t to)
 {
     frozen_address buckets[BUCKETS];
-    for (uint64_t at = 0; at < size; at += BUCKETS) {
-        size_t count = size - at < BUCKETS ? (size_t)(size - at) : BUCKETS;
+    for (uint64_t at = from; at < to; at += BUCKETS) {
+        size_t count = to - at < BUCKETS ? (size_t)(to - at) : BUCKETS;
         int error = frozen_read(iteration->walk, buckets, table + at * sizeof(*buckets),
                                 count * sizeof(*buckets));
         if (!error) {
-            view_prefetch(table + (at + BUCKETS) * sizeof(*buckets));
-            error = walk_buckets(iteration, buckets, count);
+            view_prefetch(iteration->walk->reader,
+                          table + (at + BUCKETS) * sizeof(*buckets));
+            error = walk_run(iteration, buckets, count);
         }
         if (error)
             return error;
     }
     return 0;
-}
-
-int dict_walk(struct walk *walk, const struct frozen_table *dict, table_visit visit,
-              void *context)
-{
-    struct table_iteration iteration = {.walk = walk, .visit = visit, .context = context};
-    for (int i = 0; i < 2; i++) {
-        iteration.left = dict->used[i];
-        if (!dict->used[i])
-            continue;
-        int error = walk_table(&iteration, dict->tables[i], dict->sizes[i]);
-        if (error)
-            return error;
-        /* The dump has promised so many. */
-        if (iteration.left)
-            return -EBADMSG;
-    }
-    return table_visit_batch(&iteration);
 }
 
 /* ---- lookup ---------------------------------------------------------------------- */
@@ -171,10 +154,9 @@ static frozen_address bucket_of(const struct frozen_table *dict, int table, uint
 
 void dict_prefetch(struct walk *walk, const struct frozen_table *dict, uint64_t hash)
 {
-    (void)walk;
     for (int i = 0; i < 2; i++)
         if (dict->used[i])
-            view_prefetch(bucket_of(dict, i, hash));
+            view_prefetch(walk->reader, bucket_of(dict, i, hash));
 }
 
 static int find_in_table(struct walk *walk, const struct frozen_table *dict, int table,
@@ -187,7 +169,9 @@ static int find_in_table(struct walk *walk, const struct frozen_table *dict, int
         if (steps > dict->used[table])
             return -EBADMSG;
         error = read_entry(walk, at, &entry);
-        if (!error && entry.key == key) {
+        if (error)
+            break;
+        if (entry.key == key) {
             *value = entry.value;
             return 1;
         }

@@ -19,8 +19,9 @@
 #include "keyspace/table.h"
 
 int dict_read(struct walk *walk, frozen_address address, struct frozen_table *dict);
-int dict_walk(struct walk *walk, const struct frozen_table *dict, table_visit visit,
-              void *context);
+/* Takes what is in the buckets from `from` to `to` (exclusive) of one table. */
+int dict_walk_buckets(struct table_iteration *iteration, frozen_address table,
+                      uint64_t from, uint64_t to);
 
 /* The value of the entry whose key is the very pointer `key`, which hashes to
  * `hash`. 1 when found, 0 when not, or -errno. */

@@ -1,7 +1,18 @@
 #include "keyspace/frozen.h"
 
+#include "kernel/memory.h"
+#include "keyspace/rax.h"
+
 #define SDS_TYPE_MASK    7
 #define SDS_TYPE_5_SHIFT 3
+
+void walk_release(struct walk *walk)
+{
+    rax_free_scratch(walk);
+    if (walk->batch)
+        memory_unmap(walk->batch, walk->batch_bytes);
+    walk->batch = NULL;
+}
 
 /* The length that the header at the end of `header` (17 bytes) tells. */
 static int header_length(const unsigned char *header, uint64_t *length)
@@ -28,7 +39,7 @@ static int header_length(const unsigned char *header, uint64_t *length)
     }
 }
 
-/* Near the edge of a region the window does not fit: header and bytes apart. */
+/* Header and bytes apart. */
 static int read_piecemeal(struct walk *walk, frozen_address address,
                           struct frozen_string *string)
 {
@@ -53,9 +64,9 @@ int frozen_string_read(struct walk *walk, frozen_address address,
                        struct frozen_string *string)
 {
     string->address = address;
-    int error = frozen_read(walk, string->window, address - SDS_HEADER_MAX, SDS_WINDOW);
-    if (error == -EFAULT)
+    if (!frozen_is_in_page(address - SDS_HEADER_MAX, SDS_WINDOW))
         return read_piecemeal(walk, address, string);
+    int error = frozen_read(walk, string->window, address - SDS_HEADER_MAX, SDS_WINDOW);
     return error ? error : header_length(string->window, &string->length);
 }
 

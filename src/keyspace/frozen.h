@@ -10,6 +10,7 @@
 #include "keyspace/keyspace.h"
 
 struct rax_scratch;
+struct crew;
 
 /* Walks of radix trees nest: stream, group, consumer, pending entries. */
 #define RAX_LEVELS 4
@@ -22,9 +23,14 @@ struct walk {
     struct keyspace_observer *observer;
     const char *where; /* what is being read: a static string */
     uint64_t keys;
-    struct batch *batch;
+    struct batch *batch; /* keyspace.c's; NULL until it is needed */
+    size_t batch_bytes;
+    struct crew *crew; /* NULL: this thread walks alone */
     struct rax_scratch *rax[RAX_LEVELS];
 };
+
+/* Frees what was mapped for it; roots, reader and encoder are the owner's. */
+void walk_release(struct walk *walk);
 
 /* The longest a value can be: what the server itself could have allocated. */
 #define FROZEN_LENGTH_MAX (UINT64_C(1) << 40)
@@ -33,6 +39,14 @@ static inline int frozen_read(struct walk *walk, void *to, frozen_address from,
                               size_t length)
 {
     return view_read(walk->reader, to, from, length);
+}
+
+/* True if these bytes lie in one page: only then may more be read than is known
+ * to belong to something. Next to a page of the heap there may be one that
+ * nobody may touch, in the same mapping (a guard of a thread's stack). */
+static inline bool frozen_is_in_page(frozen_address from, size_t length)
+{
+    return (from & PAGE_MASK) + length <= PAGE_BYTES;
 }
 
 static inline uint64_t word_at(const unsigned char *bytes, size_t offset)

@@ -22,7 +22,7 @@ int hashtable_read(struct walk *walk, frozen_address address, struct frozen_tabl
     memset(table, 0, sizeof(*table));
     table->type = word_at(bytes, 0);
     for (size_t i = 0; i < (rehash >= 0 ? 2 : 1); i++) {
-        if (!table_buckets((int8_t)bytes[EXPONENTS + i], &table->sizes[i]))
+        if (!table_size_of((int8_t)bytes[EXPONENTS + i], &table->sizes[i]))
             return -EBADMSG;
         table->tables[i] = word_at(bytes, TABLES + 8 * i);
         table->used[i] = word_at(bytes, USED + 8 * i);
@@ -71,8 +71,8 @@ static int take_chain(struct table_iteration *iteration, const unsigned char *bu
     return error;
 }
 
-static int walk_buckets(struct table_iteration *iteration, frozen_address buckets,
-                        uint64_t from, uint64_t to)
+int hashtable_walk_buckets(struct table_iteration *iteration, frozen_address buckets,
+                           uint64_t from, uint64_t to)
 {
     unsigned char run[RUN * BUCKET_BYTES];
     for (uint64_t at = from; at < to; at += RUN) {
@@ -81,30 +81,12 @@ static int walk_buckets(struct table_iteration *iteration, frozen_address bucket
                                 count * BUCKET_BYTES);
         for (size_t i = 0; i < count && !error; i++)
             if (run[i * BUCKET_BYTES] & CHAINED)
-                view_prefetch(word_at(run, (i + 1) * BUCKET_BYTES - 8));
+                view_prefetch(iteration->walk->reader,
+                              word_at(run, (i + 1) * BUCKET_BYTES - 8));
         for (size_t i = 0; i < count && !error; i++)
             error = take_chain(iteration, run + i * BUCKET_BYTES);
         if (error)
             return error;
     }
     return 0;
-}
-
-int hashtable_walk(struct walk *walk, const struct frozen_table *table, table_visit visit,
-                   void *context)
-{
-    struct table_iteration iteration = {.walk = walk, .visit = visit, .context = context};
-    for (int i = 0; i < 2; i++) {
-        iteration.left = table->used[i];
-        if (!table->used[i])
-            continue;
-        int error = walk_buckets(&iteration, table->tables[i], i == 0 ? table->first : 0,
-                                 table->sizes[i]);
-        if (error)
-            return error;
-        /* The dump has promised so many. */
-        if (iteration.left)
-            return -EBADMSG;
-    }
-    return table_visit_batch(&iteration);
 }

@@ -13,7 +13,8 @@
 #include "keyspace/table.h"
 
 int hashtable_read(struct walk *walk, frozen_address address, struct frozen_table *table);
-int hashtable_walk(struct walk *walk, const struct frozen_table *table, table_visit visit,
-                   void *context);
+/* Takes what is in the buckets from `from` to `to` (exclusive) of one table. */
+int hashtable_walk_buckets(struct table_iteration *iteration, frozen_address buckets,
+                           uint64_t from, uint64_t to);
 
 #endif

@@ -5,9 +5,9 @@
 
 #include "kernel/memory.h"
 #include "kernel/thread.h"
+#include "keyspace/crew.h"
 #include "keyspace/dict.h"
 #include "keyspace/frozen.h"
-#include "keyspace/rax.h"
 #include "keyspace/store.h"
 #include "keyspace/values.h"
 
@@ -23,6 +23,7 @@ enum opcode {
 
 #define LRU_CLOCK_MAX    ((1u << 24) - 1)
 #define SLEEP_PIECE_USEC 50000
+#define BUCKETS_AT_FIRST 256
 
 /* What all databases begin with. */
 #define DATABASE_KEYS    0
@@ -118,7 +119,7 @@ static int read_objects(struct walk *walk, const struct frozen_entry *entries,
         if (error)
             return error;
         if (batch->objects[i].encoding != ENCODING_INTEGER)
-            view_prefetch(batch->objects[i].pointer - 1);
+            view_prefetch(walk->reader, batch->objects[i].pointer - 1);
     }
     return 0;
 }
@@ -136,7 +137,7 @@ static int read_names(struct walk *walk, const struct frozen_entry *entries, siz
             object->pointer = string_behind(name->address, name->length);
         /* The second line of a value that is longer than what is left of its
          * first. */
-        view_prefetch(object->pointer + 64);
+        view_prefetch(walk->reader, object->pointer + 64);
     }
     return 0;
 }
@@ -183,10 +184,21 @@ static int find_expires(struct walk *walk, const struct frozen_entry *entries,
     return 0;
 }
 
+static struct batch *batch_of(struct walk *walk)
+{
+    if (!walk->batch) {
+        walk->batch = memory_map(sizeof(*walk->batch));
+        walk->batch_bytes = sizeof(*walk->batch);
+    }
+    return walk->batch;
+}
+
 static int save_keys(struct walk *walk, const struct frozen_entry *entries, size_t count,
                      void *context)
 {
-    struct batch *batch = walk->batch;
+    struct batch *batch = batch_of(walk);
+    if (!batch)
+        return -ENOMEM;
     walk->where = "a key";
     int error = read_objects(walk, entries, count);
     if (!error)
@@ -285,10 +297,35 @@ static int save_slot(struct walk *walk, const struct database *database, uint64_
                : save_slot_text(walk, numbers, form == SLOT_TEXT_VOLATILE ? 4 : 3);
 }
 
-static int save_slots(struct walk *walk, const struct database *database)
+/* Of a table whose keys are shared out. */
+struct table_share {
+    const struct frozen_table *keys;
+    const struct frozen_table *expires;
+};
+
+static int save_buckets(struct walk *walk, uint64_t from, uint64_t to,
+                        const void *context)
 {
-    uint64_t left = database->keys.keys;
-    for (uint64_t slot = 0; slot < database->keys.count && left; slot++) {
+    const struct table_share *share = context;
+    return table_walk_part(walk, share->keys, from, to, save_keys,
+                           (void *)(uintptr_t)share->expires);
+}
+
+static int save_table(struct walk *walk, const struct frozen_table *keys,
+                      const struct frozen_table *expires)
+{
+    struct table_share share = {keys, expires};
+    uint64_t before = walk->keys;
+    int error =
+        crew_do(walk, table_buckets(keys), BUCKETS_AT_FIRST, save_buckets, &share);
+    /* The dump has promised so many. */
+    return !error && walk->keys - before != table_size(keys) ? -EBADMSG : error;
+}
+
+static int save_slots(struct walk *walk, uint64_t from, uint64_t to, const void *context)
+{
+    const struct database *database = context;
+    for (uint64_t slot = from; slot < to; slot++) {
         struct frozen_table keys, expires;
         int error = store_table(walk, &database->keys, slot, &keys);
         uint64_t size = error ? 0 : table_size(&keys);
@@ -298,16 +335,23 @@ static int save_slots(struct walk *walk, const struct database *database)
             error = store_table(walk, &database->expires, slot, &expires);
         if (!error)
             error = save_slot(walk, database, slot, size, table_size(&expires));
-        if (!error && size > left)
-            error = -EBADMSG;
         if (!error)
-            error = table_walk(walk, &keys, save_keys, &expires);
+            error = save_table(walk, &keys, &expires);
         if (error)
             return error;
-        left -= size;
     }
+    return 0;
+}
+
+/* A cluster's slots are shared out; where there is one table, its buckets are. */
+static int save_tables(struct walk *walk, const struct database *database)
+{
+    uint64_t before = walk->keys;
+    int error = database->keys.count == 1
+                    ? save_slots(walk, 0, 1, database)
+                    : crew_do(walk, database->keys.count, 1, save_slots, database);
     /* The dump has promised so many. */
-    return left ? -EBADMSG : 0;
+    return !error && walk->keys - before != database->keys.keys ? -EBADMSG : error;
 }
 
 static int save_database(struct walk *walk, int index)
@@ -325,7 +369,7 @@ static int save_database(struct walk *walk, int index)
         error = rdb_encode_length(walk->encoder, database.keys.keys);
     if (!error)
         error = rdb_encode_length(walk->encoder, database.expires.keys);
-    return error ? error : save_slots(walk, &database);
+    return error ? error : save_tables(walk, &database);
 }
 
 int keyspace_count(const struct keyspace_roots *roots, struct view_reader *reader,
@@ -349,7 +393,7 @@ int keyspace_count(const struct keyspace_roots *roots, struct view_reader *reade
 
 int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader,
                   struct rdb_encoder *encoder, struct keyspace_observer *observer,
-                  const char **where)
+                  struct crew *crew, const char **where)
 {
     struct walk walk = {
         .roots = roots,
@@ -357,14 +401,13 @@ int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader
         .reader = reader,
         .encoder = encoder,
         .observer = observer,
-        .batch = memory_map(sizeof(struct batch)),
+        .crew = roots->key_save_delay ? NULL : crew,
     };
-    int error = walk.batch ? 0 : -ENOMEM;
+    int error = 0;
     for (int i = 0; i < roots->database_count && !error; i++)
         error = save_database(&walk, i);
     if (error && where)
         *where = walk.where;
-    rax_free_scratch(&walk);
-    memory_unmap(walk.batch, sizeof(struct batch));
+    walk_release(&walk);
     return error;
 }

@@ -53,13 +53,16 @@ struct keyspace_observer {
     int (*progress)(struct keyspace_observer *observer, uint64_t keys);
 };
 
+struct crew;
+
 /* Writes every database (SELECTDB, RESIZEDB, keys) to the encoder; header,
- * functions, module data and the end of the file are the caller's.
+ * functions, module data and the end of the file are the caller's. `crew`: begun by
+ * crew_begin(), or NULL.
  * Returns 0 or a negative errno; on failure `*where` (if not NULL) is a static
  * string that says what was being read. */
 int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader,
                   struct rdb_encoder *encoder, struct keyspace_observer *observer,
-                  const char **where);
+                  struct crew *crew, const char **where);
 
 /* How many keys there are in all databases. 0 or a negative errno. */
 int keyspace_count(const struct keyspace_roots *roots, struct view_reader *reader,

@@ -40,6 +40,16 @@ typedef int (*table_visit)(struct walk *walk, const struct frozen_entry *entries
 int table_walk(struct walk *walk, const struct frozen_table *table, table_visit visit,
                void *context);
 
+/* Buckets are numbered through both tables of one that is being rehashed. */
+static inline uint64_t table_buckets(const struct frozen_table *table)
+{
+    return table->sizes[0] + table->sizes[1];
+}
+/* The same for the buckets from `from` to `to` (exclusive). Whether all entries were
+ * found is the caller's to count. */
+int table_walk_part(struct walk *walk, const struct frozen_table *table, uint64_t from,
+                    uint64_t to, table_visit visit, void *context);
+
 /* ---- for the two kinds of table -------------------------------------------------- */
 
 struct table_iteration {
@@ -67,14 +77,14 @@ static inline int table_take(struct table_iteration *iteration,
     if (!iteration->left)
         return -EBADMSG;
     iteration->left--;
-    view_prefetch(entry->key - 1);
-    view_prefetch(entry->value);
+    view_prefetch(iteration->walk->reader, entry->key - 1);
+    view_prefetch(iteration->walk->reader, entry->value);
     iteration->entries[iteration->count++] = *entry;
     return iteration->count == TABLE_BATCH ? table_visit_batch(iteration) : 0;
 }
 
 /* Buckets of the table with this exponent; false when it cannot be one. */
-static inline bool table_buckets(int8_t exponent, uint64_t *buckets)
+static inline bool table_size_of(int8_t exponent, uint64_t *buckets)
 {
     *buckets = exponent < 0 ? 0 : UINT64_C(1) << (exponent & 63);
     return exponent <= 48;

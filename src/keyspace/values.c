@@ -12,16 +12,17 @@
 
 static int read_window(struct walk *walk, frozen_address address, unsigned char *window)
 {
-    int error = frozen_read(walk, window, address, OBJECT_WINDOW);
-    if (error != -EFAULT)
-        return error;
-    /* Near the edge of a region the window does not fit. */
+    if (frozen_is_in_page(address, OBJECT_WINDOW))
+        return frozen_read(walk, window, address, OBJECT_WINDOW);
     memset(window, 0, OBJECT_WINDOW);
-    error = frozen_read(walk, window, address, OBJECT_BYTES);
-    for (size_t at = OBJECT_BYTES; !error && at < OBJECT_WINDOW; at += 8)
-        if (frozen_read(walk, window + at, address + at, 8) == -EFAULT)
-            break;
-    return error;
+    int error = frozen_read(walk, window, address, OBJECT_BYTES);
+    size_t more = half_at(window, 4) & HAS_EXPIRE ? 9 : 1;
+    bool inside =
+        half_at(window, 4) & HAS_VALUE && walk->family->objects == OBJECT_VALKEY_9_1;
+    if (error || (inside && more == 1))
+        return error;
+    size_t at = inside ? OBJECT_BYTES - 8 : OBJECT_BYTES;
+    return frozen_read(walk, window + at, address + at, more);
 }
 
 static int read_inside(struct walk *walk, frozen_address address,
@@ -194,7 +195,7 @@ static int quicklist_save(struct walk *walk, frozen_address address)
         if (error)
             break;
         at = word_at(node, 8);
-        view_prefetch(at);
+        view_prefetch(walk->reader, at);
         error = node_save(walk, node);
     }
     return error ? error : left ? -EBADMSG : 0;
@@ -294,7 +295,7 @@ static int skiplist_save(struct walk *walk, frozen_address address)
         if (error)
             break;
         at = node.backward;
-        view_prefetch(at);
+        view_prefetch(walk->reader, at);
         error = frozen_sds_save(walk, node.element);
         if (!error)
             error = rdb_encode_binary_double(walk->encoder, node.score);

@@ -1,25 +1,29 @@
 #include "memory/allocator.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/types.h>
 
-#define POOL_ARENAS 4
+#include "kernel/symbols.h"
+#include "memory/pages.h"
+#include "memory/pool.h"
+
 /* jemalloc makes four arenas per CPU; more than this many are left to decay. */
 #define DECAY_ARENAS_MAX 256
-
-typedef int (*mallctl_function)(const char *name, void *old, size_t *old_length,
-                                void *new_value, size_t new_length);
+/* Values that stayed in the pool's arenas since earlier snapshots leave as much room
+ * unused in the old ones: so much more than one snapshot may take, in all of them. */
+#define POOL_BYTES_MORE (UINT64_C(24) << 20)
 
 static mallctl_function mallctl;
 
 static struct {
-    unsigned pool[POOL_ARENAS];
-    unsigned pool_count;
-    unsigned next; /* turn in the pool */
-    bool steered;
-    unsigned home; /* the main thread's own arena */
+    bool steered;   /* the thread cache is off, and … */
+    bool at_home;   /* … the main thread in its own arena again */
+    unsigned fresh; /* where the main thread is now */
+    unsigned home;  /* the main thread's own arena */
+    size_t fresh_pages_before;
+    uint64_t fresh_bytes; /* when last looked */
     bool tcache_was_on;
     ssize_t dirty_decay[DECAY_ARENAS_MAX];
     ssize_t muzzy_decay[DECAY_ARENAS_MAX];
@@ -30,7 +34,7 @@ int allocator_find(void)
 {
     const char *names[] = {"mallctl", "je_mallctl"};
     for (size_t i = 0; i < 2; i++) {
-        mallctl = (mallctl_function)dlsym(RTLD_DEFAULT, names[i]);
+        mallctl = (mallctl_function)symbol_find(names[i]);
         const char *version;
         size_t length = sizeof(version);
         if (mallctl && mallctl("version", &version, &length, NULL, 0) == 0)
@@ -51,6 +55,14 @@ static bool get_unsigned(const char *name, unsigned *value)
     return mallctl(name, value, &length, NULL, 0) == 0;
 }
 
+int allocator_create_pool(void)
+{
+    void (*dallocx)(void *memory, int flags);
+    void *found = symbol_find("dallocx");
+    memcpy(&dallocx, &found, sizeof(found));
+    return mallctl ? pool_create(mallctl, dallocx) : -ENOTSUP;
+}
+
 static void set_arena(unsigned arena)
 {
     mallctl("thread.arena", NULL, NULL, &arena, sizeof(arena));
@@ -58,14 +70,7 @@ static void set_arena(unsigned arena)
 
 void allocator_make_ready(void)
 {
-    if (steering.pool_count == POOL_ARENAS)
-        return;
-    unsigned arena;
-    if (!get_unsigned("arenas.create", &arena))
-        return;
-    /* In use at once when the snapshot comes: its first allocation maps memory. */
-    steering.pool[steering.pool_count++] = arena;
-    steering.next = steering.pool_count - 1;
+    pool_grow();
 }
 
 /* -1 stops a kind of decay; a value as read puts it back. */
@@ -111,16 +116,47 @@ static void restart_decay(void)
 
 void allocator_steer(void)
 {
-    if (!mallctl || steering.steered || !steering.pool_count)
-        return;
-    if (!get_unsigned("thread.arena", &steering.home))
+    if (!mallctl || steering.steered || !pool_next(&steering.fresh) ||
+        !get_unsigned("thread.arena", &steering.home))
         return;
     bool off = false;
     size_t length = sizeof(steering.tcache_was_on);
     mallctl("thread.tcache.enabled", &steering.tcache_was_on, &length, &off, sizeof(off));
-    set_arena(steering.pool[steering.next]);
-    steering.next = (steering.next + 1) % steering.pool_count;
+    steering.fresh_pages_before = pool_pages_of(steering.fresh);
+    steering.fresh_bytes = 0;
+    set_arena(steering.fresh);
     steering.steered = true;
+}
+
+/* Still without the thread cache: it would hand out the places that are freed in
+ * the fresh arena again and again, and the old ones would never be filled. */
+static void go_home(void)
+{
+    set_arena(steering.home);
+    steering.at_home = true;
+}
+
+uint64_t allocator_fresh_bytes(void)
+{
+    if (!steering.steered)
+        return steering.fresh_bytes;
+    uint64_t epoch = 1;
+    mallctl("epoch", NULL, NULL, &epoch, sizeof(epoch));
+    size_t pages = pool_pages_of(steering.fresh);
+    if (pages < steering.fresh_pages_before)
+        steering.fresh_pages_before = pages;
+    steering.fresh_bytes = (pages - steering.fresh_pages_before) * PAGE_BYTES;
+    return steering.fresh_bytes;
+}
+
+bool allocator_stay_below(uint64_t bytes)
+{
+    if (!steering.steered)
+        return false;
+    uint64_t fresh = allocator_fresh_bytes();
+    if (fresh > bytes || pool_pages() * PAGE_BYTES > bytes + POOL_BYTES_MORE)
+        go_home();
+    return steering.steered;
 }
 
 void allocator_restore(void)
@@ -129,7 +165,8 @@ void allocator_restore(void)
         restart_decay();
     if (!steering.steered)
         return;
-    set_arena(steering.home);
+    if (!steering.at_home)
+        go_home();
     mallctl("thread.tcache.enabled", NULL, NULL, &steering.tcache_was_on, sizeof(bool));
-    steering.steered = false;
+    steering.steered = steering.at_home = false;
 }

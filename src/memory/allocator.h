@@ -9,8 +9,7 @@
  * Both are for speed. That nothing is lost when the allocator purges all the
  * same is the guard's business (host/guard.h).
  *
- * Arenas are taken in turn from a small pool: none is ever destroyed, since the
- * values in it live on.
+ * The arenas come from a small pool (memory/pool.h).
  *
  * Thread: the main thread only; jemalloc's thread.* settings are its own.
  */
@@ -19,6 +18,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Finds jemalloc in this process: the shared library, or the one built into
  * the server. 0, or -ENOTSUP when there is none. */
@@ -26,12 +26,20 @@ int allocator_find(void);
 /* A function of the allocator, to find the object it lives in. */
 const void *allocator_function(void);
 
+/* Makes room for the arenas of memory/pool.h. 0 or -errno: there will be none. */
+int allocator_create_pool(void);
 /* Makes the next arena ready, so that allocator_steer() need not. Costs up to
  * some 100 us; outside of the pause. */
 void allocator_make_ready(void);
 /* Moves the main thread to a fresh arena. In the pause, before the protection:
  * emptying the thread cache writes to many pages. */
 void allocator_steer(void);
+/* What the fresh arena holds more than at the freeze. */
+uint64_t allocator_fresh_bytes(void);
+/* A few times a second while frozen: once the fresh arena holds more than that, the
+ * main thread goes back to its own, where it costs more faults but no more memory.
+ * False when it is there. */
+bool allocator_stay_below(uint64_t bytes);
 /* Stops the decay, if it is not stopped. Soon after the pause: it wakes
  * jemalloc's own threads. */
 void allocator_stop_decay(void);

@@ -12,9 +12,15 @@
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
 #include "memory/pages.h"
+#include "memory/ready.h"
+#include "memory/vacant.h"
 
 /* The kernel's default ceiling for mappings is 65530. */
 #define REGIONS_MAX 65536
+/* Un-registering holds the memory map's lock, and walks the page table for what may
+ * be protected. Boundaries of slices are those of huge pages. */
+#define UNREGISTER_SLICE     (UINT64_C(16) << 20)
+#define UNREGISTER_REST_USEC 200
 
 static int create_set(struct region_set *set)
 {
@@ -53,6 +59,11 @@ void heap_lock(struct heap *heap)
 {
     while (atomic_exchange_explicit(&heap->locked, 1, memory_order_acquire))
         futex_wait(&heap->locked, 1, 10);
+}
+
+bool heap_try_lock(struct heap *heap)
+{
+    return !atomic_exchange_explicit(&heap->locked, 1, memory_order_acquire);
 }
 
 void heap_unlock(struct heap *heap)
@@ -144,11 +155,21 @@ static int leave_out_object(struct dl_phdr_info *info, size_t size, void *contex
     return 0;
 }
 
-static int scan(struct region_set *set)
+static int leave_out_private(void *context, void *start, size_t length)
+{
+    uint64_t from = (uint64_t)(uintptr_t)start;
+    return regions_remove(context, from, from + length);
+}
+
+static int scan(struct region_set *set, struct ready_memory *ready)
 {
     regions_clear(set);
     int error = mappings_visit(add_mapping, set);
-    return error ? error : dl_iterate_phdr(leave_out_object, set);
+    if (!error)
+        error = dl_iterate_phdr(leave_out_object, set);
+    if (!error)
+        error = memory_visit_private(leave_out_private, set);
+    return error || !ready ? error : ready_leave_out(ready, set);
 }
 
 /* Registers what is in `fresh`; what cannot be registered (memory of a kind
@@ -176,7 +197,7 @@ int heap_refresh(struct heap *heap, bool all)
     uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_relaxed);
     if (all)
         regions_clear(&heap->registered);
-    int error = scan(&heap->seen);
+    int error = scan(&heap->seen, heap->ready);
     if (!error)
         error = regions_subtract(&heap->seen, &heap->registered, &heap->fresh);
     if (!error)
@@ -188,6 +209,30 @@ int heap_refresh(struct heap *heap, bool all)
     heap->seen = previous;
     heap->changes_seen = changes;
     return 0;
+}
+
+static void unregister_region(struct heap *heap, const struct region *region,
+                              const _Atomic bool *stop)
+{
+    for (uint64_t at = region->start, end; at < region->end; at = end) {
+        if (atomic_load_explicit(stop, memory_order_acquire))
+            return;
+        end = round_down(at, UNREGISTER_SLICE) + UNREGISTER_SLICE;
+        if (end > region->end)
+            end = region->end;
+        userfaultfd_unregister(heap->userfaultfd, at, end - at);
+        if (end < region->end)
+            sleep_usec(UNREGISTER_REST_USEC);
+    }
+}
+
+int heap_unregister_all(struct heap *heap, const _Atomic bool *stop)
+{
+    for (size_t i = 0; i < heap->registered.count; i++)
+        unregister_region(heap, &heap->registered.regions[i], stop);
+    regions_clear(&heap->registered);
+    heap_note_change(heap);
+    return atomic_load_explicit(stop, memory_order_acquire) ? -ECANCELED : 0;
 }
 
 /* ---- protection ------------------------------------------------------------------ */
@@ -202,19 +247,28 @@ static int protect_region(struct heap *heap, const struct region *region)
     return error;
 }
 
+/* What is not vacant of the registered regions, in heap->fresh. */
+static int find_content(struct heap *heap)
+{
+    regions_clear(&heap->seen);
+    int error = regions_subtract(&heap->registered, &heap->seen, &heap->fresh);
+    return error ? error : vacant_freeze(&heap->fresh);
+}
+
 int heap_protect(struct heap *heap)
 {
-    if (fault_point(FAULT_SKIP_PROTECT))
-        return 0;
-    for (size_t i = 0; i < heap->registered.count; i++) {
-        int error = i == 1 && fault_point(FAULT_PROTECT_FAILS)
-                        ? -ENOMEM
-                        : protect_region(heap, &heap->registered.regions[i]);
+    int error = find_content(heap);
+    if (error || fault_point(FAULT_SKIP_PROTECT))
+        return error;
+    const struct region *regions = heap->fresh.regions;
+    for (size_t i = 0; i < heap->fresh.count; i++) {
+        error = i == 1 && fault_point(FAULT_PROTECT_FAILS)
+                    ? -ENOMEM
+                    : protect_region(heap, &regions[i]);
         if (!error)
             continue;
         for (size_t undone = 0; undone <= i; undone++)
-            heap_unprotect(heap, heap->registered.regions[undone].start,
-                           heap->registered.regions[undone].end);
+            heap_unprotect(heap, regions[undone].start, regions[undone].end);
         return error;
     }
     return 0;

@@ -21,21 +21,25 @@
 #include "kernel/ability.h"
 #include "memory/regions.h"
 
+struct ready_memory;
+
 struct heap {
-    _Atomic uint32_t locked;  /* futex word */
-    _Atomic uint32_t changes; /* mappings that came or went, counted by hooks */
+    struct ready_memory *ready; /* not part of the heap yet; may be NULL */
+    _Atomic uint32_t locked;    /* futex word */
+    _Atomic uint32_t changes;   /* mappings that came or went, counted by hooks */
     uint32_t changes_seen;
     int userfaultfd;       /* -1: not open */
     _Atomic bool disarmed; /* heap_disarm_now() was called */
     struct region_set registered;
-    struct region_set seen; /* scratch of heap_refresh() */
-    struct region_set fresh;
+    struct region_set seen;  /* scratch of heap_refresh() */
+    struct region_set fresh; /* also what heap_protect() protects */
 };
 
 /* 0 or -ENOMEM. */
 int heap_create(struct heap *heap);
 void heap_destroy(struct heap *heap);
 void heap_lock(struct heap *heap);
+bool heap_try_lock(struct heap *heap);
 void heap_unlock(struct heap *heap);
 
 /* Tells that the process's mappings changed. Any thread, async-signal-safe. */
@@ -57,8 +61,14 @@ void heap_disarm_now(struct heap *heap);
  * place). 0 or -errno. */
 int heap_refresh(struct heap *heap, bool all);
 
-/* Protects every registered region; all or nothing. 0, or -errno with nothing
- * protected. Main thread, in the freeze. */
+/* Takes every region out of the userfaultfd, in slices with a rest between them, so
+ * that another one can have them; the next heap_refresh() brings them back. 0, or
+ * -ECANCELED when `*stop` became true: then some are still registered. */
+int heap_unregister_all(struct heap *heap, const _Atomic bool *stop);
+
+/* Protects every registered region, but for what the allocator holds without using it
+ * (memory/vacant.h); all or nothing. 0, or -errno with nothing protected. Main thread,
+ * in the freeze; vacant_thaw() is due afterwards in both cases. */
 int heap_protect(struct heap *heap);
 /* Lifts the protection of [start, end), a part of the registered regions, and
  * wakes who waits there. */

@@ -1,37 +1,93 @@
 #include "memory/packing.h"
 
 #include <errno.h>
-#include <lz4.h>
 #include <string.h>
 
-#include "kernel/fault_points.h"
-
-/* LZ4's "acceleration": 1 is the densest. Typical pages pack at about 1 GB/s. */
+/* LZ4's "acceleration": 1 is the densest. */
 #define ACCELERATION 1
 
-size_t packing_pack(struct packing *packing, const void *page_bytes)
+void dictionary_clear(struct dictionary *dictionary)
 {
-    _Static_assert(sizeof(packing->state) >= 16416, "LZ4 state");
-    int length =
-        LZ4_compress_fast_extState(packing->state, page_bytes, (char *)packing->packed,
-                                   (int)PAGE_BYTES, PACKED_BYTES_MAX, ACCELERATION);
-    return length > 0 ? (size_t)length : 0;
+    dictionary->length = 0;
 }
 
-uint32_t packing_room(size_t length)
+/* From another place of each page: what stands at its start differs from what
+ * stands inside. */
+void dictionary_sample(struct dictionary *dictionary, const void *page_bytes)
 {
-    return (uint32_t)round_up(sizeof(struct packed_header) + length, PACKED_UNIT);
+    uint32_t number = dictionary->length / SAMPLE_BYTES;
+    if (number >= DICTIONARY_SAMPLES)
+        return;
+    const unsigned char *from =
+        (const unsigned char *)page_bytes + number * SAMPLE_BYTES % PAGE_BYTES;
+    memcpy(dictionary->bytes + dictionary->length, from, SAMPLE_BYTES);
+    dictionary->length += SAMPLE_BYTES;
 }
 
-int packing_unpack(const void *piece, size_t room, void *to)
+void dictionary_prepare(struct dictionary *dictionary)
 {
-    struct packed_header header;
-    memcpy(&header, piece, sizeof(header));
-    uint16_t check = (uint16_t)~header.length;
-    if (header.check != check || sizeof(header) + header.length > room ||
-        fault_point(FAULT_DAMAGED_PAGE))
+    LZ4_initStream(&dictionary->prepared, sizeof(dictionary->prepared));
+    LZ4_loadDict(&dictionary->prepared, (const char *)dictionary->bytes,
+                 (int)dictionary->length);
+}
+
+/* Not against an enemy: against a bad disk, and against ourselves. */
+static uint32_t sum_of(const struct piece *piece)
+{
+    const unsigned char *bytes = piece->bytes;
+    uint64_t sum = ((uint64_t)piece->header.page << 32 | piece->header.length) *
+                   UINT64_C(0x9e3779b97f4a7c15);
+    uint32_t left = piece->header.length;
+    for (; left >= 8; left -= 8, bytes += 8) {
+        uint64_t word;
+        memcpy(&word, bytes, 8);
+        sum = (sum ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        sum ^= sum >> 32;
+    }
+    for (; left; left--)
+        sum = (sum ^ *bytes++) * UINT64_C(0x9e3779b97f4a7c15);
+    return (uint32_t)(sum >> 32);
+}
+
+static size_t finish(struct piece *piece, uint32_t page, size_t length)
+{
+    piece->header = (struct piece_header){.page = page, .length = (uint32_t)length};
+    piece->header.sum = sum_of(piece);
+    return piece_bytes(&piece->header);
+}
+
+size_t piece_pack(struct piece *piece, LZ4_stream_t *stream,
+                  const struct dictionary *dictionary, uint32_t page,
+                  const void *page_bytes)
+{
+    const int room = (int)(PIECE_BYTES_MAX - sizeof(piece->header));
+    memcpy(stream, &dictionary->prepared, sizeof(*stream));
+    int length = LZ4_compress_fast_continue(stream, page_bytes, (char *)piece->bytes,
+                                            (int)PAGE_BYTES, room, ACCELERATION);
+    return length > 0 ? finish(piece, page, (size_t)length) : 0;
+}
+
+size_t piece_of_raw(struct piece *piece, uint32_t page, const void *page_bytes)
+{
+    memcpy(piece->bytes, page_bytes, PAGE_BYTES);
+    return finish(piece, page, PAGE_BYTES);
+}
+
+int piece_unpack(const struct piece *piece, size_t bytes_there,
+                 const struct dictionary *dictionary, uint32_t page, void *to,
+                 size_t wanted)
+{
+    const struct piece_header *header = &piece->header;
+    if (bytes_there < sizeof(*header) || header->length > PAGE_BYTES ||
+        piece_bytes(header) > bytes_there || header->page != page ||
+        header->sum != sum_of(piece))
         return -EIO;
-    int got = LZ4_decompress_safe((const char *)piece + sizeof(header), to, header.length,
-                                  (int)PAGE_BYTES);
-    return got == (int)PAGE_BYTES ? 0 : -EIO;
+    if (header->length == PAGE_BYTES) {
+        memcpy(to, piece->bytes, wanted);
+        return 0;
+    }
+    int got = LZ4_decompress_safe_partial_usingDict(
+        (const char *)piece->bytes, to, header->length, (int)wanted, (int)PAGE_BYTES,
+        (const char *)dictionary->bytes, (int)dictionary->length);
+    return got >= (int)wanted ? 0 : -EIO;
 }

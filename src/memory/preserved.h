@@ -4,18 +4,27 @@
  *  directory          leaf (one slot)           slot
  *  [chunk 0] ──────▶  [page 0] 0: not preserved
  *  [chunk 1] 0        [page 1] RAW ───────────▶ 4096 bytes
- *  [chunk 2] ─▶ …     [page 2] PACKED ────────▶ a piece of a slot, LZ4
- *                     [page 3] SPOOLED ───────▶ a page of the spool file
+ *  [chunk 2] ─▶ …     [page 2] PACKED ────────▶ a piece in the packed log
+ *                     [page 3] SPOOLED ───────▶ a piece in the spool file
  *
  * A slot is 4096 bytes of one big mapping. Slots hold raw pages, leaves of the
- * index, or packed pages; all of them count against the limit, and so do the
- * directory and the table of slots.
+ * index, or a part of the packed log; all of them count against the limit, and
+ * so do the directory, the table of slots and the packer's work space.
+ *
+ * The packed log is a chain of slots that pieces are written to one after the
+ * other, across the ends of slots; its oldest slot leaves first, to the spool.
+ *
+ *  slot 17            slot 4             slot 90
+ *  ┌───┬──────┬────┐  ┌────┬─────┬──┐   ┌───┬──────────┐
+ *  │ a │  b   │ c ─┼─▶│─ c │  d  │e─┼──▶│─e │ free     │   next: slot_table[]
+ *  └───┴──────┴────┘  └────┴─────┴──┘   └───┴──────────┘
  *
  * Threads: one writer, the fault server: every function marked [server] is
- * called by it alone. Any number of readers at the same time, without locks:
- * a page's entry is published with release order after its bytes are there,
- * and a reader that finds the entry changed after it copied copies again. A
- * page once preserved stays so until preserved_end(), wherever it moves.
+ * called by it alone. The packer (packer.h) only reads raw pages for it. Any
+ * number of readers at the same time, without locks: a page's entry is published
+ * with release order after its bytes are there, and a reader that finds the
+ * entry changed after it copied copies again. A page once preserved stays so
+ * until preserved_end(), wherever it moves.
  * [idle]: only when no snapshot is under way.
  */
 #ifndef RDB_UFFD_MEMORY_PRESERVED_H
@@ -35,44 +44,64 @@ enum buffer_policy {
     BUFFER_ABORT, /* at the limit, the snapshot is given up */
 };
 
-struct packing;
+struct packer;
 
 struct preserved {
     /* Set at preserved_begin(), constant until preserved_end(). */
     _Atomic uint32_t *directory; /* slot of the leaf + 1, 0: no page preserved */
+    _Atomic uint64_t *marks;     /* a bit for every page: it has been preserved */
     unsigned char *slots;
-    uint32_t *slot_table; /* by slot: page number, or next free slot */
+    uint32_t *slot_table; /* by slot: page number; next slot of a list or the log */
     uint8_t *slot_kinds;
     uint32_t slot_count; /* address space, not memory */
     uint32_t chunk_count;
     size_t directory_bytes;
+    size_t marks_bytes;
+    size_t fixed_bytes; /* what is held besides slots */
     enum buffer_policy policy;
     bool compress;
     struct spool spool;
 
+    /* The keeper touches memory ahead of need while this is open. */
+    _Atomic uint32_t touching; /* a lock: end waits for the keeper */
+    bool open;
+    _Atomic uint32_t populated_until; /* slots up to here have, or had, memory */
+
     /* The fault server's. */
-    uint32_t unused_from;     /* slots from here on were never used */
-    uint32_t populated_until; /* slots up to here have, or had, memory */
-    uint32_t first_warm;      /* freed slots with memory, linked by slot_table */
-    uint32_t first_cold;      /* freed slots whose memory was given back */
-    uint32_t raw_count;       /* raw pages that nobody tried to pack yet */
-    uint32_t sweep;           /* where the search for a page to move goes on */
-    uint32_t open_block;      /* slot that takes packed pages, NO_SLOT: none */
-    uint32_t open_block_used;
-    struct packing *packing; /* room for packing and unpacking */
+    _Atomic uint32_t unused_from; /* slots from here on were never used; the keeper
+                                     reads it */
+    uint32_t first_warm;          /* freed slots with memory, linked by slot_table */
+    uint32_t warm_count;
+    uint32_t first_cold; /* freed slots whose memory was given back */
+    uint32_t raw_count;  /* raw pages that nobody tried to pack yet */
+    uint32_t sweep;      /* where the search for a page to move goes on */
+    uint32_t log_first;  /* the packed log's oldest slot, NO_SLOT: it is empty */
+    uint32_t log_start;  /* where the first piece begins in it */
+    uint32_t log_last;   /* the slot written to */
+    uint32_t log_used;   /* bytes of it */
+    struct packer *packer;
+    /* Pages that found no slot free: each kept its writer waiting. */
+    uint64_t waits;
+    uint64_t wait_usec;
 
     /* Written by the fault server, read by anyone. */
     _Atomic uint64_t limit;          /* bytes; also written by the operator's thread */
     _Atomic uint32_t slots_resident; /* with memory behind them */
     _Atomic uint64_t bytes_peak;
     _Atomic uint64_t pages;        /* preserved in this snapshot */
-    _Atomic uint64_t pages_packed; /* … of them packed now */
+    _Atomic uint64_t pages_packed; /* … of them in the packed log now */
     _Atomic uint64_t packed_bytes;
     _Atomic uint64_t pages_spooled;
 };
 
 /* Makes the empty structure. 0 or -ENOMEM. */
 int preserved_create(struct preserved *preserved);
+/* Packing gets a thread of its own; `drained` is called there whenever it is
+ * done with what it had: time for preserved_work(). Without it, pages are packed
+ * inside preserved_work(). 0 or -errno. */
+int preserved_start_packer(struct preserved *preserved, void (*drained)(void *context),
+                           void *context);
+void preserved_stop_packer(struct preserved *preserved);
 void preserved_destroy(struct preserved *preserved);
 
 struct preserved_settings {
@@ -85,6 +114,10 @@ struct preserved_settings {
 /* The least limit with which `chunk_count` chunks can be preserved. */
 uint64_t preserved_least_limit(uint32_t chunk_count);
 
+/* Takes the address space for so many chunks ahead, so that preserved_begin()
+ * need not. [idle]; never at the same time as preserved_begin(). */
+void preserved_prepare(struct preserved *preserved, uint32_t chunk_count, uint64_t limit);
+
 /* Makes ready for pages 0 … chunk_count * PAGES_PER_CHUNK - 1. 0; -ENOMEM;
  * -EDQUOT when the limit is below preserved_least_limit(); or what opening the
  * spool failed with. [idle], main thread. */
@@ -93,12 +126,19 @@ int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
 /* Forgets all pages and gives the memory back, but for a small reserve. [idle] */
 void preserved_end(struct preserved *preserved);
 
+/* Touches a little memory ahead of the fault server's need, within the limit.
+ * True if there is more to do. Keeper; also [idle], for the reserve. */
+bool preserved_touch_ahead(struct preserved *preserved);
+
 /* Keeps a copy of the 4096 bytes at `live` as page `page`; no-op when it is
  * preserved already. 0; -ENOBUFS when the policy is not to spool and there is
  * no room; -errno of the spool. [server] */
 int preserved_put(struct preserved *preserved, uint32_t page, const void *live);
-/* Does a little of what need not be done in a fault: touch memory ahead, pack
- * pages when the buffer fills, move pages to the spool when the limit was
+/* After a few faults: takes over what the packer has done and gives it more, if
+ * the buffer is half full. Cheap. [server] */
+void preserved_tend(struct preserved *preserved);
+/* Does a little of what need not be done in a fault: pack
+ * pages when the buffer is half full, move pages to the spool when the limit was
  * lowered. Returns 1 if there may be more to do, 0 if not, -errno. [server] */
 int preserved_work(struct preserved *preserved);
 
@@ -114,11 +154,25 @@ static inline bool preserved_chunk_is_empty(const struct preserved *preserved,
     return atomic_load_explicit(&preserved->directory[chunk], memory_order_acquire) == 0;
 }
 
-bool preserved_has(const struct preserved *preserved, uint32_t page);
+/* A page that has been preserved in this snapshot. What is looked at first is in a
+ * CPU's first cache, and so are nearly all bits of a heap of a gigabyte; the index is
+ * not. Any thread. */
+static inline bool preserved_has(const struct preserved *preserved, uint32_t page)
+{
+    if (preserved_chunk_is_empty(preserved, page / PAGES_PER_CHUNK))
+        return false;
+    uint64_t marks =
+        atomic_load_explicit(&preserved->marks[page / 64], memory_order_acquire);
+    return marks >> (page % 64) & 1;
+}
+
+/* A hint that these bytes of a page that has been preserved will be read soon. */
+void preserved_prefetch(const struct preserved *preserved, uint32_t page, size_t offset);
 
 /* Bytes held now, index structures included; never above the limit. */
 uint64_t preserved_bytes(const struct preserved *preserved);
-/* Changes the limit, also during a snapshot; the fault server follows. */
+/* Changes the limit, also during a snapshot; the fault server follows. Never
+ * below what the index and a few pages take until the snapshot ends. */
 void preserved_set_limit(struct preserved *preserved, uint64_t limit);
 
 #endif

@@ -1,8 +1,9 @@
-/* Shared by the two files of the preserved-page buffer: preserved.c (life,
- * index, slots) and preserved_moving.c (packing and spooling). */
+/* Shared by the files of the preserved-page buffer: preserved.c (life, index,
+ * slots), preserved_moving.c (packing and spooling) and preserved_reading.c. */
 #ifndef RDB_UFFD_MEMORY_PRESERVED_INTERNAL_H
 #define RDB_UFFD_MEMORY_PRESERVED_INTERNAL_H
 
+#include "memory/packing.h"
 #include "memory/preserved.h"
 
 #define NO_SLOT UINT32_MAX
@@ -14,8 +15,9 @@ enum slot_kind {
     SLOT_FREE,
     SLOT_LEAF,
     SLOT_RAW,
+    SLOT_PACKING,        /* raw, and with the packer: stays where it is */
     SLOT_INCOMPRESSIBLE, /* raw, and packing it was tried */
-    SLOT_BLOCK,          /* packed pages */
+    SLOT_LOG,            /* a part of the packed log */
 };
 
 /* An index entry: two bits say where the page is, thirty bits where there.
@@ -25,6 +27,11 @@ enum entry_tag { ENTRY_RAW = 1, ENTRY_PACKED = 2, ENTRY_SPOOLED = 3 };
 #define ENTRY_TAG(entry)       ((entry)&3u)
 #define ENTRY_PLACE(entry)     ((entry) >> 2)
 #define ENTRY_MAKE(tag, place) (((uint32_t)(place) << 2) | (uint32_t)(tag))
+
+/* A place in the packed log counts units of 64 bytes: thirty bits reach as many
+ * slots (64 GB). Pages beyond them stay raw. */
+#define UNITS_PER_SLOT ((uint32_t)(PAGE_BYTES / PIECE_UNIT))
+#define LOG_SLOTS_MAX  ((1u << 30) / UNITS_PER_SLOT)
 
 static inline void *slot_bytes(const struct preserved *preserved, uint32_t slot)
 {
@@ -44,16 +51,36 @@ static inline _Atomic uint32_t *entry_of(const struct preserved *preserved, uint
 /* A slot with memory, or NO_SLOT at the limit. */
 uint32_t slot_take(struct preserved *preserved, enum slot_kind kind);
 void slot_free(struct preserved *preserved, uint32_t slot);
-/* Gives the memory behind one free slot back. False when there is none. */
-bool slot_cool_one(struct preserved *preserved);
+/* Gives the memory behind free slots back, at most `count`, in one call. False
+ * when there are none. */
+bool slots_cool(struct preserved *preserved, uint32_t count);
 /* How many slots the limit allows now. */
 uint32_t slots_allowed(const struct preserved *preserved);
 
-/* Packs one raw page; a slot becomes free, or more room in a block.
- * 0, or -ENOENT when nothing is left to pack. */
+/* How many slots hold something. */
+uint32_t slots_in_use(const struct preserved *preserved);
+
+/* Copies `length` bytes of the packed log from byte `at` of `slot`, going on in
+ * the next slot. Returns false if the log does not go on there. Any thread; what
+ * a reader gets is worth nothing if the entry has changed meanwhile. */
+bool log_copy(const struct preserved *preserved, uint32_t slot, uint32_t at, void *to,
+              size_t length);
+
+/* Puts what the packer has done in place. */
+void moving_collect(struct preserved *preserved);
+/* Gives the packer raw pages: at least `least` of them, or none. */
+void moving_post(struct preserved *preserved, uint32_t least);
+/* Packs one raw page without the packer's thread; a slot becomes free, or there
+ * is more room in the log. 0, or -ENOENT when nothing is left to pack. */
 int moving_pack_one(struct preserved *preserved);
-/* Writes one raw page, or a block of packed ones, to the spool and frees its
- * slot. 0, -ENOENT when there is none, -errno of the spool. */
+/* Writes one raw page, or the oldest slot of the packed log, to the spool and
+ * frees its slot. 0, -ENOENT when there is none, -errno of the spool. */
 int moving_spool_one(struct preserved *preserved);
+/* Writes a page that has no slot to the spool, packed first if `pack`. Returns
+ * its entry through `entry`. 0 or -errno. */
+int moving_spool_page(struct preserved *preserved, uint32_t page, const void *live,
+                      bool pack, uint32_t *entry);
+/* Packing a page takes less time than writing it to the spool. */
+bool moving_pack_is_faster(const struct preserved *preserved);
 
 #endif

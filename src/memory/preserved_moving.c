@@ -1,23 +1,42 @@
-/* Moving preserved pages to where they cost less: packed, or in the spool. */
+/* Moving preserved pages to where they cost less: the packed log, or the spool.
+ *
+ * A page that moves is published at its new place before its old place is used
+ * for anything else. Only where the new place is the old one (its own slot
+ * becomes the end of the log) are readers kept out by ENTRY_MOVING meanwhile.
+ */
 #include <errno.h>
 #include <string.h>
 
-#include "memory/packing.h"
+#include "memory/packer.h"
 #include "memory/preserved_internal.h"
 
-/* The next slot of one of two kinds, round robin; NO_SLOT if there is none. */
+/* The next slot of this kind below `end`, round robin; NO_SLOT if there is none. */
 static uint32_t next_of_kind(struct preserved *preserved, enum slot_kind kind,
-                             enum slot_kind or_kind)
+                             uint32_t end)
 {
-    for (uint32_t looked = 0; looked < preserved->unused_from; looked++) {
-        if (preserved->sweep >= preserved->unused_from)
-            preserved->sweep = 0;
-        uint32_t slot = preserved->sweep++;
-        uint8_t found = preserved->slot_kinds[slot];
-        if (found == kind || found == or_kind)
-            return slot;
-    }
-    return NO_SLOT;
+    uint32_t from = preserved->sweep < end ? preserved->sweep : 0;
+    const uint8_t *kinds = preserved->slot_kinds;
+    const uint8_t *found = memchr(kinds + from, kind, end - from);
+    if (!found)
+        found = memchr(kinds, kind, from);
+    if (!found)
+        return NO_SLOT;
+    uint32_t slot = (uint32_t)(found - kinds);
+    preserved->sweep = slot + 1;
+    return slot;
+}
+
+static uint32_t slots_used(const struct preserved *preserved)
+{
+    return atomic_load_explicit(&preserved->unused_from, memory_order_relaxed);
+}
+
+static uint32_t next_to_pack(struct preserved *preserved)
+{
+    if (!preserved->raw_count)
+        return NO_SLOT;
+    uint32_t end = slots_used(preserved);
+    return next_of_kind(preserved, SLOT_RAW, end < LOG_SLOTS_MAX ? end : LOG_SLOTS_MAX);
 }
 
 static void publish(struct preserved *preserved, uint32_t page, uint32_t entry)
@@ -25,116 +44,258 @@ static void publish(struct preserved *preserved, uint32_t page, uint32_t entry)
     atomic_store_explicit(entry_of(preserved, page), entry, memory_order_release);
 }
 
-static void write_piece(struct preserved *preserved, uint32_t block, uint32_t at,
-                        uint32_t page, size_t length)
+/* ---- the packed log -------------------------------------------------------------- */
+
+bool log_copy(const struct preserved *preserved, uint32_t slot, uint32_t at, void *to,
+              size_t length)
 {
-    unsigned char *piece = (unsigned char *)slot_bytes(preserved, block) + at;
-    struct packed_header header = {page, (uint16_t)length, (uint16_t)~length};
-    memcpy(piece, &header, sizeof(header));
-    memcpy(piece + sizeof(header), preserved->packing->packed, length);
-    uint32_t end = at + packing_room(length);
-    if (end < PAGE_BYTES) {
-        struct packed_header last = {NO_PAGE, 0, 0};
-        memcpy(piece + packing_room(length), &last, sizeof(last));
+    while (length) {
+        size_t part = PAGE_BYTES - at < length ? PAGE_BYTES - at : length;
+        memcpy(to, (unsigned char *)slot_bytes(preserved, slot) + at, part);
+        to = (unsigned char *)to + part;
+        length -= part;
+        if (!length)
+            break;
+        slot = preserved->slot_table[slot];
+        at = 0;
+        if (slot >= preserved->slot_count)
+            return false;
     }
-    preserved->open_block = block;
-    preserved->open_block_used = end;
-    publish(preserved, page,
-            ENTRY_MAKE(ENTRY_PACKED, block * PACKED_UNITS_PER_SLOT + at / PACKED_UNIT));
+    return true;
 }
 
-/* The page's own slot becomes the block that takes its packed bytes. Readers
- * of the raw page are kept out by MOVING until the new bytes are there. */
-static void turn_into_block(struct preserved *preserved, uint32_t slot, uint32_t page,
-                            size_t length)
+static uint32_t log_room(const struct preserved *preserved)
 {
-    publish(preserved, page, ENTRY_MOVING);
-    /* A reader that loaded RAW earlier checks the entry after its copy: that
-     * check must not see RAW once the slot's bytes have begun to change. */
+    return preserved->log_last == NO_SLOT ? 0 : PAGE_BYTES - preserved->log_used;
+}
+
+/* Room in the last slot first, the rest in `slot`, which becomes the last one. */
+static uint32_t write_across(struct preserved *preserved, uint32_t slot,
+                             const struct piece *piece, size_t bytes)
+{
+    uint32_t room = log_room(preserved), last = preserved->log_last;
+    uint32_t place = slot * UNITS_PER_SLOT;
+    if (room) {
+        size_t part = bytes < room ? bytes : room;
+        memcpy((unsigned char *)slot_bytes(preserved, last) + preserved->log_used, piece,
+               part);
+        place = last * UNITS_PER_SLOT + preserved->log_used / PIECE_UNIT;
+    }
+    if (bytes > room)
+        memcpy(slot_bytes(preserved, slot), (const unsigned char *)piece + room,
+               bytes - room);
+    if (last == NO_SLOT) {
+        preserved->log_first = slot;
+        preserved->log_start = 0;
+    } else {
+        preserved->slot_table[last] = slot;
+    }
+    preserved->log_last = slot;
+    preserved->log_used = piece_room(&piece->header) - room;
+    return place;
+}
+
+/* The page in `slot` becomes the next piece of the log. Its slot is free
+ * afterwards, or the log's new end. */
+static void append(struct preserved *preserved, uint32_t slot, const struct piece *piece)
+{
+    uint32_t page = piece->header.page, room = piece_room(&piece->header), place;
+    size_t bytes = piece_bytes(&piece->header);
+    bool fits = room <= log_room(preserved);
+    if (fits) {
+        memcpy((unsigned char *)slot_bytes(preserved, preserved->log_last) +
+                   preserved->log_used,
+               piece, bytes);
+        place = preserved->log_last * UNITS_PER_SLOT + preserved->log_used / PIECE_UNIT;
+        preserved->log_used += room;
+    } else {
+        publish(preserved, page, ENTRY_MOVING);
+        /* A reader that loaded RAW earlier checks the entry after its copy: that
+         * check must not see RAW once the slot's bytes have begun to change. */
+        atomic_thread_fence(memory_order_seq_cst);
+        preserved->slot_kinds[slot] = SLOT_LOG;
+        place = write_across(preserved, slot, piece, bytes);
+    }
+    publish(preserved, page, ENTRY_MAKE(ENTRY_PACKED, place));
+    atomic_fetch_add_explicit(&preserved->pages_packed, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&preserved->packed_bytes, room, memory_order_relaxed);
+    if (!fits)
+        return;
     atomic_thread_fence(memory_order_seq_cst);
-    preserved->slot_kinds[slot] = SLOT_BLOCK;
-    write_piece(preserved, slot, 0, page, length);
+    slot_free(preserved, slot);
+}
+
+/* ---- packing --------------------------------------------------------------------- */
+
+static void need_dictionary(struct preserved *preserved)
+{
+    struct dictionary *dictionary = &preserved->packer->dictionary;
+    if (dictionary->length)
+        return;
+    uint32_t step = slots_used(preserved) / DICTIONARY_SAMPLES + 1;
+    for (uint32_t i = 0; i < DICTIONARY_SAMPLES; i++) {
+        preserved->sweep = i * step;
+        uint32_t slot = next_to_pack(preserved);
+        if (slot != NO_SLOT)
+            dictionary_sample(dictionary, slot_bytes(preserved, slot));
+    }
+    dictionary_prepare(dictionary);
+}
+
+static void put_in_place(struct preserved *preserved, uint32_t slot, size_t length,
+                         const struct piece *piece)
+{
+    if (length)
+        append(preserved, slot, piece);
+    else
+        preserved->slot_kinds[slot] = SLOT_INCOMPRESSIBLE;
+}
+
+void moving_collect(struct preserved *preserved)
+{
+    struct packer *packer = preserved->packer;
+    for (struct packer_job *job; (job = packer_first_done(packer));) {
+        put_in_place(preserved, job->slot, job->length, &job->piece);
+        packer_take(packer);
+    }
+}
+
+void moving_post(struct preserved *preserved, uint32_t least)
+{
+    struct packer *packer = preserved->packer;
+    if (!preserved->raw_count || !packer_next_job(packer, least - 1))
+        return;
+    need_dictionary(preserved);
+    uint32_t count = 0;
+    for (struct packer_job *job; (job = packer_next_job(packer, count)); count++) {
+        uint32_t slot = next_to_pack(preserved);
+        if (slot == NO_SLOT)
+            break;
+        preserved->slot_kinds[slot] = SLOT_PACKING;
+        preserved->raw_count--;
+        job->slot = slot;
+        job->page = preserved->slot_table[slot];
+        job->page_bytes = slot_bytes(preserved, slot);
+    }
+    packer_post(packer, count);
 }
 
 int moving_pack_one(struct preserved *preserved)
 {
-    if (!preserved->raw_count)
-        return -ENOENT;
-    uint32_t slot = next_of_kind(preserved, SLOT_RAW, SLOT_RAW);
+    struct packer *packer = preserved->packer;
+    uint32_t slot = next_to_pack(preserved);
     if (slot == NO_SLOT)
         return -ENOENT;
+    need_dictionary(preserved);
     preserved->raw_count--;
-    uint32_t page = preserved->slot_table[slot];
-    size_t length = packing_pack(preserved->packing, slot_bytes(preserved, slot));
-    if (!length) {
-        preserved->slot_kinds[slot] = SLOT_INCOMPRESSIBLE;
-        return 0;
-    }
-    atomic_fetch_add_explicit(&preserved->pages_packed, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&preserved->packed_bytes, packing_room(length),
-                              memory_order_relaxed);
-    if (preserved->open_block != NO_SLOT &&
-        preserved->open_block_used + packing_room(length) <= PAGE_BYTES) {
-        write_piece(preserved, preserved->open_block, preserved->open_block_used, page,
-                    length);
-        atomic_thread_fence(memory_order_seq_cst);
-        slot_free(preserved, slot);
-    } else {
-        turn_into_block(preserved, slot, page, length);
-    }
+    size_t length =
+        piece_pack(&packer->own_piece, &packer->own_stream, &packer->dictionary,
+                   preserved->slot_table[slot], slot_bytes(preserved, slot));
+    put_in_place(preserved, slot, length, &packer->own_piece);
     return 0;
 }
 
-static int spool_page(struct preserved *preserved, uint32_t page, const void *bytes)
+bool moving_pack_is_faster(const struct preserved *preserved)
 {
-    uint32_t number;
-    int error = spool_write(&preserved->spool, bytes, &number);
+    /* About two pages are packed for each slot that becomes free. */
+    return atomic_load_explicit(&preserved->spool.usec_for_64, memory_order_relaxed) >
+           2 * atomic_load_explicit(&preserved->packer->usec_for_64,
+                                    memory_order_relaxed);
+}
+
+/* ---- the spool ------------------------------------------------------------------- */
+
+static int spool_piece(struct preserved *preserved, const struct piece *piece,
+                       uint32_t *entry)
+{
+    uint32_t place;
+    int error = spool_write(&preserved->spool, piece, &place);
     if (error)
         return error;
-    publish(preserved, page, ENTRY_MAKE(ENTRY_SPOOLED, number));
+    *entry = ENTRY_MAKE(ENTRY_SPOOLED, place);
     atomic_fetch_add_explicit(&preserved->pages_spooled, 1, memory_order_relaxed);
     return 0;
 }
 
-static int spool_block(struct preserved *preserved, uint32_t slot)
+int moving_spool_page(struct preserved *preserved, uint32_t page, const void *live,
+                      bool pack, uint32_t *entry)
 {
-    unsigned char *block = slot_bytes(preserved, slot);
-    for (uint32_t at = 0; at + sizeof(struct packed_header) <= PAGE_BYTES;) {
-        struct packed_header header;
-        memcpy(&header, block + at, sizeof(header));
-        if (header.page == NO_PAGE)
-            break;
-        int error = packing_unpack(block + at, PAGE_BYTES - at, preserved->packing->page);
-        if (!error)
-            error = spool_page(preserved, header.page, preserved->packing->page);
+    struct packer *packer = preserved->packer;
+    struct piece *piece = &packer->own_piece;
+    if (pack)
+        need_dictionary(preserved);
+    if (!pack || !piece_pack(piece, &packer->own_stream, &packer->dictionary, page, live))
+        piece_of_raw(piece, page, live);
+    return spool_piece(preserved, piece, entry);
+}
+
+static int spool_slot(struct preserved *preserved, uint32_t slot)
+{
+    uint32_t page = preserved->slot_table[slot], entry;
+    int error =
+        moving_spool_page(preserved, page, slot_bytes(preserved, slot), false, &entry);
+    if (error)
+        return error;
+    publish(preserved, page, entry);
+    if (preserved->slot_kinds[slot] == SLOT_RAW)
+        preserved->raw_count--;
+    atomic_thread_fence(memory_order_seq_cst);
+    slot_free(preserved, slot);
+    return 0;
+}
+
+static bool log_slot_has_more(const struct preserved *preserved)
+{
+    return preserved->log_start < (preserved->log_first == preserved->log_last
+                                       ? preserved->log_used
+                                       : PAGE_BYTES);
+}
+
+static int spool_first_piece(struct preserved *preserved)
+{
+    struct piece *piece = &preserved->packer->own_piece;
+    uint32_t slot = preserved->log_first, at = preserved->log_start, entry;
+    log_copy(preserved, slot, at, &piece->header, sizeof(piece->header));
+    if (!log_copy(preserved, slot, at, piece, piece_bytes(&piece->header)))
+        return -EIO;
+    int error = spool_piece(preserved, piece, &entry);
+    if (error)
+        return error;
+    publish(preserved, piece->header.page, entry);
+    uint32_t room = piece_room(&piece->header);
+    atomic_fetch_sub_explicit(&preserved->pages_packed, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&preserved->packed_bytes, room, memory_order_relaxed);
+    preserved->log_start += room;
+    return 0;
+}
+
+/* The oldest slot of the log, with the piece that ends in the next one. */
+static int spool_log_slot(struct preserved *preserved)
+{
+    uint32_t slot = preserved->log_first;
+    while (log_slot_has_more(preserved)) {
+        int error = spool_first_piece(preserved);
         if (error)
             return error;
-        atomic_fetch_sub_explicit(&preserved->pages_packed, 1, memory_order_relaxed);
-        atomic_fetch_sub_explicit(&preserved->packed_bytes, packing_room(header.length),
-                                  memory_order_relaxed);
-        at += packing_room(header.length);
     }
+    if (slot == preserved->log_last) {
+        preserved->log_first = preserved->log_last = NO_SLOT;
+        preserved->log_start = 0;
+    } else {
+        preserved->log_first = preserved->slot_table[slot];
+        preserved->log_start -= PAGE_BYTES;
+    }
+    atomic_thread_fence(memory_order_seq_cst);
+    slot_free(preserved, slot);
     return 0;
 }
 
 int moving_spool_one(struct preserved *preserved)
 {
-    uint32_t slot = next_of_kind(preserved, SLOT_RAW, SLOT_INCOMPRESSIBLE);
-    bool block = slot == NO_SLOT;
-    if (block)
-        slot = next_of_kind(preserved, SLOT_BLOCK, SLOT_BLOCK);
+    uint32_t slot = next_of_kind(preserved, SLOT_RAW, slots_used(preserved));
     if (slot == NO_SLOT)
-        return -ENOENT;
-    int error = block ? spool_block(preserved, slot)
-                      : spool_page(preserved, preserved->slot_table[slot],
-                                   slot_bytes(preserved, slot));
-    if (error)
-        return error;
-    if (preserved->slot_kinds[slot] == SLOT_RAW)
-        preserved->raw_count--;
-    if (slot == preserved->open_block)
-        preserved->open_block = NO_SLOT;
-    atomic_thread_fence(memory_order_seq_cst);
-    slot_free(preserved, slot);
-    return 0;
+        slot = next_of_kind(preserved, SLOT_INCOMPRESSIBLE, slots_used(preserved));
+    if (slot != NO_SLOT)
+        return spool_slot(preserved, slot);
+    return preserved->log_first == NO_SLOT ? -ENOENT : spool_log_slot(preserved);
 }

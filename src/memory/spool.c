@@ -6,7 +6,10 @@
 #include <unistd.h>
 
 #include "kernel/fault_points.h"
-#include "memory/pages.h"
+#include "kernel/thread.h"
+
+/* FAULT_SPOOL_SLOW: a device of 2 MB/s. */
+#define SLOW_USEC 2000
 
 /* File systems without O_TMPFILE (overlayfs of old, NFS): a name for a moment. */
 static int open_and_unlink(const char *directory)
@@ -34,7 +37,8 @@ int spool_open(struct spool *spool, const char *directory)
         file = -errno;
     if (file < 0)
         return file;
-    atomic_store_explicit(&spool->pages, 0, memory_order_relaxed);
+    atomic_store_explicit(&spool->usec_for_64, 0, memory_order_relaxed);
+    atomic_store_explicit(&spool->bytes, 0, memory_order_relaxed);
     atomic_store_explicit(&spool->file, file, memory_order_release);
     return 0;
 }
@@ -46,45 +50,67 @@ void spool_close(struct spool *spool)
         close(file);
 }
 
-int spool_write(struct spool *spool, const void *page, uint32_t *number)
+static int write_all(int file, const void *from, size_t length, uint64_t at)
 {
-    int file = atomic_load_explicit(&spool->file, memory_order_acquire);
-    if (file < 0)
-        return -EBADF;
-    if (fault_point(FAULT_SPOOL_WRITE))
-        return -EIO;
-    uint64_t at = atomic_load_explicit(&spool->pages, memory_order_relaxed);
-    size_t done = 0;
-    while (done < PAGE_BYTES) {
-        ssize_t wrote = pwrite(file, (const char *)page + done, PAGE_BYTES - done,
-                               (off_t)(at * PAGE_BYTES + done));
+    for (size_t done = 0; done < length;) {
+        ssize_t wrote =
+            pwrite(file, (const char *)from + done, length - done, (off_t)(at + done));
         if (wrote < 0 && errno == EINTR)
             continue;
         if (wrote <= 0)
             return wrote < 0 ? -errno : -EIO;
         done += (size_t)wrote;
     }
-    atomic_store_explicit(&spool->pages, at + 1, memory_order_relaxed);
-    *number = (uint32_t)at;
     return 0;
 }
 
-int spool_read(struct spool *spool, uint32_t number, size_t offset, void *to,
-               size_t length)
+int spool_write(struct spool *spool, const struct piece *piece, uint32_t *place)
+{
+    int file = atomic_load_explicit(&spool->file, memory_order_acquire);
+    if (file < 0)
+        return -EBADF;
+    if (fault_point(FAULT_SPOOL_WRITE))
+        return -EIO;
+    uint64_t began = clock_usec();
+    if (fault_point(FAULT_SPOOL_SLOW))
+        sleep_usec(SLOW_USEC);
+    uint64_t at = atomic_load_explicit(&spool->bytes, memory_order_relaxed);
+    if (at / SPOOL_UNIT >= SPOOL_PLACES)
+        return -EFBIG;
+    size_t length = piece_bytes(&piece->header);
+    int error = write_all(file, piece, length, at);
+    if (error)
+        return error;
+    atomic_store_explicit(&spool->bytes, at + round_up(length, SPOOL_UNIT),
+                          memory_order_relaxed);
+    *place = (uint32_t)(at / SPOOL_UNIT);
+    uint32_t mean = atomic_load_explicit(&spool->usec_for_64, memory_order_relaxed);
+    mean = (uint32_t)(mean - mean / 16 + (clock_usec() - began) * 64 / 16);
+    atomic_store_explicit(&spool->usec_for_64, mean, memory_order_relaxed);
+    return 0;
+}
+
+long spool_read(struct spool *spool, uint32_t place, struct piece *piece)
 {
     if (fault_point(FAULT_SPOOL_READ))
         return -EIO;
     int file = atomic_load_explicit(&spool->file, memory_order_acquire);
-    off_t at = (off_t)((uint64_t)number * PAGE_BYTES + offset);
-    while (length) {
-        ssize_t got = pread(file, to, length, at);
+    off_t at = (off_t)((uint64_t)place * SPOOL_UNIT);
+    size_t have = 0;
+    while (have < sizeof(*piece)) {
+        ssize_t got =
+            pread(file, (char *)piece + have, sizeof(*piece) - have, at + (off_t)have);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got <= 0)
-            return got < 0 ? -errno : -EIO;
-        to = (char *)to + got;
-        at += got;
-        length -= (size_t)got;
+        if (got < 0)
+            return -errno;
+        if (!got) /* the end of the file */
+            break;
+        have += (size_t)got;
+        if (have >= sizeof(piece->header) && have >= piece_bytes(&piece->header))
+            break;
     }
-    return 0;
+    if (fault_point(FAULT_DAMAGED_SPOOL))
+        piece->bytes[0] ^= 1;
+    return (long)have;
 }

@@ -1,5 +1,5 @@
-/* The spool: preserved pages that found no room in memory, in a file that has
- * no name. Written in order by the fault server, read back by anybody.
+/* The spool: preserved pages that found no room in memory, as pieces in a file
+ * that has no name. Written in order by the fault server, read back by anybody.
  *
  * The file is unlinked the moment it exists, so that a crash leaves nothing.
  */
@@ -10,20 +10,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "memory/packing.h"
+
+/* Pieces start at multiples of this: 30 bits tell a place in 256 GB. */
+#define SPOOL_UNIT   256u
+#define SPOOL_PLACES (1u << 30)
+
 struct spool {
     _Atomic int file;       /* -1: not open */
-    _Atomic uint64_t pages; /* written since spool_open() */
+    _Atomic uint64_t bytes; /* written since spool_open() */
+    /* What 64 writes take, a running mean. 0: none yet. The fault server writes it. */
+    _Atomic uint32_t usec_for_64;
 };
 
 /* Opens the file in `directory` ("" for the current one). Main thread, in
  * prepare. 0 or -errno. */
 int spool_open(struct spool *spool, const char *directory);
 void spool_close(struct spool *spool);
-/* Appends one page; returns its number in the file through `number`. 0 or
- * -errno (-EBADF when not open). Fault server only. */
-int spool_write(struct spool *spool, const void *page, uint32_t *number);
-/* Reads `length` bytes at `offset` of a page. 0 or -errno. Any thread. */
-int spool_read(struct spool *spool, uint32_t number, size_t offset, void *to,
-               size_t length);
+/* Appends one piece; returns its place in the file through `place`. 0 or -errno
+ * (-EBADF when not open). Fault server only. */
+int spool_write(struct spool *spool, const struct piece *piece, uint32_t *place);
+/* Reads the piece at `place`. Returns how many bytes of it were there (what
+ * piece_unpack() wants to know), or -errno. Any thread. */
+long spool_read(struct spool *spool, uint32_t place, struct piece *piece);
 
 #endif

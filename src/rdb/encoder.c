@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernel/memory.h"
+#include "rdb/compression.h"
 
 /* Lengths: the two highest bits of the first byte say how to read it. */
 #define LENGTH_14_BITS 0x40
@@ -19,26 +20,17 @@
 #define COMPRESS_ABOVE     20
 #define COMPRESS_MUST_SAVE 4
 
-#define BUFFER_BYTES (64 * 1024)
-#define RING_BYTES   (1024 * 1024)
-/* A value beyond this gets room of its own, given back with the next room. */
-#define RING_ROOM_MAX (RING_BYTES / 4)
-/* The server's LZF keeps a table of 65536 pointers on the stack. */
-#define LZF_STACK_BYTES (560 * 1024)
+#define LENGTH_BYTES_MAX  9
+#define INTEGER_BYTES_MAX 5
+#define BUFFER_BYTES      (64 * 1024)
 
 struct rdb_encoder {
     struct rdb_sink *sink;
-    rdb_compress_function compress;
     int error;
     size_t used;    /* of `buffer` */
     uint64_t given; /* to the sink */
-    size_t ring_at;
-    bool table_is_dirty; /* LZF ran since the table was wiped */
-    unsigned char *big_room;
-    size_t big_room_bytes;
     unsigned char buffer[BUFFER_BYTES];
-    unsigned char ring[RING_BYTES];
-    unsigned char compressed[RING_ROOM_MAX];
+    struct compression compression;
 };
 
 struct rdb_encoder *rdb_encoder_create(struct rdb_sink *sink,
@@ -48,22 +40,15 @@ struct rdb_encoder *rdb_encoder_create(struct rdb_sink *sink,
     if (!encoder)
         return NULL;
     encoder->sink = sink;
-    encoder->compress = compress;
-    encoder->table_is_dirty = true;
+    compression_init(&encoder->compression, compress);
     return encoder;
-}
-
-static void free_big_room(struct rdb_encoder *encoder)
-{
-    memory_unmap(encoder->big_room, encoder->big_room_bytes);
-    encoder->big_room = NULL;
 }
 
 void rdb_encoder_destroy(struct rdb_encoder *encoder)
 {
     if (!encoder)
         return;
-    free_big_room(encoder);
+    compression_release(&encoder->compression);
     memory_unmap(encoder, sizeof(*encoder));
 }
 
@@ -104,6 +89,12 @@ int rdb_encoder_flush(struct rdb_encoder *encoder)
     return give(encoder, encoder->buffer, used);
 }
 
+void rdb_encoder_reset(struct rdb_encoder *encoder)
+{
+    encoder->used = 0;
+    encoder->error = 0;
+}
+
 int rdb_encode_raw(struct rdb_encoder *encoder, const void *bytes, size_t length)
 {
     if (encoder->error)
@@ -112,14 +103,29 @@ int rdb_encode_raw(struct rdb_encoder *encoder, const void *bytes, size_t length
         return encoder->error;
     if (length > BUFFER_BYTES)
         return give(encoder, bytes, length);
-    memcpy(encoder->buffer + encoder->used, bytes, length);
+    if (length)
+        memcpy(encoder->buffer + encoder->used, bytes, length);
     encoder->used += length;
     return 0;
 }
 
+/* Where the next bytes go, `length` of them at most; they count once `used` is
+ * raised. NULL after an error. */
+static unsigned char *place_for(struct rdb_encoder *encoder, size_t length)
+{
+    if (length > BUFFER_BYTES - encoder->used)
+        rdb_encoder_flush(encoder);
+    return encoder->error ? NULL : encoder->buffer + encoder->used;
+}
+
 int rdb_encode_byte(struct rdb_encoder *encoder, uint8_t byte)
 {
-    return rdb_encode_raw(encoder, &byte, 1);
+    unsigned char *place = place_for(encoder, 1);
+    if (!place)
+        return encoder->error;
+    *place = byte;
+    encoder->used++;
+    return 0;
 }
 
 static size_t put_big_endian(unsigned char *to, uint64_t value, size_t bytes)
@@ -150,8 +156,11 @@ static size_t put_length(unsigned char *to, uint64_t length)
 
 int rdb_encode_length(struct rdb_encoder *encoder, uint64_t length)
 {
-    unsigned char bytes[9];
-    return rdb_encode_raw(encoder, bytes, put_length(bytes, length));
+    unsigned char *place = place_for(encoder, LENGTH_BYTES_MAX);
+    if (!place)
+        return encoder->error;
+    encoder->used += put_length(place, length);
+    return 0;
 }
 
 static int encode_little_endian(struct rdb_encoder *encoder, uint64_t value)
@@ -218,7 +227,7 @@ static bool reads_as_integer(const char *text, size_t length, int64_t *value)
 
 int rdb_encode_integer_string(struct rdb_encoder *encoder, int64_t value)
 {
-    unsigned char short_form[5];
+    unsigned char short_form[INTEGER_BYTES_MAX];
     size_t length = put_integer(short_form, value);
     if (length)
         return rdb_encode_raw(encoder, short_form, length);
@@ -236,96 +245,67 @@ int rdb_encode_integer_string(struct rdb_encoder *encoder, int64_t value)
 
 /* ---- strings --------------------------------------------------------------------- */
 
-/* Clears the part of the stack in which lzf_compress() will find its table.
- * Called from where that is called, so that the two overlap. */
-__attribute__((noinline)) static void wipe_table(void)
-{
-    unsigned char table[LZF_STACK_BYTES];
-    memset(table, 0, sizeof(table));
-    __asm__ volatile("" : : "r"(table) : "memory");
-}
-
 void *rdb_encoder_room(struct rdb_encoder *encoder, size_t length)
 {
-    if (encoder->big_room)
-        free_big_room(encoder);
-    if (length <= RING_BYTES - encoder->ring_at && length <= RING_ROOM_MAX) {
-        void *room = encoder->ring + encoder->ring_at;
-        encoder->ring_at += length;
-        return room;
-    }
-    encoder->table_is_dirty = true;
-    if (length <= RING_ROOM_MAX) {
-        encoder->ring_at = length;
-        return encoder->ring;
-    }
-    encoder->big_room = memory_map(length);
-    encoder->big_room_bytes = length;
-    if (!encoder->big_room)
+    void *room = compression_room(&encoder->compression, length);
+    if (!room)
         fail(encoder, -ENOMEM);
-    return encoder->big_room;
+    return room;
 }
 
-static bool is_room(const struct rdb_encoder *encoder, const unsigned char *bytes)
+/* Of what was in a room no more is needed. */
+static int end_of_string(struct rdb_encoder *encoder, size_t length)
 {
-    return (bytes >= encoder->ring && bytes < encoder->ring + RING_BYTES) ||
-           (encoder->big_room && bytes >= encoder->big_room &&
-            bytes < encoder->big_room + encoder->big_room_bytes);
+    if (length > COMPRESSION_ROOM_MAX)
+        compression_trim(&encoder->compression);
+    return encoder->error;
 }
 
 int rdb_encode_lzf_blob(struct rdb_encoder *encoder, const void *compressed,
                         size_t compressed_length, size_t original_length)
 {
-    unsigned char head[1 + 9 + 9];
+    unsigned char head[1 + 2 * LENGTH_BYTES_MAX];
     head[0] = STRING_LZF;
     size_t length = 1 + put_length(head + 1, compressed_length);
     length += put_length(head + length, original_length);
     rdb_encode_raw(encoder, head, length);
-    return rdb_encode_raw(encoder, compressed, compressed_length);
+    rdb_encode_raw(encoder, compressed, compressed_length);
+    return end_of_string(encoder, original_length);
 }
 
-/* True if the string was written compressed. */
-static bool encode_compressed(struct rdb_encoder *encoder, const void *bytes,
+static int encode_verbatim(struct rdb_encoder *encoder, const void *bytes, size_t length)
+{
+    rdb_encode_length(encoder, length);
+    rdb_encode_raw(encoder, bytes, length);
+    return end_of_string(encoder, length);
+}
+
+/* True if the string reads as an integer and was written as one. */
+static bool encode_as_integer(struct rdb_encoder *encoder, const void *text,
                               size_t length)
 {
-    size_t allowed = length - COMPRESS_MUST_SAVE;
-    bool big = allowed > sizeof(encoder->compressed);
-    unsigned char *out = big ? memory_map(allowed) : encoder->compressed;
-    if (!out)
-        return false; /* as the server does: then uncompressed */
-    if (encoder->table_is_dirty)
-        wipe_table();
-    encoder->table_is_dirty = false;
-    size_t got = encoder->compress(bytes, length, out, allowed);
-    if (got)
-        rdb_encode_lzf_blob(encoder, out, got, length);
-    if (big)
-        memory_unmap(out, allowed);
-    return got != 0;
+    int64_t value;
+    unsigned char short_form[INTEGER_BYTES_MAX];
+    size_t short_length = 0;
+    if (reads_as_integer(text, length, &value))
+        short_length = put_integer(short_form, value);
+    if (short_length)
+        rdb_encode_raw(encoder, short_form, short_length);
+    return short_length != 0;
 }
 
 int rdb_encode_string(struct rdb_encoder *encoder, const void *bytes, size_t length)
 {
     if (encoder->error)
         return encoder->error;
-    int64_t value;
-    if (length <= INTEGER_TEXT_MAX && reads_as_integer(bytes, length, &value)) {
-        unsigned char short_form[5];
-        size_t short_length = put_integer(short_form, value);
-        if (short_length)
-            return rdb_encode_raw(encoder, short_form, short_length);
-    }
-    if (encoder->compress && length > COMPRESS_ABOVE) {
-        if (!is_room(encoder, bytes)) {
-            void *room = rdb_encoder_room(encoder, length);
-            if (!room)
-                return encoder->error;
-            memcpy(room, bytes, length);
-            bytes = room;
-        }
-        if (encode_compressed(encoder, bytes, length))
-            return encoder->error;
-    }
-    rdb_encode_length(encoder, length);
-    return rdb_encode_raw(encoder, bytes, length);
+    if (length <= INTEGER_TEXT_MAX && encode_as_integer(encoder, bytes, length))
+        return encoder->error;
+    if (length <= COMPRESS_ABOVE || !encoder->compression.compress)
+        return encode_verbatim(encoder, bytes, length);
+    const void *compressed;
+    size_t allowed = length - COMPRESS_MUST_SAVE;
+    size_t got =
+        compression_run(&encoder->compression, bytes, length, allowed, &compressed);
+    return got ? rdb_encode_lzf_blob(encoder, compressed, got, length)
+               : encode_verbatim(encoder, bytes, length);
 }

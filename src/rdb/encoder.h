@@ -7,7 +7,7 @@
  * Errors are sticky: after the first failure every call returns that same
  * negative errno, so that a walker may check once per key.
  *
- * Thread: one encoder belongs to one thread.
+ * Thread: one encoder belongs to one thread, with 700 KB of stack to spare.
  */
 #ifndef RDB_UFFD_RDB_ENCODER_H
 #define RDB_UFFD_RDB_ENCODER_H
@@ -36,11 +36,15 @@ void rdb_encoder_destroy(struct rdb_encoder *encoder);
 
 /* 0 or the first error. */
 int rdb_encoder_error(const struct rdb_encoder *encoder);
-/* Bytes encoded so far. */
+/* Bytes encoded so far, whether the sink has seen them or not. */
 uint64_t rdb_encoder_bytes(const struct rdb_encoder *encoder);
 
-/* Hands everything encoded so far to the sink. */
+/* Hands everything encoded so far to the sink. The encoder collects 64 KB
+ * first, so without this the end of a dump is missing. */
 int rdb_encoder_flush(struct rdb_encoder *encoder);
+
+/* Forgets what the sink has not seen, and the error if there was one. */
+void rdb_encoder_reset(struct rdb_encoder *encoder);
 
 int rdb_encode_raw(struct rdb_encoder *encoder, const void *bytes, size_t length);
 int rdb_encode_byte(struct rdb_encoder *encoder, uint8_t byte);
@@ -61,13 +65,15 @@ int rdb_encode_lzf_blob(struct rdb_encoder *encoder, const void *compressed,
                         size_t compressed_length, size_t original_length);
 
 /* Room for `length` bytes into which a caller reads a value before it hands it
- * to rdb_encode_string(). Valid until the next call of rdb_encoder_room() or
- * rdb_encode_string(). NULL (and a sticky -ENOMEM) when memory is short.
+ * to rdb_encode_string() or rdb_encode_lzf_blob(). One room at a time: it is
+ * valid until the next call of any of these three returns, so a caller that
+ * needs a field and its value together, or a batch of keys, reads them into
+ * memory of its own. What was encoded from a room once must not be again. NULL
+ * (and a sticky -ENOMEM) when memory is short.
  *
- * Rooms lie one behind the other in a ring, so that what the server's LZF writes
- * does not depend on what it compressed before: its table of pointers is not
- * cleared between calls, and an old pointer that falls into the new input would
- * be taken for a match. At each lap of the ring the table is wiped. */
+ * Bytes that are not in a room may be encoded too; those that are to be
+ * compressed are then copied into one first. Why compressing wants rooms:
+ * compression.h. */
 void *rdb_encoder_room(struct rdb_encoder *encoder, size_t length);
 
 #endif

@@ -2,32 +2,48 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
 
 #define BUFFER_BYTES (256 * 1024)
-#define NAME_BYTES   256
+/* One write() at most: so that a cancel, and the writing back, need not wait
+ * for half a gigabyte of one value. */
+#define WRITE_BYTES (1024 * 1024)
+#define NAME_BYTES  256
+
+struct socket {
+    int descriptor;
+    int timeout_msec; /* -1: none */
+};
 
 struct rdb_output {
     struct rdb_sink sink; /* first: a sink is turned back into its output */
     struct rdb_output_options options;
     int descriptor;
+    struct socket sockets[RDB_OUTPUT_SOCKETS_MAX]; /* those that still take it */
+    size_t socket_count;
+    bool to_sockets;
     int directory; /* -1: not a file */
     int cancel_event;
     _Atomic bool cancelled;
     bool published;
     char temporary_name[NAME_BYTES];
+    bool created; /* the temporary file is there, ours to remove */
+    int error;    /* the first; nothing is written after it */
     uint64_t checksum;
     uint64_t accepted;
     uint64_t written;
-    uint64_t synced; /* background write-back was started up to here */
+    uint64_t started; /* write-back was started up to here */
+    uint64_t waited;  /* and waited for up to here */
     size_t used;
     unsigned char buffer[BUFFER_BYTES];
 };
@@ -39,29 +55,61 @@ static bool is_cancelled(const struct rdb_output *output)
     return atomic_load_explicit(&output->cancelled, memory_order_acquire);
 }
 
-/* Waits for the descriptor, or for the wish to stop. */
-static int wait_for(struct rdb_output *output, int descriptor, short wanted)
+static int fail(struct rdb_output *output, int error)
+{
+    if (!output->error)
+        output->error = error;
+    return output->error;
+}
+
+/* Waits for the descriptor, or for the wish to stop. 1 when there is something
+ * to do with the descriptor, 0 when there may not be, or -errno. */
+static int wait_for(struct rdb_output *output, int descriptor, short wanted,
+                    int timeout_msec)
 {
     struct pollfd events[2] = {
         {.fd = descriptor, .events = wanted},
         {.fd = output->cancel_event, .events = POLLIN},
     };
-    if (poll(events, 2, -1) < 0 && errno != EINTR)
-        return -errno;
-    return is_cancelled(output) ? -ECANCELED : 0;
+    int ready = poll(events, 2, timeout_msec);
+    if (is_cancelled(output))
+        return -ECANCELED;
+    if (ready == 0)
+        return -ETIMEDOUT;
+    if (ready < 0)
+        return errno == EINTR ? 0 : -errno;
+    return events[0].revents != 0;
 }
 
+/* How much was written, which may be nothing, or -errno. */
 static ssize_t write_some(struct rdb_output *output, const unsigned char *bytes,
                           size_t length)
 {
+    if (length > WRITE_BYTES)
+        length = WRITE_BYTES;
     ssize_t wrote = fault_point(FAULT_OUTPUT_WRITE)
                         ? (errno = EIO, -1)
                         : write(output->descriptor, bytes, length);
     if (wrote >= 0)
         return wrote;
-    if (errno == EAGAIN)
-        return wait_for(output, output->descriptor, POLLOUT);
+    if (errno == EAGAIN) {
+        int ready = wait_for(output, output->descriptor, POLLOUT, -1);
+        return ready < 0 ? ready : 0;
+    }
     return errno == EINTR ? 0 : -errno;
+}
+
+static int write_back_range(struct rdb_output *output, uint64_t from, uint64_t to,
+                            unsigned flags)
+{
+    if (from == to ||
+        sync_file_range(output->descriptor, (off_t)from, (off_t)(to - from), flags) == 0)
+        return 0;
+    /* An error of the disk is told once: here, and then not by fsync(). */
+    if (errno == EIO || errno == ENOSPC || errno == EDQUOT)
+        return -errno;
+    output->options.sync_every = 0; /* this file system cannot */
+    return 0;
 }
 
 /* Starts write-back of what is there and waits for what was started before, as
@@ -69,32 +117,92 @@ static ssize_t write_some(struct rdb_output *output, const unsigned char *bytes,
 static int write_back(struct rdb_output *output)
 {
     size_t every = output->options.sync_every;
-    if (!every || output->directory < 0 || output->written - output->synced < every)
+    if (!every || output->directory < 0 || output->written - output->started < every)
         return 0;
-    off_t from = (off_t)output->synced;
-    off_t length = (off_t)(output->written - output->synced);
-    if (output->synced >= every)
-        sync_file_range(output->descriptor, from - (off_t)every, (off_t)every,
-                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                            SYNC_FILE_RANGE_WAIT_AFTER);
-    sync_file_range(output->descriptor, from, length, SYNC_FILE_RANGE_WRITE);
-    output->synced = output->written;
-    return 0;
+    int error = write_back_range(output, output->waited, output->started,
+                                 SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                                     SYNC_FILE_RANGE_WAIT_AFTER);
+    if (!error)
+        error = write_back_range(output, output->started, output->written,
+                                 SYNC_FILE_RANGE_WRITE);
+    output->waited = output->started;
+    output->started = output->written;
+    return error;
 }
 
-static int write_all(struct rdb_output *output, const unsigned char *bytes, size_t length)
+/* All of it, whatever the socket's mode. 0 or -errno. */
+static int send_all(struct rdb_output *output, const struct socket *to,
+                    const unsigned char *bytes, size_t length)
 {
     while (length) {
         if (is_cancelled(output))
             return -ECANCELED;
-        ssize_t wrote = write_some(output, bytes, length);
+        ssize_t sent =
+            fault_point(FAULT_OUTPUT_WRITE)
+                ? (errno = EIO, -1)
+                : send(to->descriptor, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+        int ready = 1;
+        if (sent > 0) {
+            bytes += sent;
+            length -= (size_t)sent;
+        } else if (sent < 0 && errno == EAGAIN) {
+            ready = wait_for(output, to->descriptor, POLLOUT, to->timeout_msec);
+        } else if (sent < 0 && errno != EINTR) {
+            return -errno;
+        }
+        if (ready < 0)
+            return ready;
+    }
+    return 0;
+}
+
+static int send_to_each(struct rdb_output *output, const unsigned char *bytes,
+                        size_t length)
+{
+    for (size_t i = 0; i < output->socket_count && !output->error;) {
+        int error = send_all(output, &output->sockets[i], bytes, length);
+        if (!error) {
+            i++;
+            continue;
+        }
+        close(output->sockets[i].descriptor);
+        output->sockets[i] = output->sockets[--output->socket_count];
+        if (error == -ECANCELED || !output->socket_count)
+            fail(output, error);
+    }
+    return output->error;
+}
+
+/* In pieces, so that all replicas get on. */
+static int send_pieces(struct rdb_output *output, const unsigned char *bytes,
+                       size_t length)
+{
+    while (length && !output->error) {
+        size_t piece = length < WRITE_BYTES ? length : WRITE_BYTES;
+        send_to_each(output, bytes, piece);
+        bytes += piece;
+        length -= piece;
+    }
+    return output->error;
+}
+
+static int write_all(struct rdb_output *output, const unsigned char *bytes, size_t length)
+{
+    if (output->to_sockets)
+        return send_pieces(output, bytes, length);
+    while (length && !output->error) {
+        ssize_t wrote =
+            is_cancelled(output) ? -ECANCELED : write_some(output, bytes, length);
         if (wrote < 0)
-            return (int)wrote;
+            return fail(output, (int)wrote);
         bytes += wrote;
         length -= (size_t)wrote;
         output->written += (uint64_t)wrote;
+        int error = write_back(output);
+        if (error)
+            return fail(output, error);
     }
-    return write_back(output);
+    return output->error;
 }
 
 int rdb_output_flush(struct rdb_output *output)
@@ -106,11 +214,10 @@ int rdb_output_flush(struct rdb_output *output)
 
 static int accept_bytes(struct rdb_output *output, const void *bytes, size_t length)
 {
-    if (length > BUFFER_BYTES - output->used) {
-        int error = rdb_output_flush(output);
-        if (error)
-            return error;
-    }
+    if (length > BUFFER_BYTES - output->used)
+        rdb_output_flush(output);
+    if (output->error)
+        return output->error;
     output->accepted += length;
     if (length > BUFFER_BYTES)
         return write_all(output, bytes, length);
@@ -134,35 +241,45 @@ int rdb_output_write_plain(struct rdb_output *output, const void *bytes, size_t 
 
 /* ---- opening --------------------------------------------------------------------- */
 
-static struct rdb_output *create(const struct rdb_output_options *options)
+/* NULL and why in *error. */
+static struct rdb_output *create(const struct rdb_output_options *options, int *error)
 {
-    struct rdb_output *output = memory_map(sizeof(*output));
-    if (!output)
+    struct rdb_output *made = memory_map(sizeof(*made));
+    *error = -ENOMEM;
+    if (!made)
         return NULL;
-    output->sink.write = sink_write;
-    output->options = *options;
-    output->descriptor = -1;
-    output->directory = -1;
-    output->cancel_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (output->cancel_event < 0) {
-        memory_unmap(output, sizeof(*output));
+    made->sink.write = sink_write;
+    made->options = *options;
+    made->descriptor = -1;
+    made->directory = -1;
+    made->cancel_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (made->cancel_event < 0) {
+        *error = -errno;
+        memory_unmap(made, sizeof(*made));
         return NULL;
     }
-    return output;
+    *error = 0;
+    return made;
 }
 
-static int open_temporary(struct rdb_output *output, int directory, const char *name)
+static int remember_file(struct rdb_output *output, int directory, const char *name)
 {
     if (strlen(name) >= NAME_BYTES)
         return -ENAMETOOLONG;
     output->directory = fcntl(directory, F_DUPFD_CLOEXEC, 3);
     if (output->directory < 0)
         return -errno;
-    output->descriptor =
-        openat(directory, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    memcpy(output->temporary_name, name, strlen(name) + 1);
+    return 0;
+}
+
+int rdb_output_create_file(struct rdb_output *output)
+{
+    output->descriptor = openat(output->directory, output->temporary_name,
+                                O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (output->descriptor < 0)
         return -errno;
-    memcpy(output->temporary_name, name, strlen(name) + 1);
+    output->created = true;
     return 0;
 }
 
@@ -170,10 +287,11 @@ int rdb_output_open_file(struct rdb_output **output, int directory,
                          const char *temporary_name,
                          const struct rdb_output_options *options)
 {
-    struct rdb_output *made = create(options);
+    int error;
+    struct rdb_output *made = create(options, &error);
     if (!made)
-        return -ENOMEM;
-    int error = open_temporary(made, directory, temporary_name);
+        return error;
+    error = remember_file(made, directory, temporary_name);
     if (error) {
         rdb_output_close(made);
         return error;
@@ -185,16 +303,44 @@ int rdb_output_open_file(struct rdb_output **output, int directory,
 int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
                                const struct rdb_output_options *options)
 {
-    struct rdb_output *made = create(options);
+    int error;
+    struct rdb_output *made = create(options, &error);
     if (!made)
-        return -ENOMEM;
+        return error;
     int flags = fcntl(descriptor, F_GETFL);
     if (flags < 0 || fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0) {
-        int error = -errno;
+        error = -errno;
         rdb_output_close(made);
         return error;
     }
     made->descriptor = descriptor;
+    *output = made;
+    return 0;
+}
+
+static int send_timeout(int socket)
+{
+    struct timeval limit = {0};
+    socklen_t length = sizeof(limit);
+    if (getsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &limit, &length) != 0 ||
+        (!limit.tv_sec && !limit.tv_usec) || limit.tv_sec > INT_MAX / 2000)
+        return -1;
+    return (int)(limit.tv_sec * 1000 + limit.tv_usec / 1000);
+}
+
+int rdb_output_open_sockets(struct rdb_output **output, const int *sockets, size_t count,
+                            const struct rdb_output_options *options)
+{
+    int error;
+    if (!count || count > RDB_OUTPUT_SOCKETS_MAX)
+        return -EINVAL;
+    struct rdb_output *made = create(options, &error);
+    if (!made)
+        return error;
+    for (size_t i = 0; i < count; i++)
+        made->sockets[i] = (struct socket){sockets[i], send_timeout(sockets[i])};
+    made->socket_count = count;
+    made->to_sockets = true;
     *output = made;
     return 0;
 }
@@ -220,33 +366,37 @@ int rdb_output_sync(struct rdb_output *output)
 {
     int error = rdb_output_flush(output);
     if (!error && fsync(output->descriptor) != 0)
-        error = -errno;
+        error = fail(output, -errno);
     return error;
 }
 
 static void remove_temporary(struct rdb_output *output)
 {
-    if (output->directory >= 0 && output->temporary_name[0] && !output->published)
+    if (output->created && !output->published)
         unlinkat(output->directory, output->temporary_name, 0);
-    output->temporary_name[0] = '\0';
+    output->created = false;
 }
 
 int rdb_output_publish(struct rdb_output *output, const char *final_name)
 {
-    if (renameat(output->directory, output->temporary_name, output->directory,
-                 final_name) != 0) {
-        int error = -errno;
+    if (!output->error && renameat(output->directory, output->temporary_name,
+                                   output->directory, final_name) != 0)
+        fail(output, -errno);
+    if (output->error) {
         remove_temporary(output);
-        return error;
+        return output->error;
     }
     output->published = true;
-    if (fsync(output->directory) != 0 && errno != EINVAL && errno != EBADF)
-        return -errno;
+    /* EINVAL: a file system whose directories cannot be synchronised. */
+    if (fsync(output->directory) != 0 && errno != EINVAL)
+        return fail(output, -errno);
     return 0;
 }
 
 void rdb_output_end(struct rdb_output *output)
 {
+    while (output->socket_count)
+        close(output->sockets[--output->socket_count].descriptor);
     if (output->descriptor >= 0)
         close(output->descriptor);
     output->descriptor = -1;
@@ -256,9 +406,11 @@ int rdb_output_wait_closed(struct rdb_output *output, int descriptor)
 {
     for (;;) {
         char byte;
-        int error = wait_for(output, descriptor, POLLIN);
-        if (error)
-            return error;
+        int ready = wait_for(output, descriptor, POLLIN, -1);
+        if (ready < 0)
+            return ready;
+        if (!ready)
+            continue; /* `descriptor` may be one that read() would wait on */
         ssize_t got = read(descriptor, &byte, 1);
         if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN))
             return 0;
@@ -275,8 +427,7 @@ void rdb_output_cancel(struct rdb_output *output)
 void rdb_output_close(struct rdb_output *output)
 {
     remove_temporary(output);
-    if (output->descriptor >= 0)
-        close(output->descriptor);
+    rdb_output_end(output);
     if (output->directory >= 0)
         close(output->directory);
     close(output->cancel_event);

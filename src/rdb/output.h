@@ -1,6 +1,10 @@
-/* Where an RDB goes: a file that becomes the dump, or a descriptor (pipe,
- * socket) that somebody reads at the other end. Buffers, checksums, writes,
+/* Where an RDB goes: a file that becomes the dump, a pipe that somebody reads at
+ * the other end, or the sockets of some replicas. Buffers, checksums, writes,
  * synchronises and renames; knows nothing of what the bytes mean.
+ *
+ * Errors are sticky: after the first failed write or fsync, nothing more is
+ * written, every call returns that negative errno, and the file is not
+ * published.
  *
  * Thread: one output belongs to the thread that saves. output_cancel() may
  * come from any thread at any time.
@@ -20,21 +24,35 @@ typedef uint64_t (*rdb_checksum_function)(uint64_t crc, const unsigned char *byt
 
 struct rdb_output;
 
+#define RDB_OUTPUT_SOCKETS_MAX 16
+
 struct rdb_output_options {
     rdb_checksum_function checksum; /* NULL: eight zero bytes (rdbchecksum no) */
     size_t sync_every;              /* bytes between two background fsyncs, 0: never */
 };
 
-/* Creates `temporary_name` in the directory `directory` (a descriptor, dup'ed)
- * for writing, replacing what is there. 0 or -errno. Main thread, in prepare. */
+/* Makes ready to write `temporary_name` in the directory `directory` (a descriptor
+ * opened for reading, dup'ed). Touches no disk: a file system may keep its caller
+ * waiting for seconds, and this is the pause. 0 or -errno. Main thread, in
+ * prepare. */
 int rdb_output_open_file(struct rdb_output **output, int directory,
                          const char *temporary_name,
                          const struct rdb_output_options *options);
+/* File only, before anything is written: creates it, replacing what is there. 0 or
+ * -errno. */
+int rdb_output_create_file(struct rdb_output *output);
 /* Takes over `descriptor`, a pipe's write end that nobody else writes to (it is
  * made non-blocking). Waits in poll() for room, or for rdb_output_cancel(). On
  * failure `descriptor` is still the caller's. */
 int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
                                const struct rdb_output_options *options);
+
+/* Takes over sockets, which stay in the mode they are in: a copy goes to each. One
+ * that fails, or takes nothing for as long as its own SO_SNDTIMEO, is left out from
+ * then on; only when none is left the output has failed. On failure the sockets are
+ * still the caller's. 0 or -errno. */
+int rdb_output_open_sockets(struct rdb_output **output, const int *sockets, size_t count,
+                            const struct rdb_output_options *options);
 
 /* The sink for an encoder. Valid as long as the output. */
 struct rdb_sink *rdb_output_sink(struct rdb_output *output);
@@ -51,14 +69,15 @@ int rdb_output_flush(struct rdb_output *output);
 /* File only: flush and fsync. After it, rdb_output_publish() can only fail for
  * reasons of the directory. 0 or -errno. */
 int rdb_output_sync(struct rdb_output *output);
-/* File only: renames the temporary file to `final_name` in the same directory
- * and synchronises the directory. 0 or -errno; on failure the temporary file
- * is removed. */
+/* File only, after rdb_output_sync(): renames the temporary file to
+ * `final_name` in the same directory and synchronises the directory. 0 or
+ * -errno; on failure the temporary file is gone: removed, or already renamed
+ * when it was the directory that could not be synchronised. */
 int rdb_output_publish(struct rdb_output *output, const char *final_name);
-/* Makes any present and future call that would wait return -ECANCELED.
- * Any thread; async-signal-safe. */
+/* Makes any present and future call that writes or waits return -ECANCELED; a
+ * call that waits for a disk still ends with it. Any thread; async-signal-safe. */
 void rdb_output_cancel(struct rdb_output *output);
-/* Descriptor only: closes it, so that the reader sees the end. */
+/* Not for files: closes, so that the reader sees the end. */
 void rdb_output_end(struct rdb_output *output);
 /* Waits until the writers of the pipe `descriptor` have closed it. 0, or
  * -ECANCELED. */

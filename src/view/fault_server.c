@@ -7,17 +7,28 @@
 #include <unistd.h>
 
 #include "kernel/fault_points.h"
+#include "kernel/memory.h"
 #include "kernel/userfaultfd.h"
 
 #define STACK_BYTES       (256 * 1024)
 #define MESSAGES_PER_READ 32
-#define QUIET_MSEC 2
 
 enum request { REQUEST_NONE, REQUEST_POSTED, REQUEST_DONE };
 
 static void count(_Atomic uint64_t *counter, uint64_t more)
 {
     atomic_fetch_add_explicit(counter, more, memory_order_relaxed);
+}
+
+/* Only the serving thread waits for room or the spool. */
+static void count_wait(struct fault_statistics *statistics, uint64_t usec)
+{
+    count(&statistics->writer_waits, 1);
+    count(&statistics->writer_wait_usec, usec);
+    if (usec >
+        atomic_load_explicit(&statistics->writer_wait_longest_usec, memory_order_relaxed))
+        atomic_store_explicit(&statistics->writer_wait_longest_usec, usec,
+                              memory_order_relaxed);
 }
 
 /* ---- the serving thread ---------------------------------------------------------- */
@@ -66,8 +77,7 @@ static int wait_for_room(struct fault_server *server, uint32_t page, const void 
         error = preserved_put(server->view->preserved, page, live);
     }
     atomic_store_explicit(&server->blocked_by_policy, false, memory_order_relaxed);
-    count(&server->statistics.writer_waits, 1);
-    count(&server->statistics.writer_wait_usec, clock_usec() - began);
+    count_wait(&server->statistics, clock_usec() - began);
     return error;
 }
 
@@ -80,18 +90,12 @@ static int keep_page(struct fault_server *server, uint64_t address)
         !view_page_of(server->view, address, &page))
         return 0;
     const void *live = (const void *)(uintptr_t)address;
-    uint64_t spooled =
-        atomic_load_explicit(&preserved->pages_spooled, memory_order_relaxed);
-    uint64_t began = spooled ? clock_usec() : 0;
+    uint64_t waits = preserved->waits, wait_usec = preserved->wait_usec;
     int error = preserved_put(preserved, page, live);
     if (error == -ENOBUFS && preserved->policy == BUFFER_BLOCK)
         error = wait_for_room(server, page, live);
-    if (atomic_load_explicit(&preserved->pages_spooled, memory_order_relaxed) !=
-        spooled) {
-        count(&server->statistics.writer_waits, 1);
-        if (began)
-            count(&server->statistics.writer_wait_usec, clock_usec() - began);
-    }
+    else if (preserved->waits != waits)
+        count_wait(&server->statistics, preserved->wait_usec - wait_usec);
     if (error && !gave_up(server))
         give_up(server, error);
     return error;
@@ -108,6 +112,7 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     keep_page(server, address);
     lift_protection(server, address, PAGE_BYTES);
     count(&server->statistics.faults, 1);
+    wait_histogram_add(server->waits, clock_nsec() - server->woken_nsec);
 }
 
 static void serve_request(struct fault_server *server, bool serving)
@@ -126,20 +131,26 @@ static void serve_request(struct fault_server *server, bool serving)
     futex_wake_all(&server->request_state);
 }
 
-/* On the writer's own CPU the two take turns without waking a second CPU: a
- * fault is served in about 10 us instead of 50. The writer is followed when the
- * scheduler moves it. */
-static void follow_writer(const struct fault_server *server, uint32_t *cpu)
+/* On one CPU the writer and the fault server take turns: a fault is served in
+ * about 10 us. On two, each waits for the other CPU to wake, 50 us, and a
+ * scheduler that sees a free CPU keeps moving the writer there. So both stay
+ * where the writer was when the snapshot began, as long as that CPU has time for
+ * them. Real-time priority lets no third program come between. */
+static void take_place(const struct fault_server *server)
 {
-    uint32_t now = server->writer_cpu ? *server->writer_cpu : UINT32_MAX;
-    if (now == *cpu || now == UINT32_MAX)
-        return;
-    *cpu = now;
-    thread_stay_on(now);
+    thread_set_urgent(true);
+    if (!atomic_load_explicit(&server->roaming, memory_order_relaxed))
+        thread_stay_on(0, server->writer_cpu);
 }
 
-/* One look at everything. `quiet`: nobody has waited for a while. Returns whether
- * there is more to do that nobody waits for. */
+static void leave_place(const struct fault_server *server)
+{
+    thread_set_urgent(false);
+    thread_set_cpus(0, &server->writer_cpus);
+}
+
+/* One look at everything. `quiet`: no fault is waiting. Returns whether there is
+ * more to do that nobody waits for. */
 static bool serve_once(struct fault_server *server, int descriptor, bool quiet)
 {
     struct uffd_msg messages[MESSAGES_PER_READ];
@@ -150,8 +161,11 @@ static bool serve_once(struct fault_server *server, int descriptor, bool quiet)
     for (int i = 0; i < got; i++)
         serve_fault(server, &messages[i]);
     serve_request(server, true);
+    if (!gave_up(server))
+        preserved_tend(server->view->preserved);
     /* The writer that was just let go may be waiting for this very CPU: back to
-     * sleep at once. What need not be done in a fault waits for a quiet moment. */
+     * sleep at once, and without a timer, which costs as much as the copy of a
+     * page. What need not be done in a fault waits for the keeper's next nudge. */
     if (got != 0 || !quiet)
         return false;
     int more = gave_up(server) ? 0 : preserved_work(server->view->preserved);
@@ -160,7 +174,7 @@ static bool serve_once(struct fault_server *server, int descriptor, bool quiet)
     return more > 0;
 }
 
-/* Returns false if nothing came for a moment. */
+/* Returns true if somebody nudged. */
 static bool wait_for_work(struct fault_server *server, int descriptor, int timeout_msec)
 {
     struct pollfd events[2] = {
@@ -168,11 +182,12 @@ static bool wait_for_work(struct fault_server *server, int descriptor, int timeo
         {.fd = descriptor, .events = POLLIN},
     };
     int ready = poll(events, descriptor >= 0 ? 2 : 1, timeout_msec);
-    if (events[0].revents & POLLIN) {
-        uint64_t ignored;
-        (void)!read(server->wake_event, &ignored, sizeof(ignored));
-    }
-    return ready != 0;
+    server->woken_nsec = clock_nsec();
+    if (ready <= 0 || !(events[0].revents & POLLIN))
+        return false;
+    uint64_t ignored;
+    (void)!read(server->wake_event, &ignored, sizeof(ignored));
+    return true;
 }
 
 static void park(struct fault_server *server, uint32_t serving)
@@ -185,34 +200,34 @@ static void park(struct fault_server *server, uint32_t serving)
 static void *serve(void *argument)
 {
     struct fault_server *server = argument;
-    struct thread_cpus all_cpus;
-    uint32_t cpu = UINT32_MAX;
-    bool quiet = true, more = true;
-    thread_get_cpus(&all_cpus);
+    bool nudged = true, more = true, placed = false;
+    atomic_store_explicit(&server->own_id, thread_own_id(), memory_order_release);
     while (!atomic_load_explicit(&server->stopping, memory_order_acquire)) {
         uint32_t serving = atomic_load_explicit(&server->serving, memory_order_acquire);
         int descriptor =
             serving ? atomic_load_explicit(&server->userfaultfd, memory_order_relaxed)
                     : -1;
         park(server, serving);
-        if (serving) {
-            follow_writer(server, &cpu);
-        } else if (cpu != UINT32_MAX) {
-            cpu = UINT32_MAX;
-            thread_set_cpus(&all_cpus);
-        }
+        if (serving && !placed)
+            take_place(server);
+        else if (!serving && placed)
+            leave_place(server);
+        placed = serving != 0;
         if (!serving)
             serve_request(server, false);
         else
-            more = serve_once(server, descriptor, quiet);
-        /* 0: just look; then sleep for good once there is nothing left to do. */
-        int timeout = !serving || (quiet && !more) ? -1 : quiet ? 0 : QUIET_MSEC;
-        quiet = !wait_for_work(server, descriptor, timeout);
+            more = serve_once(server, descriptor, nudged);
+        nudged = wait_for_work(server, descriptor, serving && more ? 0 : -1) || more;
     }
     return NULL;
 }
 
 /* ---- for the others -------------------------------------------------------------- */
+
+static void packer_drained(void *context)
+{
+    fault_server_nudge(context);
+}
 
 int fault_server_start(struct fault_server *server, struct view *view,
                        void (*failed)(void *context, int error), void *context)
@@ -225,9 +240,16 @@ int fault_server_start(struct fault_server *server, struct view *view,
     server->wake_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (server->wake_event < 0)
         return -errno;
-    int error = thread_start(&server->thread, "uffd-faults", STACK_BYTES, serve, server);
-    if (error)
+    server->waits = memory_map(sizeof(*server->waits));
+    if (!server->waits) {
         close(server->wake_event);
+        return -ENOMEM;
+    }
+    int error = thread_start(&server->thread, "uffd-faults", STACK_BYTES, serve, server);
+    if (!error)
+        error = preserved_start_packer(view->preserved, packer_drained, server);
+    if (error)
+        fault_server_stop(server);
     return error;
 }
 
@@ -239,10 +261,12 @@ void fault_server_nudge(struct fault_server *server)
 
 void fault_server_stop(struct fault_server *server)
 {
+    preserved_stop_packer(server->view->preserved);
     atomic_store_explicit(&server->stopping, true, memory_order_release);
     fault_server_nudge(server);
     thread_join(&server->thread);
     close(server->wake_event);
+    memory_unmap(server->waits, sizeof(*server->waits));
 }
 
 void fault_server_arm(struct fault_server *server, int userfaultfd)
@@ -252,7 +276,14 @@ void fault_server_arm(struct fault_server *server, int userfaultfd)
     atomic_store_explicit(&statistics->unprotects, 0, memory_order_relaxed);
     atomic_store_explicit(&statistics->writer_waits, 0, memory_order_relaxed);
     atomic_store_explicit(&statistics->writer_wait_usec, 0, memory_order_relaxed);
+    atomic_store_explicit(&statistics->writer_wait_longest_usec, 0, memory_order_relaxed);
+    wait_histogram_clear(server->waits);
     atomic_store_explicit(&statistics->saver_faults, 0, memory_order_relaxed);
+    atomic_store_explicit(&server->roaming, false, memory_order_relaxed);
+    server->writer_id = thread_own_id();
+    server->writer_cpu = thread_own_cpu();
+    thread_get_cpus(0, &server->writer_cpus);
+    thread_stay_on(0, server->writer_cpu);
     atomic_store_explicit(&server->userfaultfd, userfaultfd, memory_order_relaxed);
     atomic_store_explicit(&server->serving, 1, memory_order_release);
     fault_server_nudge(server);
@@ -264,6 +295,16 @@ void fault_server_disarm(struct fault_server *server)
     fault_server_nudge(server);
     while (!atomic_load_explicit(&server->parked, memory_order_acquire))
         futex_wait(&server->parked, 0, 100);
+    thread_set_cpus(server->writer_id, &server->writer_cpus);
+}
+
+void fault_server_roam(struct fault_server *server)
+{
+    if (atomic_exchange_explicit(&server->roaming, true, memory_order_relaxed))
+        return;
+    thread_set_cpus(atomic_load_explicit(&server->own_id, memory_order_acquire),
+                    &server->writer_cpus);
+    thread_set_cpus(server->writer_id, &server->writer_cpus);
 }
 
 int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end)

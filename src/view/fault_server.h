@@ -20,12 +20,14 @@
 
 #include "kernel/thread.h"
 #include "view/view.h"
+#include "view/wait_histogram.h"
 
 struct fault_statistics {
     _Atomic uint64_t faults;       /* messages served in this snapshot */
     _Atomic uint64_t unprotects;   /* calls that lifted protection */
     _Atomic uint64_t writer_waits; /* faults that waited for the spool or for room */
     _Atomic uint64_t writer_wait_usec;
+    _Atomic uint64_t writer_wait_longest_usec;
     _Atomic uint64_t saver_faults; /* faults of our own threads: should be 0 */
 };
 
@@ -53,10 +55,20 @@ struct fault_server {
      * up; the view has already been failed. Must not block. */
     void (*failed)(void *context, int error);
     void *context;
-    const volatile uint32_t *writer_cpu; /* where the main thread runs; or NULL */
+    /* The main thread and this one stay on one CPU during a snapshot; set when
+     * armed, by the main thread. */
+    pid_t writer_id;
+    uint32_t writer_cpu;
+    struct thread_cpus writer_cpus; /* where it may run otherwise */
+    _Atomic int32_t own_id;
+    _Atomic bool roaming;       /* that CPU is too busy: both run anywhere */
     _Atomic int32_t own_thread; /* a thread that must never fault (the saver) */
 
     struct fault_statistics statistics;
+    /* How long each fault of this snapshot waited once the server was awake for it;
+     * the way into and out of the kernel, some microseconds, is not seen. */
+    struct wait_histogram *waits; /* from memory_map() */
+    uint64_t woken_nsec;          /* the serving thread's own */
 };
 
 /* Starts the thread, parked. `server` must be in memory that is never
@@ -74,6 +86,10 @@ void fault_server_arm(struct fault_server *server, int userfaultfd);
 void fault_server_disarm(struct fault_server *server);
 /* Makes the server look at the limit again. Any thread. */
 void fault_server_nudge(struct fault_server *server);
+
+/* Lets the server and the writer run on any CPU until the snapshot ends: the
+ * one they share has no time for them. Any thread. */
+void fault_server_roam(struct fault_server *server);
 
 /* Keeps every page of [start, end) that belongs to the frozen view, so that the
  * kernel may drop the range afterwards. Returns when it is done: 0; -EAGAIN

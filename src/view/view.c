@@ -165,6 +165,11 @@ int view_read(struct view_reader *reader, void *to, frozen_address from, size_t 
     }
     uint32_t chunk =
         chunk_in_region(reader->region_start, reader->region_first_chunk, from);
+    if (((from ^ (from + length - 1)) >> PAGE_SHIFT) == 0)
+        return read_in_page(reader,
+                            chunk * PAGES_PER_CHUNK +
+                                (uint32_t)(from >> PAGE_SHIFT) % PAGES_PER_CHUNK,
+                            to, from, length);
     bool one_chunk = ((from ^ (from + length - 1)) >> CHUNK_SHIFT) == 0;
     const struct preserved *preserved = reader->view->preserved;
     if (one_chunk && preserved_chunk_is_empty(preserved, chunk)) {

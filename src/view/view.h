@@ -89,9 +89,19 @@ void view_reader_init(struct view_reader *reader, struct view *view);
  * Any thread but the fault server's. Never blocks on the server. */
 int view_read(struct view_reader *reader, void *to, frozen_address from, size_t length);
 
-/* A hint that `from` will be read soon. Any value is harmless. */
-static inline void view_prefetch(frozen_address from)
+/* A hint that `from` will be read soon, from where it is now. Any value is harmless. */
+static inline void view_prefetch(const struct view_reader *reader, frozen_address from)
 {
+    if (from >= reader->region_start && from < reader->region_end) {
+        uint32_t page =
+            reader->region_first_chunk * PAGES_PER_CHUNK +
+            (uint32_t)((from >> PAGE_SHIFT) -
+                       (reader->region_start >> CHUNK_SHIFT) * PAGES_PER_CHUNK);
+        if (preserved_has(reader->view->preserved, page)) {
+            preserved_prefetch(reader->view->preserved, page, from & PAGE_MASK);
+            return;
+        }
+    }
     __builtin_prefetch((const void *)(uintptr_t)from, 0, 3);
 }
 

@@ -1,0 +1,11 @@
+/* UFFD.DIRTYRATE: the client waits while the keeper measures. */
+#ifndef RDB_UFFD_MODULE_DIRTYRATE_H
+#define RDB_UFFD_MODULE_DIRTYRATE_H
+
+#include "server_api.h"
+
+int dirtyrate_command(api_context *context, api_string **arguments, int count);
+/* Answers the client when the measurement has ended. A few times a second. */
+void dirtyrate_tick(void);
+
+#endif

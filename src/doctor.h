@@ -1,0 +1,50 @@
+/* The doctor: looks at everything a save without fork depends on, and says what is
+ * wrong and what to do about it. */
+#ifndef RDB_UFFD_DOCTOR_H
+#define RDB_UFFD_DOCTOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum doctor_status { DOCTOR_OK, DOCTOR_WARN, DOCTOR_FAIL };
+
+struct doctor_finding {
+    const char *name; /* static text */
+    enum doctor_status status;
+    char text[256];
+    char remedy[384]; /* "" when nothing needs to be done */
+};
+
+/* Never more findings than this. */
+#define DOCTOR_FINDINGS 12
+
+struct rdb_uffd_host;
+struct rdb_uffd_settings;
+struct history_entry;
+
+/* What the face knows. */
+struct doctor_case {
+    const struct rdb_uffd_host *host;
+    const struct rdb_uffd_settings *settings;
+    const char *layout_reason; /* why the server's layout is not known, "" if it is */
+    bool has_allocator;
+    bool supported; /* as found at load */
+    uint64_t heap_bytes;
+    uint64_t least_limit; /* for this heap, bytes */
+    uint64_t limit;
+    uint64_t predicted_bytes;         /* by the last measurement, 0: none */
+    uint64_t written_per_second;      /* pages, by the same */
+    uint64_t spooled_per_second;      /* pages, in the last save that spooled, 0: none */
+    const struct history_entry *last; /* NULL: no save yet */
+    uint64_t fallbacks;
+    const char *last_fallback_reason;
+};
+
+/* Fills `findings` and returns how many. Main thread; some 100 us. */
+size_t doctor_examine(const struct doctor_case *now,
+                      struct doctor_finding findings[DOCTOR_FINDINGS]);
+/* "OK", "WARN", "FAIL". */
+const char *doctor_status_name(enum doctor_status status);
+
+#endif

@@ -1,0 +1,34 @@
+/* What the face keeps for itself: why it stands in for the server's forks or not, and
+ * what it has counted. */
+#ifndef RDB_UFFD_FACE_H
+#define RDB_UFFD_FACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "freeze.h"
+#include "history.h"
+#include "log_limit.h"
+
+/* Main thread only. */
+struct face {
+    bool started;
+    char unsupported[REASON_BYTES];   /* why no save can be served, "" if it can */
+    char layout_reason[REASON_BYTES]; /* why the server is not known, "" if it is */
+    bool has_allocator;
+    char last_fallback_reason[REASON_BYTES];
+    uint64_t forks_replaced;
+    uint64_t fork_fallbacks;
+    bool in_forked_child;
+    struct history history;
+    struct log_limit warnings;
+    unsigned helpers_wanted;     /* when last the crew was called together */
+    uint64_t predicted_bytes;    /* by the last measurement */
+    uint64_t written_per_second; /* pages, by the same */
+    uint64_t saves;              /* asked for; the number of the last one */
+    const char *last_cause;
+};
+
+extern struct face the_face;
+
+#endif

@@ -1,0 +1,176 @@
+#include "freeze.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "face.h"
+#include "host/late_free.h"
+#include "kernel/fault_points.h"
+#include "memory/allocator.h"
+#include "memory/vacant.h"
+
+int freeze_explain(char *reason, int error, const char *what)
+{
+    snprintf(reason, REASON_BYTES, "%s: %s", what, strerror(-error));
+    return error;
+}
+
+static int open_sockets(struct snapshot *snapshot,
+                        const struct rdb_output_options *options)
+{
+    int error = rdb_output_open_sockets(&snapshot->output, snapshot->capture.sockets,
+                                        snapshot->capture.socket_count, options);
+    if (!error)
+        snapshot->capture.socket_count = 0; /* the output's now */
+    return error;
+}
+
+int freeze_open_output(struct snapshot *snapshot)
+{
+    struct rdb_output_options options = {
+        .checksum = snapshot->capture.checksum,
+        .sync_every = snapshot->capture.sync_every,
+    };
+    if (snapshot->request.cause != CHILD_SAVE_SOCKET)
+        return rdb_output_open_file(&snapshot->output, snapshot->capture.directory,
+                                    snapshot->capture.temporary_name, &options);
+    if (snapshot->capture.socket_count)
+        return open_sockets(snapshot, &options);
+    int error = rdb_output_open_descriptor(&snapshot->output,
+                                           snapshot->capture.transfer_pipe, &options);
+    if (!error)
+        snapshot->capture.transfer_pipe = -1; /* the output's now */
+    return error;
+}
+
+/* The buffer and the index for what is registered now. */
+static int prepare_view(struct snapshot *snapshot, char *reason)
+{
+    snapshot->limit = snapshot_limit(snapshot);
+    struct preserved_settings settings = {
+        .limit = snapshot->limit,
+        .policy = snapshot->settings.buffer_policy,
+        .compress = snapshot->settings.compression,
+        .spool_directory = snapshot->settings.spool_directory,
+    };
+    int error = view_set_regions(&snapshot->view, &snapshot->heap.registered);
+    if (error)
+        return freeze_explain(reason, error, "too many memory regions");
+    error = preserved_begin(&snapshot->preserved, snapshot->view.chunk_count, &settings);
+    if (error == -EDQUOT) {
+        snprintf(reason, REASON_BYTES,
+                 "buffer-limit is too small for this heap: it needs at least %llu bytes",
+                 (unsigned long long)preserved_least_limit(snapshot->view.chunk_count));
+        return error;
+    }
+    return error ? freeze_explain(reason, error, "snapshot buffer or spool") : 0;
+}
+
+/* What the fault server writes to must never be protected: it would wait for
+ * itself. Checked, not believed. */
+static bool own_memory_is_safe(const struct snapshot *snapshot)
+{
+    const void *own[] = {
+        snapshot,
+        &the_face,
+        snapshot->fault_server.thread.stack,
+        snapshot->saver.stack,
+        snapshot->keeper.stack,
+        snapshot->preserved.slots,
+        (const void *)snapshot->preserved.directory,
+        snapshot->preserved.slot_table,
+        snapshot->preserved.packer,
+        (const void *)&fault_points_on,
+    };
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+        if (regions_find(&snapshot->heap.registered, (uint64_t)(uintptr_t)own[i]))
+            return false;
+    return true;
+}
+
+static int prepare_heap(struct snapshot *snapshot, char *reason)
+{
+    int error = heap_open(&snapshot->heap, &snapshot->ability);
+    if (error == -EPERM || error == -EACCES) {
+        struct ability now;
+        ability_probe(&now);
+        snprintf(reason, REASON_BYTES, "%s",
+                 now.error ? now.reason : "no permission for userfaultfd");
+        return error;
+    }
+    if (error)
+        return freeze_explain(reason, error, "userfaultfd");
+    if (heap_is_stale(&snapshot->heap)) {
+        error = heap_refresh(&snapshot->heap, false);
+        if (error)
+            return freeze_explain(reason, error, "cannot register the heap");
+    }
+    error = prepare_view(snapshot, reason);
+    if (!error && !own_memory_is_safe(snapshot)) {
+        preserved_end(&snapshot->preserved);
+        snprintf(reason, REASON_BYTES, "the module's own memory is part of the heap");
+        error = -EFAULT;
+    }
+    return error;
+}
+
+/* ---- freeze ---------------------------------------------------------------------- */
+
+static int protect(struct snapshot *snapshot)
+{
+    int error = heap_protect(&snapshot->heap);
+    if (error != -ENOENT && error != -EINVAL)
+        return error;
+    /* A mapping was replaced behind our back: register all again, once. */
+    error = heap_refresh(&snapshot->heap, true);
+    if (!error)
+        error = view_set_regions(&snapshot->view, &snapshot->heap.registered);
+    if (!error && snapshot->view.chunk_count > snapshot->preserved.chunk_count)
+        error = -EAGAIN;
+    return error ? error : heap_protect(&snapshot->heap);
+}
+
+void freeze_end_step(struct snapshot *snapshot, uint64_t *usec)
+{
+    uint64_t now = clock_usec();
+    *usec = now - snapshot->step_began_usec;
+    snapshot->step_began_usec = now;
+}
+
+/* All or nothing. From here on the keyspace is the snapshot's. */
+static int freeze(struct snapshot *snapshot, char *reason)
+{
+    allocator_steer();
+    late_free_begin();
+    freeze_end_step(snapshot, &snapshot->steer_usec);
+    atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
+    fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
+    int error = protect(snapshot);
+    if (fault_point(FAULT_SLOW_FREEZE))
+        sleep_usec(20000);
+    freeze_end_step(snapshot, &snapshot->protect_usec);
+    if (!error)
+        return 0;
+    atomic_store_explicit(&snapshot->frozen, false, memory_order_seq_cst);
+    view_fail(&snapshot->view, -ECANCELED);
+    fault_server_disarm(&snapshot->fault_server);
+    preserved_end(&snapshot->preserved);
+    vacant_thaw();
+    late_free_end();
+    allocator_restore();
+    return freeze_explain(reason, error, "cannot protect the heap");
+}
+
+int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES])
+{
+    dirty_rate_stop(snapshot);
+    heap_lock(&snapshot->heap);
+    dirty_rate_give_back(snapshot);
+    int error = prepare_heap(snapshot, reason);
+    freeze_end_step(snapshot, &snapshot->prepare_usec);
+    if (!error)
+        error = freeze(snapshot, reason);
+    heap_unlock(&snapshot->heap);
+    return error;
+}

@@ -1,0 +1,27 @@
+#include "history.h"
+
+void history_clear(struct history *history)
+{
+    history->count = history->next = 0;
+}
+
+void history_add(struct history *history, const struct history_entry *entry)
+{
+    history->entries[history->next] = *entry;
+    history->next = (history->next + 1) % HISTORY_SAVES;
+    if (history->count < HISTORY_SAVES)
+        history->count++;
+}
+
+const struct history_entry *history_at(const struct history *history, size_t back)
+{
+    if (back >= history->count)
+        return NULL;
+    return &history->entries[(history->next + HISTORY_SAVES - 1 - back) % HISTORY_SAVES];
+}
+
+const char *history_result_name(enum history_result result)
+{
+    static const char *const names[] = {"ok", "failed", "cancelled", "forked", "refused"};
+    return names[result];
+}

@@ -1,0 +1,223 @@
+#include "host/foreign.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernel/symbols.h"
+
+/* In a moduleType, in every known version. */
+#define TYPE_RDB_LOAD 16
+/* In a list, and in a node of one. */
+#define LIST_HEAD  0
+#define NODE_NEXT  8
+#define NODE_VALUE 16
+/* In an entry of `modules`, where the server does not export dictGetVal. */
+#define ENTRY_VALUE 8
+
+typedef int (*set_value_function)(void *key, void *type, void *value);
+typedef void *(*load_function)(void *io, int version);
+
+static struct {
+    void **modules; /* dict of name and module */
+    void *(*dict_iterator)(void *dict);
+    void *(*dict_next)(void *iterator);
+    void (*dict_release)(void *iterator);
+    char *(*dict_value)(const void *entry); /* NULL: before 7.2 */
+} symbols;
+
+static struct {
+    const struct server_layout *layout;
+    /* The one built-in type, NULL: there is none, or not just one. */
+    char *type;
+    load_function load;
+    set_value_function *variable;
+    set_value_function set_value;
+    const char *in_use; /* why its values count, NULL: they do not */
+} watch;
+
+static char *pointer_in(const char *structure, size_t offset)
+{
+    char *pointer;
+    memcpy(&pointer, structure + offset, sizeof(pointer));
+    return pointer;
+}
+
+/* ---- the built-in type ----------------------------------------------------------- */
+
+static int watching_set_value(void *key, void *type, void *value)
+{
+    if (type == watch.type)
+        foreign_note_values("its values are in use");
+    return watch.set_value(key, type, value);
+}
+
+static void *watching_load(void *io, int version)
+{
+    foreign_note_values("its values are in use");
+    return watch.load(io, version);
+}
+
+static bool is_built_in(const char *type)
+{
+    Dl_info type_image, server_image;
+    return dladdr(pointer_in(type, TYPE_RDB_LOAD), &type_image) &&
+           dladdr(symbols.modules, &server_image) &&
+           type_image.dli_fbase == server_image.dli_fbase;
+}
+
+static void set_load(load_function load)
+{
+    memcpy(watch.type + TYPE_RDB_LOAD, &load, sizeof(load));
+}
+
+static void claim_variable(void)
+{
+    watch.set_value = *watch.variable;
+    *watch.variable = watching_set_value;
+}
+
+static void begin(char *type)
+{
+    watch.type = type;
+    memcpy(&watch.load, type + TYPE_RDB_LOAD, sizeof(watch.load));
+    set_load(watching_load);
+    claim_variable();
+}
+
+void foreign_note_values(const char *why)
+{
+    if (!watch.in_use)
+        watch.in_use = why;
+}
+
+bool foreign_is_watching(void)
+{
+    return watch.type != NULL;
+}
+
+void foreign_modules_changed(void)
+{
+    if (watch.type && *watch.variable != watching_set_value)
+        claim_variable();
+}
+
+/* ---- all types ------------------------------------------------------------------- */
+
+/* Returns other than 0 to end the visit, which then returns it. */
+typedef int (*type_visit)(const char *module, char *type, void *context);
+
+static int visit_module(const char *module, type_visit visit, void *context)
+{
+    const char *types = pointer_in(module, watch.layout->module_types);
+    const char *node = types ? pointer_in(types, LIST_HEAD) : NULL;
+    for (int result; node; node = pointer_in(node, NODE_NEXT))
+        if ((result = visit(module, pointer_in(node, NODE_VALUE), context)) != 0)
+            return result;
+    return 0;
+}
+
+static int visit_types(type_visit visit, void *context)
+{
+    int result = 0;
+    void *iterator = symbols.dict_iterator(*symbols.modules);
+    for (char *entry; !result && (entry = symbols.dict_next(iterator));)
+        result = visit_module(symbols.dict_value ? symbols.dict_value(entry)
+                                                 : pointer_in(entry, ENTRY_VALUE),
+                              visit, context);
+    symbols.dict_release(iterator);
+    return result;
+}
+
+static int find_built_in(const char *module, char *type, void *context)
+{
+    (void)module;
+    char **found = context;
+    if (!is_built_in(type))
+        return 0;
+    if (*found)
+        return -E2BIG;
+    *found = type;
+    return 0;
+}
+
+struct finding {
+    char *reason;
+    size_t size;
+};
+
+static int find_saved_by_fork(const char *module, char *type, void *context)
+{
+    struct finding *finding = context;
+    const char *name = pointer_in(module, watch.layout->module_name);
+    if (type != watch.type)
+        snprintf(finding->reason, finding->size,
+                 "module '%.64s' has data types, which only it can save", name);
+    else if (watch.in_use)
+        snprintf(finding->reason, finding->size,
+                 "module '%.64s', which only can save them: %s", name, watch.in_use);
+    else
+        return 0;
+    return -ENOTSUP;
+}
+
+int foreign_find(char *reason, size_t reason_size)
+{
+    if (!watch.layout)
+        return 0;
+    if (watch.type && *watch.variable != watching_set_value)
+        foreign_note_values("something else watches its values");
+    struct finding finding = {reason, reason_size};
+    return visit_types(find_saved_by_fork, &finding);
+}
+
+/* ---- start and end --------------------------------------------------------------- */
+
+static int find_symbols(void)
+{
+    const struct {
+        const char *name;
+        void *where;
+    } wanted[] = {
+        {"modules", &symbols.modules},
+        {"dictGetSafeIterator", &symbols.dict_iterator},
+        {"dictNext", &symbols.dict_next},
+        {"dictReleaseIterator", &symbols.dict_release},
+    };
+    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+        void *found = symbol_find(wanted[i].name);
+        if (!found)
+            return -ENOENT;
+        memcpy(wanted[i].where, &found, sizeof(found));
+    }
+    void *value = symbol_find("dictGetVal");
+    memcpy(&symbols.dict_value, &value, sizeof(value));
+    return 0;
+}
+
+int foreign_watch(const struct server_layout *layout)
+{
+    char *type = NULL;
+    memset(&watch, 0, sizeof(watch));
+    int error = find_symbols();
+    if (error)
+        return error;
+    watch.layout = layout;
+    watch.variable = symbol_find("RedisModule_ModuleTypeSetValue");
+    if (visit_types(find_built_in, &type) == 0 && type && watch.variable &&
+        *watch.variable)
+        begin(type);
+    return 0;
+}
+
+void foreign_unwatch(void)
+{
+    if (!watch.type)
+        return;
+    set_load(watch.load);
+    if (*watch.variable == watching_set_value)
+        *watch.variable = watch.set_value;
+    memset(&watch, 0, sizeof(watch));
+}

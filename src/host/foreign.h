@@ -1,0 +1,39 @@
+/* Values of types that modules define: only a fork can save them.
+ *
+ * A module writes its values itself, from live memory, by a callback that follows
+ * raw pointers. One that was loaded may have made values at any time, so its
+ * having types is enough for a fork. Modules that are built into the server (Redis
+ * 8.0: vectorset) would make every save fork; but each way in which their values
+ * come to be leads past us:
+ *
+ *   a command       RedisModule_ModuleTypeSetValue, a variable of the server
+ *                   through which its own modules call
+ *   a dump loaded   the callback rdb_load of the type
+ *
+ * so that they count only once there has been a value. That is remembered until
+ * the server ends. Main thread.
+ */
+#ifndef RDB_UFFD_HOST_FOREIGN_H
+#define RDB_UFFD_HOST_FOREIGN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "host/layout.h"
+
+/* Begins to watch what is built into this server. 0, or -ENOENT when the server
+ * does not export what is needed: then foreign_find() finds whatever there is. */
+int foreign_watch(const struct server_layout *layout);
+void foreign_unwatch(void);
+/* Is a built-in type watched? Then what the server holds already is to be looked
+ * through, and if that finds (or cannot rule out) values, foreign_note_values() told
+ * so: `why` is static text. */
+bool foreign_is_watching(void);
+void foreign_note_values(const char *why);
+/* Another module was loaded: it may have set the watched variable anew. */
+void foreign_modules_changed(void);
+
+/* -ENOTSUP, with a sentence in `reason`, when there may be such values; else 0. */
+int foreign_find(char *reason, size_t reason_size);
+
+#endif

@@ -1,0 +1,25 @@
+/* Which pages were written, as PAGEMAP_SCAN tells (Linux 6.7). */
+#ifndef RDB_UFFD_KERNEL_PAGEMAP_H
+#define RDB_UFFD_KERNEL_PAGEMAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The kernel's struct page_region. */
+struct pagemap_range {
+    uint64_t start;
+    uint64_t end;
+    uint64_t categories;
+};
+
+/* Opens this process's page map. The descriptor, or -errno. */
+int pagemap_open(void);
+/* The ranges of pages in [start, end) that lost their write protection since it was
+ * set; all of it must belong to a userfaultfd with UFFD_FEATURE_WP_ASYNC. Returns how
+ * many ranges were filled in, or -errno: -ENOTTY on a kernel without the call. Where
+ * the scan ended is stored in `*scanned`: `end`, or less when `ranges` was full. */
+int pagemap_scan_written(int pagemap, uint64_t start, uint64_t end,
+                         struct pagemap_range *ranges, size_t capacity,
+                         uint64_t *scanned);
+
+#endif

@@ -1,0 +1,12 @@
+/* Functions and variables by name, as the executable would find them.
+ *
+ * Valkey since 8.1 loads modules so that these find their own libraries first: to
+ * such a module free() is libc's and not the server's allocator's, and dlsym()
+ * with RTLD_DEFAULT says the same. */
+#ifndef RDB_UFFD_KERNEL_SYMBOLS_H
+#define RDB_UFFD_KERNEL_SYMBOLS_H
+
+/* NULL when there is none. Main thread. */
+void *symbol_find(const char *name);
+
+#endif

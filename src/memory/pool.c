@@ -1,0 +1,208 @@
+#include "memory/pool.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "kernel/memory.h"
+#include "memory/pages.h"
+#include "memory/vacant.h"
+
+#define GRANULE_BITS    21
+#define ADDRESS_BITS    47
+#define BITMAP_BYTES    (UINT64_C(1) << (ADDRESS_BITS - GRANULE_BITS - 3))
+#define NO_THREAD_CACHE 0x100 /* jemalloc's MALLOCX_TCACHE_NONE */
+
+/* jemalloc's documented table of functions of an arena, the same since 5.0. */
+struct extent_hooks {
+    void *(*alloc)(struct extent_hooks *, void *, size_t, size_t, bool *, bool *,
+                   unsigned);
+    bool (*dalloc)(struct extent_hooks *, void *, size_t, bool, unsigned);
+    void (*destroy)(struct extent_hooks *, void *, size_t, bool, unsigned);
+    bool (*commit)(struct extent_hooks *, void *, size_t, size_t, size_t, unsigned);
+    bool (*decommit)(struct extent_hooks *, void *, size_t, size_t, size_t, unsigned);
+    bool (*purge_lazy)(struct extent_hooks *, void *, size_t, size_t, size_t, unsigned);
+    bool (*purge_forced)(struct extent_hooks *, void *, size_t, size_t, size_t, unsigned);
+    bool (*split)(struct extent_hooks *, void *, size_t, size_t, size_t, bool, unsigned);
+    bool (*merge)(struct extent_hooks *, void *, size_t, void *, size_t, bool, unsigned);
+};
+
+static struct {
+    mallctl_function mallctl;
+    void (*dallocx)(void *memory, int flags);
+    unsigned arenas[POOL_ARENAS];
+    unsigned count;
+    struct extent_hooks *jemallocs_hooks;
+    struct extent_hooks hooks;
+    _Atomic uint64_t *granules; /* never protected: read in every free() */
+} pool;
+
+/* ---- hooks ----------------------------------------------------------------------- */
+
+static void mark(uint64_t start, uint64_t end)
+{
+    for (uint64_t granule = start >> GRANULE_BITS; granule <= (end - 1) >> GRANULE_BITS;
+         granule++)
+        atomic_fetch_or_explicit(&pool.granules[granule / 64],
+                                 UINT64_C(1) << (granule % 64), memory_order_relaxed);
+}
+
+static void *allocate(struct extent_hooks *hooks, void *wanted, size_t size,
+                      size_t alignment, bool *zero, bool *commit, unsigned arena)
+{
+    (void)hooks;
+    void *extent = pool.jemallocs_hooks->alloc(pool.jemallocs_hooks, wanted, size,
+                                               alignment, zero, commit, arena);
+    uint64_t start = (uint64_t)(uintptr_t)extent;
+    if (extent && (start + size) >> ADDRESS_BITS == 0)
+        mark(start, start + size);
+    return extent;
+}
+
+/* True: not done. */
+static bool give_up(struct extent_hooks *hooks, void *extent, size_t size, size_t offset,
+                    size_t length, unsigned arena)
+{
+    (void)hooks, (void)size, (void)arena;
+    uint64_t start = (uint64_t)(uintptr_t)extent + offset;
+    return !vacant_give_up(start, start + length);
+}
+
+static bool take_back(struct extent_hooks *hooks, void *extent, size_t size,
+                      size_t offset, size_t length, unsigned arena)
+{
+    (void)hooks, (void)size, (void)arena;
+    uint64_t start = (uint64_t)(uintptr_t)extent + offset;
+    vacant_take_back(start, start + length);
+    return false;
+}
+
+static int control(unsigned arena, const char *what, void *old, size_t *old_length,
+                   void *new_value, size_t new_length)
+{
+    char name[64];
+    snprintf(name, sizeof(name), "arena.%u.%s", arena, what);
+    return pool.mallctl(name, old, old_length, new_value, new_length);
+}
+
+static void set_hooks(unsigned arena, struct extent_hooks *hooks)
+{
+    void *table = hooks;
+    control(arena, "extent_hooks", NULL, NULL, &table, sizeof(table));
+}
+
+static void watch_extents(unsigned arena)
+{
+    void *table;
+    size_t length = sizeof(table);
+    if (control(arena, "extent_hooks", &table, &length, NULL, 0) != 0)
+        return;
+    pool.jemallocs_hooks = table;
+    pool.hooks = *pool.jemallocs_hooks;
+    pool.hooks.alloc = allocate;
+    pool.hooks.commit = take_back;
+    pool.hooks.decommit = give_up;
+    set_hooks(arena, &pool.hooks);
+}
+
+/* ---- arenas ---------------------------------------------------------------------- */
+
+int pool_create(mallctl_function mallctl, void (*dallocx)(void *memory, int flags))
+{
+    pool.granules = memory_map(BITMAP_BYTES);
+    if (!pool.granules || vacant_create() != 0) {
+        memory_unmap(pool.granules, BITMAP_BYTES);
+        pool.granules = NULL;
+        return -ENOMEM;
+    }
+    pool.dallocx = dallocx;
+    pool.mallctl = mallctl;
+    return 0;
+}
+
+/* What was decommitted stays unused: nobody allocates in these arenas any more. */
+void pool_leave(void)
+{
+    for (unsigned i = 0; i < pool.count; i++)
+        set_hooks(pool.arenas[i], pool.jemallocs_hooks);
+    if (pool.granules)
+        memory_unmap(pool.granules, BITMAP_BYTES);
+    pool.granules = NULL;
+    pool.mallctl = NULL;
+    pool.count = 0;
+    vacant_destroy();
+}
+
+/* Else an arena asks for twice as much each time, and what it does not use of that
+ * stays in its hands: address space usually, but what is mapped for it while frozen
+ * has been touched (memory/ready.h). */
+static void grow_in_huge_pages(unsigned arena)
+{
+    size_t limit = HUGE_PAGE_BYTES;
+    control(arena, "retain_grow_limit", NULL, NULL, &limit, sizeof(limit));
+}
+
+void pool_grow(void)
+{
+    unsigned arena;
+    size_t length = sizeof(arena);
+    if (!pool.mallctl || pool.count == POOL_ARENAS ||
+        pool.mallctl("arenas.create", &arena, &length, NULL, 0) != 0)
+        return;
+    grow_in_huge_pages(arena);
+    watch_extents(arena);
+    pool.arenas[pool.count++] = arena;
+}
+
+size_t pool_pages_of(unsigned arena)
+{
+    static const char *const kinds[] = {"pactive", "pdirty", "pmuzzy"};
+    size_t pages = 0;
+    for (size_t i = 0; i < 3; i++) {
+        char name[64];
+        size_t value, length = sizeof(value);
+        snprintf(name, sizeof(name), "stats.arenas.%u.%s", arena, kinds[i]);
+        if (pool.mallctl(name, &value, &length, NULL, 0) == 0)
+            pages += value;
+    }
+    return pages;
+}
+
+size_t pool_pages(void)
+{
+    size_t pages = 0;
+    for (unsigned i = 0; i < pool.count; i++)
+        pages += pool_pages_of(pool.arenas[i]);
+    return pages;
+}
+
+bool pool_next(unsigned *arena)
+{
+    size_t fewest = SIZE_MAX;
+    for (unsigned i = 0; i < pool.count; i++) {
+        size_t pages = pool_pages_of(pool.arenas[i]);
+        if (pages < fewest) {
+            fewest = pages;
+            *arena = pool.arenas[i];
+        }
+    }
+    return pool.count != 0;
+}
+
+void pool_purge(void)
+{
+    for (unsigned i = 0; i < pool.count; i++)
+        control(pool.arenas[i], "purge", NULL, NULL, NULL, 0);
+}
+
+bool pool_free(void *memory)
+{
+    uint64_t granule = (uint64_t)(uintptr_t)memory >> GRANULE_BITS;
+    if (!pool.granules || !pool.dallocx ||
+        !(atomic_load_explicit(&pool.granules[granule / 64], memory_order_relaxed) >>
+              (granule % 64) &
+          1))
+        return false;
+    pool.dallocx(memory, NO_THREAD_CACHE);
+    return true;
+}

@@ -1,0 +1,46 @@
+/* The arenas that new values go to while frozen, and their memory.
+ *
+ * The values live on after the snapshot. As they are overwritten or deleted, their
+ * places must become free for the next snapshot:
+ *  - free() must not put them into a thread cache, which would hand them out for the
+ *    next value: pool_free() does that, for memory it knows by address;
+ *  - what is free is purged, and known as vacant (memory/vacant.h).
+ * An arena is never destroyed; the emptiest is taken next.
+ *
+ *   address >> 21      2^26 bits, one for each 2 MB of the address space:
+ *   ┌─┬─┬─┬─┬─┬─┬─┐    set where an arena of the pool has had memory. Other memory
+ *   │0│0│1│1│0│0│1│    may share the 2 MB: its frees are slower, and right.
+ *   └─┴─┴─┴─┴─┴─┴─┘
+ */
+#ifndef RDB_UFFD_MEMORY_POOL_H
+#define RDB_UFFD_MEMORY_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define POOL_ARENAS 4
+
+typedef int (*mallctl_function)(const char *name, void *old, size_t *old_length,
+                                void *new_value, size_t new_length);
+
+/* With jemalloc's mallctl(), and its dallocx() or NULL. 0 or -ENOMEM: then there will
+ * be no arenas. Main thread, like all but what says otherwise. */
+int pool_create(mallctl_function mallctl, void (*dallocx)(void *memory, int flags));
+/* Leaves the arenas to jemalloc, before the module's code goes away. No thread may be
+ * in one of them. */
+void pool_leave(void);
+/* Makes one more arena, if there are not enough. Some 100 us. */
+void pool_grow(void);
+/* The emptiest arena. False: there is none. */
+bool pool_next(unsigned *arena);
+/* Pages that an arena holds, freed ones included. As of the last "epoch". */
+size_t pool_pages_of(unsigned arena);
+size_t pool_pages(void);
+/* Gives back what is free in the arenas, which nobody allocates in until the next
+ * snapshot. Milliseconds. Keeper; never while frozen. */
+void pool_purge(void);
+/* True if `memory` was the pool's, and has been freed. Any thread. */
+bool pool_free(void *memory);
+
+#endif

@@ -1,0 +1,94 @@
+/* Reading preserved pages: any thread, no lock, against a writer that moves
+ * them. Copy first, then look whether the page is still there; only then are
+ * the bytes worth anything. */
+#include <errno.h>
+#include <string.h>
+
+#include "kernel/fault_points.h"
+#include "memory/packer.h"
+#include "memory/preserved_internal.h"
+
+void preserved_prefetch(const struct preserved *preserved, uint32_t page, size_t offset)
+{
+    _Atomic uint32_t *entry = entry_of(preserved, page);
+    uint32_t seen = entry ? atomic_load_explicit(entry, memory_order_relaxed) : 0;
+    if (ENTRY_TAG(seen) == ENTRY_RAW)
+        __builtin_prefetch(
+            (unsigned char *)slot_bytes(preserved, ENTRY_PLACE(seen)) + offset, 0, 3);
+}
+
+static bool still_there(_Atomic uint32_t *entry, uint32_t seen)
+{
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(entry, memory_order_relaxed) == seen;
+}
+
+/* The piece at a place of the log, as far as it goes. Returns the bytes copied. */
+static size_t copy_piece(const struct preserved *preserved, uint32_t place,
+                         struct piece *piece)
+{
+    uint32_t slot = place / UNITS_PER_SLOT;
+    uint32_t at = place % UNITS_PER_SLOT * PIECE_UNIT;
+    log_copy(preserved, slot, at, &piece->header, sizeof(piece->header));
+    size_t bytes = piece_bytes(&piece->header);
+    if (bytes > PIECE_BYTES_MAX || !log_copy(preserved, slot, at, piece, bytes))
+        return 0;
+    return bytes;
+}
+
+static int unpack_part(const struct preserved *preserved, const struct piece *piece,
+                       size_t bytes, uint32_t page, size_t offset, void *to,
+                       size_t length)
+{
+    unsigned char unpacked[PAGE_BYTES];
+    int error = piece_unpack(piece, bytes, &preserved->packer->dictionary, page, unpacked,
+                             offset + length);
+    if (!error)
+        memcpy(to, unpacked + offset, length);
+    return error;
+}
+
+/* One attempt: -EAGAIN when the page moved meanwhile. */
+static int read_once(struct preserved *preserved, uint32_t page, _Atomic uint32_t *entry,
+                     uint32_t seen, size_t offset, void *to, size_t length)
+{
+    struct piece piece;
+    long bytes;
+    switch (ENTRY_TAG(seen)) {
+    case ENTRY_RAW:
+        memcpy(to, (unsigned char *)slot_bytes(preserved, ENTRY_PLACE(seen)) + offset,
+               length);
+        return still_there(entry, seen) ? 0 : -EAGAIN;
+    case ENTRY_PACKED:
+        bytes = (long)copy_piece(preserved, ENTRY_PLACE(seen), &piece);
+        if (!still_there(entry, seen))
+            return -EAGAIN;
+        if (fault_point(FAULT_DAMAGED_PAGE))
+            piece.bytes[0] ^= 1;
+        break;
+    case ENTRY_SPOOLED: /* never moves again */
+        bytes = spool_read(&preserved->spool, ENTRY_PLACE(seen), &piece);
+        if (bytes < 0)
+            return -EIO;
+        break;
+    default: /* ENTRY_MOVING: for the time of one small copy */
+        return -EAGAIN;
+    }
+    return unpack_part(preserved, &piece, (size_t)bytes, page, offset, to, length);
+}
+
+int preserved_read(struct preserved *preserved, uint32_t page, size_t offset, void *to,
+                   size_t length)
+{
+    _Atomic uint32_t *entry = entry_of(preserved, page);
+    if (!entry)
+        return -ENOENT;
+    for (;;) {
+        uint32_t seen = atomic_load_explicit(entry, memory_order_acquire);
+        if (!seen)
+            return -ENOENT;
+        int result = read_once(preserved, page, entry, seen, offset, to, length);
+        if (result != -EAGAIN)
+            return result;
+    }
+}

@@ -1,0 +1,48 @@
+/* Memory kept ready for the allocator: mapped, touched, and in no snapshot.
+ *
+ * Right after a freeze the server's new values go to memory that the allocator
+ * has just mapped (memory/allocator.h). Its first touch, and above all the
+ * clearing of a huge page, stops the server for up to milliseconds each time.
+ * So the keeper touches some ahead, and while frozen the allocator's mmap() is
+ * served from it (host/guard.h).
+ *
+ *   start        at                       end
+ *   │ taken      │ ready                  │
+ *   └─ heap now ─┴─ registered never ─────┘
+ *
+ * Threads: the keeper fills, any thread takes.
+ */
+#ifndef RDB_UFFD_MEMORY_READY_H
+#define RDB_UFFD_MEMORY_READY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "memory/regions.h"
+
+struct ready_memory {
+    _Atomic uint32_t lock; /* held for a few instructions, by nobody who faults */
+    uint64_t at;
+    uint64_t end;
+    uint64_t filling_at; /* what is being made ready */
+    uint64_t filling_end;
+    _Atomic uint64_t asked; /* bytes wanted since the last filling */
+};
+
+/* Makes `bytes` ready, or twice what was asked for since the last time if that
+ * is more, up to `most`; nothing when half of it is ready still. Touches the
+ * memory page by page: milliseconds. Keeper. */
+void ready_fill(struct ready_memory *ready, size_t bytes, size_t most, bool huge_pages);
+/* `length` bytes, multiple of a page, that read as zeros; the caller's from now
+ * on, to be unmapped like any. NULL when there are not as many. Any thread. */
+void *ready_take(struct ready_memory *ready, size_t length);
+/* Takes what is ready out of `set`. 0 or -errno of regions_remove(). */
+int ready_leave_out(struct ready_memory *ready, struct region_set *set);
+/* Bytes that are ready. Any thread. */
+uint64_t ready_bytes(struct ready_memory *ready);
+/* Gives what is ready back. */
+void ready_release(struct ready_memory *ready);
+
+#endif

@@ -1,0 +1,98 @@
+#include "report.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "rdb/output.h"
+
+#define PACKED_PAGES_MIN 64
+
+typedef unsigned long long number;
+
+static uint64_t get(_Atomic uint64_t *value)
+{
+    return atomic_load_explicit(value, memory_order_relaxed);
+}
+
+static number usec(uint64_t nsec)
+{
+    return (nsec + 500) / 1000;
+}
+
+void report_start(struct snapshot *snapshot)
+{
+    snapshot_log(
+        snapshot, RDB_UFFD_NOTICE,
+        "uffd: save %llu started: cause %s, freeze %llu us (capture %llu, "
+        "prepare %llu, allocator %llu, protect %llu), heap %llu bytes in %llu "
+        "regions, buffer limit %llu bytes",
+        (number)snapshot->record.id, snapshot->record.cause,
+        (number)get(&snapshot->last_freeze_usec), (number)snapshot->capture_usec,
+        (number)snapshot->prepare_usec, (number)snapshot->steer_usec,
+        (number)snapshot->protect_usec, (number)get(&snapshot->last_frozen_bytes),
+        (number)snapshot->view.region_count, (number)get(&snapshot->preserved.limit));
+}
+
+static void fill_waits(struct history_entry *record, struct fault_server *server)
+{
+    struct fault_statistics *faults = &server->statistics;
+    record->faults = get(&faults->faults);
+    record->writer_waits = get(&faults->writer_waits);
+    record->writer_wait_usec = get(&faults->writer_wait_usec);
+    record->writer_wait_longest_usec = get(&faults->writer_wait_longest_usec);
+    record->fault_wait_p50_nsec = wait_histogram_quantile(server->waits, 500);
+    record->fault_wait_p99_nsec = wait_histogram_quantile(server->waits, 990);
+    record->fault_wait_max_nsec = wait_histogram_quantile(server->waits, 1000);
+}
+
+/* A few pages say little. */
+static void note_packing(struct snapshot *snapshot)
+{
+    uint64_t pages = get(&snapshot->preserved.pages_packed);
+    if (pages >= PACKED_PAGES_MIN)
+        atomic_store_explicit(&snapshot->packed_permille,
+                              get(&snapshot->preserved.packed_bytes) * 1000 /
+                                  (pages * PAGE_BYTES),
+                              memory_order_relaxed);
+}
+
+void report_fill_record(struct snapshot *snapshot, int error, uint64_t msec)
+{
+    struct history_entry *record = &snapshot->record;
+    record->result = error == -ECANCELED ? HISTORY_CANCELLED
+                     : error             ? HISTORY_FAILED
+                                         : HISTORY_OK;
+    if (error)
+        snprintf(record->reason, sizeof(record->reason), "%s",
+                 error == -ECANCELED ? "ended by the server" : snapshot->last_error);
+    record->duration_msec = msec;
+    record->freeze_usec = get(&snapshot->last_freeze_usec);
+    record->keys = get(&snapshot->keys_saved);
+    record->file_bytes = rdb_output_bytes(snapshot->output);
+    record->pages_preserved = get(&snapshot->last_pages_preserved);
+    record->buffer_peak_bytes = get(&snapshot->preserved.bytes_peak);
+    record->spool_peak_bytes = get(&snapshot->last_spool_peak_bytes);
+    fill_waits(record, &snapshot->fault_server);
+    note_packing(snapshot);
+}
+
+void report_end(struct snapshot *snapshot)
+{
+    const struct history_entry *save = &snapshot->record;
+    enum rdb_uffd_level level =
+        save->result == HISTORY_FAILED ? RDB_UFFD_WARNING : RDB_UFFD_NOTICE;
+    snapshot_log(snapshot, level,
+                 "uffd: save %llu %s%s%.100s: cause %s, %llu ms, %llu keys, %llu bytes, "
+                 "freeze %llu us, %llu faults (p50 %llu us, p99 %llu us, max %llu us), "
+                 "%llu pages preserved, buffer peak %llu bytes, spool peak %llu bytes, "
+                 "%llu writer waits (%llu us, longest %llu us)",
+                 (number)save->id, history_result_name(save->result),
+                 save->reason[0] ? ": " : "", save->reason, save->cause,
+                 (number)save->duration_msec, (number)save->keys,
+                 (number)save->file_bytes, (number)save->freeze_usec,
+                 (number)save->faults, usec(save->fault_wait_p50_nsec),
+                 usec(save->fault_wait_p99_nsec), usec(save->fault_wait_max_nsec),
+                 (number)save->pages_preserved, (number)save->buffer_peak_bytes,
+                 (number)save->spool_peak_bytes, (number)save->writer_waits,
+                 (number)save->writer_wait_usec, (number)save->writer_wait_longest_usec);
+}

@@ -1,0 +1,369 @@
+/* A crew against one thread alone: the same bytes in the same order, whoever walked
+ * what; errors where one thread would have met them. Worth most under ThreadSanitizer
+ * (make tsan). */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "kernel/thread.h"
+#include "keyspace/crew.h"
+
+#define UNITS           40000
+#define BIG_BYTES       (300 * 1024)
+#define STANDSTILL_USEC 1500000
+
+static struct view view;
+static struct thread_cpus cpus;
+
+/* ---- what is walked: the bytes of a unit follow from its number ------------------ */
+
+struct content {
+    uint64_t seed;
+    uint64_t big_every; /* units that do not fit in a share, 0: none */
+    uint64_t wrong;     /* the unit that cannot be read, UNITS: none */
+    /* Threads but this one get no further for a while in every share; 0: all work. */
+    pid_t only;
+};
+
+static uint64_t mix(uint64_t value)
+{
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9u;
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EBu;
+    return value ^ (value >> 31);
+}
+
+static size_t length_of(const struct content *content, uint64_t unit)
+{
+    if (content->big_every && unit % content->big_every == content->big_every - 1)
+        return BIG_BYTES;
+    return mix(unit + content->seed) % 100;
+}
+
+static int write_unit(struct rdb_encoder *encoder, const struct content *content,
+                      uint64_t unit)
+{
+    unsigned char bytes[128];
+    int error = rdb_encode_raw(encoder, &unit, sizeof(unit));
+    memset(bytes, (int)(unit & 255), sizeof(bytes));
+    for (size_t left = length_of(content, unit); left && !error;) {
+        size_t piece = left < sizeof(bytes) ? left : sizeof(bytes);
+        error = rdb_encode_raw(encoder, bytes, piece);
+        left -= piece;
+    }
+    return error;
+}
+
+static int walk_units(struct walk *walk, uint64_t from, uint64_t to, const void *context)
+{
+    const struct content *content = context;
+    if (content->only && content->only != thread_own_id())
+        sleep_usec(STANDSTILL_USEC);
+    for (uint64_t unit = from; unit < to; unit++) {
+        walk->where = "a unit";
+        if (unit == content->wrong) {
+            walk->where = "the wrong unit";
+            return -EBADMSG;
+        }
+        int error = write_unit(walk->encoder, content, unit);
+        if (error)
+            return error;
+        if (unit % 64 == 0)
+            error = walk->observer->progress(walk->observer, walk->keys);
+        walk->keys++;
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+/* ---- what comes out --------------------------------------------------------------- */
+
+struct collecting_sink {
+    struct rdb_sink sink;
+    unsigned char *bytes;
+    size_t length, capacity;
+};
+
+static int collect(struct rdb_sink *sink, const void *bytes, size_t length)
+{
+    struct collecting_sink *collecting = (struct collecting_sink *)sink;
+    while (collecting->length + length > collecting->capacity) {
+        collecting->capacity = collecting->capacity ? 2 * collecting->capacity : 1 << 20;
+        collecting->bytes = realloc(collecting->bytes, collecting->capacity);
+        assert_non_null(collecting->bytes);
+    }
+    memcpy(collecting->bytes + collecting->length, bytes, length);
+    collecting->length += length;
+    return 0;
+}
+
+/* ---- one save ---------------------------------------------------------------------- */
+
+struct counting_observer {
+    struct keyspace_observer observer;
+    _Atomic uint64_t calls;
+    uint64_t cancel_at;   /* keys, 0: never */
+    uint64_t latest_usec; /* when keys were last seen */
+    int answer;           /* to members that ask before a share … */
+    uint64_t one_in;      /* … once in so many calls */
+};
+
+static int watch(struct keyspace_observer *observer, uint64_t keys)
+{
+    struct counting_observer *counting = (struct counting_observer *)observer;
+    atomic_fetch_add_explicit(&counting->calls, 1, memory_order_relaxed);
+    counting->latest_usec = clock_usec();
+    return counting->cancel_at && keys >= counting->cancel_at ? -ECANCELED : 0;
+}
+
+static int ask(struct keyspace_observer *observer, uint64_t keys)
+{
+    struct counting_observer *counting = (struct counting_observer *)observer;
+    uint64_t calls = atomic_fetch_add_explicit(&counting->calls, 1, memory_order_relaxed);
+    return keys || (counting->one_in && calls % counting->one_in) ? 0 : counting->answer;
+}
+
+struct outcome {
+    int error;
+    uint64_t keys;
+    const char *where;
+    struct collecting_sink output;
+};
+
+static void save(struct crew *crew, const struct content *content,
+                 struct counting_observer *own, struct counting_observer *members,
+                 struct outcome *outcome)
+{
+    memset(outcome, 0, sizeof(*outcome));
+    outcome->output.sink.write = collect;
+    struct rdb_encoder *encoder = rdb_encoder_create(&outcome->output.sink, NULL);
+    struct walk walk = {.encoder = encoder, .observer = &own->observer, .crew = crew};
+    if (crew)
+        assert_int_equal(crew_begin(crew, &view, NULL, &members->observer, &cpus), 0);
+    outcome->error = crew_do(&walk, UNITS, 16, walk_units, content);
+    if (crew) {
+        assert_ptr_equal(walk.crew, crew);
+        crew_end(crew);
+    }
+    if (!outcome->error)
+        assert_int_equal(rdb_encoder_flush(encoder), 0);
+    outcome->keys = walk.keys;
+    outcome->where = walk.where;
+    rdb_encoder_destroy(encoder);
+}
+
+static void save_simply(struct crew *crew, const struct content *content,
+                        struct outcome *outcome)
+{
+    struct counting_observer own = {.observer.progress = watch};
+    struct counting_observer members = {.observer.progress = ask};
+    save(crew, content, &own, &members, outcome);
+}
+
+static void compare_with_one(struct crew *crew, const struct content *content)
+{
+    struct outcome alone, together;
+    save_simply(NULL, content, &alone);
+    save_simply(crew, content, &together);
+    assert_int_equal(alone.error, 0);
+    assert_int_equal(together.error, 0);
+    assert_int_equal(alone.keys, UNITS);
+    assert_int_equal(together.keys, UNITS);
+    assert_int_equal(together.output.length, alone.output.length);
+    assert_memory_equal(together.output.bytes, alone.output.bytes, alone.output.length);
+    free(alone.output.bytes);
+    free(together.output.bytes);
+}
+
+static uint64_t seed(void)
+{
+    const char *given = getenv("SEED");
+    uint64_t value = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    fprintf(stderr, "SEED=%llu\n", (unsigned long long)value);
+    return value;
+}
+
+static struct crew *crew_of(unsigned members)
+{
+    struct crew *crew = crew_create();
+    assert_non_null(crew);
+    thread_get_cpus(0, &cpus);
+    assert_int_equal(crew_set_members(crew, members), members);
+    assert_int_equal(crew_members(crew), members);
+    return crew;
+}
+
+/* ---- tests ------------------------------------------------------------------------- */
+
+static void in_order(void **state)
+{
+    (void)state;
+    uint64_t start = seed();
+    for (unsigned members = 0; members <= 5; members++) {
+        struct crew *crew = crew_of(members);
+        for (uint64_t i = 0; i < 5; i++)
+            compare_with_one(crew, &(struct content){.seed = start + i, .wrong = UNITS});
+        crew_destroy(crew);
+    }
+}
+
+static void more_than_a_share_holds(void **state)
+{
+    (void)state;
+    struct crew *crew = crew_of(3);
+    uint64_t start = seed();
+    compare_with_one(crew,
+                     &(struct content){.seed = start, .big_every = 1000, .wrong = UNITS});
+    compare_with_one(crew,
+                     &(struct content){.seed = start, .big_every = 170, .wrong = UNITS});
+    crew_destroy(crew);
+}
+
+/* All before the wrong unit may be out, nothing after it; and the crew is fit for the
+ * next save. */
+static void errors_come_in_order(void **state)
+{
+    (void)state;
+    struct crew *crew = crew_of(3);
+    uint64_t start = seed();
+    for (uint64_t i = 0; i < 20; i++) {
+        struct content content = {.seed = start + i, .wrong = mix(start + i) % UNITS};
+        struct outcome alone, together;
+        save_simply(NULL, &content, &alone);
+        save_simply(crew, &content, &together);
+        assert_int_equal(alone.error, -EBADMSG);
+        assert_int_equal(together.error, -EBADMSG);
+        assert_string_equal(together.where, "the wrong unit");
+        assert_true(together.keys <= content.wrong);
+        size_t common = alone.output.length < together.output.length
+                            ? alone.output.length
+                            : together.output.length;
+        if (common)
+            assert_memory_equal(together.output.bytes, alone.output.bytes, common);
+        free(alone.output.bytes);
+        free(together.output.bytes);
+    }
+    compare_with_one(crew, &(struct content){.seed = start, .wrong = UNITS});
+    crew_destroy(crew);
+}
+
+static void cancelled(void **state)
+{
+    (void)state;
+    struct crew *crew = crew_of(3);
+    struct content content = {.seed = seed(), .wrong = UNITS};
+    struct counting_observer members = {.observer.progress = ask};
+    struct outcome outcome;
+    for (uint64_t at = 1; at < UNITS - UNITS / 7; at += UNITS / 7) {
+        struct counting_observer own = {.observer.progress = watch, .cancel_at = at};
+        save(crew, &content, &own, &members, &outcome);
+        assert_int_equal(outcome.error, -ECANCELED);
+        free(outcome.output.bytes);
+    }
+    compare_with_one(crew, &content);
+    crew_destroy(crew);
+}
+
+/* Members that are always to rest cost nothing but their help; those that are told to
+ * stop do no harm either. */
+static void members_that_do_not_help(void **state)
+{
+    (void)state;
+    static const int answers[] = {-EAGAIN, -ECANCELED};
+    struct crew *crew = crew_of(2);
+    struct content content = {.seed = seed(), .wrong = UNITS};
+    for (size_t i = 0; i < 2; i++) {
+        struct counting_observer own = {.observer.progress = watch};
+        struct counting_observer members = {.observer.progress = ask,
+                                            .answer = answers[i]};
+        struct outcome outcome;
+        save(crew, &content, &own, &members, &outcome);
+        assert_int_equal(outcome.error, 0);
+        assert_int_equal(outcome.keys, UNITS);
+        free(outcome.output.bytes);
+    }
+    crew_destroy(crew);
+}
+
+/* … and in the middle of a share there is no rest. */
+static void members_that_rest(void **state)
+{
+    (void)state;
+    struct crew *crew = crew_of(2);
+    for (uint64_t one_in = 2; one_in < 20; one_in++) {
+        struct content content = {.seed = seed(), .wrong = UNITS};
+        struct counting_observer own = {.observer.progress = watch};
+        struct counting_observer members = {
+            .observer.progress = ask, .answer = -EAGAIN, .one_in = one_in};
+        struct outcome outcome;
+        save(crew, &content, &own, &members, &outcome);
+        assert_int_equal(outcome.error, 0);
+        assert_int_equal(outcome.keys, UNITS);
+        free(outcome.output.bytes);
+    }
+    crew_destroy(crew);
+}
+
+/* A member that has taken a share and does not run: the share is taken from it. */
+static void members_that_stand_still(void **state)
+{
+    (void)state;
+    struct crew *crew = crew_of(2);
+    struct content content = {.seed = seed(), .wrong = UNITS, .only = thread_own_id()};
+    struct outcome alone, together;
+    save_simply(NULL, &content, &alone);
+    for (int i = 0; i < 2; i++) {
+        struct counting_observer own = {.observer.progress = watch};
+        struct counting_observer members = {.observer.progress = ask};
+        uint64_t began = clock_usec();
+        save(crew, &content, &own, &members, &together);
+        assert_int_equal(together.error, 0);
+        assert_int_equal(together.keys, UNITS);
+        assert_true(own.latest_usec - began < STANDSTILL_USEC / 2);
+        assert_int_equal(together.output.length, alone.output.length);
+        assert_memory_equal(together.output.bytes, alone.output.bytes,
+                            alone.output.length);
+        free(together.output.bytes);
+    }
+    free(alone.output.bytes);
+    crew_destroy(crew);
+}
+
+static void members_come_and_go(void **state)
+{
+    (void)state;
+    struct crew *crew = crew_of(1);
+    uint64_t start = seed();
+    for (uint64_t i = 0; i < 12; i++) {
+        unsigned members = (unsigned)(mix(start + i) % 6);
+        assert_int_equal(crew_set_members(crew, members), members);
+        compare_with_one(crew, &(struct content){.seed = start + i, .wrong = UNITS});
+    }
+    assert_int_equal(crew_set_members(crew, 1000), CREW_MEMBERS_MAX);
+    compare_with_one(crew, &(struct content){.seed = start, .wrong = UNITS});
+    crew_destroy(crew);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(in_order),
+        cmocka_unit_test(more_than_a_share_holds),
+        cmocka_unit_test(errors_come_in_order),
+        cmocka_unit_test(cancelled),
+        cmocka_unit_test(members_that_do_not_help),
+        cmocka_unit_test(members_that_rest),
+        cmocka_unit_test(members_that_stand_still),
+        cmocka_unit_test(members_come_and_go),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

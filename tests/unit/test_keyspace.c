@@ -1,0 +1,221 @@
+/* Walkers over memory that is nonsense: words that look like pointers, lengths, small
+ * numbers. Every walk must end, with an error or with what it believed to find, and
+ * must never leave the frozen region. Worth most under AddressSanitizer (make asan). */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "keyspace/keyspace.h"
+#include "memory/preserved.h"
+#include "memory/regions.h"
+
+unsigned int lzf_compress(const void *in, unsigned int in_length, void *out,
+                          unsigned int out_length);
+
+#define HEAP_BYTES  (UINT64_C(256) << 10)
+#define WORDS       (HEAP_BYTES / sizeof(uint64_t))
+#define WALKS       1500
+#define OUTPUT_MOST (4u << 20)
+#define KEYS_MOST   100000
+
+static uint64_t *heap;
+static struct preserved preserved;
+static struct view view;
+
+/* Counts, and refuses more than a walk of so little memory may say. */
+struct counting_sink {
+    struct rdb_sink sink;
+    size_t bytes;
+};
+
+static int count(struct rdb_sink *sink, const void *bytes, size_t length)
+{
+    (void)bytes;
+    struct counting_sink *counting = (struct counting_sink *)sink;
+    counting->bytes += length;
+    return counting->bytes > OUTPUT_MOST ? -EFBIG : 0;
+}
+
+static int limit_keys(struct keyspace_observer *observer, uint64_t keys)
+{
+    (void)observer;
+    return keys > KEYS_MOST ? -E2BIG : 0;
+}
+
+static size_t compress(const void *in, size_t in_length, void *out, size_t out_length)
+{
+    return lzf_compress(in, (unsigned)in_length, out, (unsigned)out_length);
+}
+
+static uint64_t hash(const uint8_t *in, size_t length, const uint8_t *seed)
+{
+    uint64_t value = seed[0];
+    for (size_t i = 0; i < length; i++)
+        value = value * 31 + in[i];
+    return value;
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state += 0x9E3779B97F4A7C15u;
+    uint64_t mixed = (*state ^ (*state >> 30)) * 0xBF58476D1CE4E5B9u;
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EBu;
+    return mixed ^ (mixed >> 31);
+}
+
+/* `wild`: per mille of the words that are anything at all. */
+static uint64_t random_word(uint64_t *state, unsigned wild)
+{
+    uint64_t random = next_random(state), kind = random % 1000;
+    uint64_t address = (uint64_t)(uintptr_t)heap + (random >> 16) % (HEAP_BYTES - 64);
+    if (kind < wild)
+        return next_random(state);
+    if (kind < 450)
+        return address & ~UINT64_C(7);
+    if (kind < 550)
+        return address;
+    if (kind < 750)
+        return (random >> 16) % 9;
+    if (kind < 800)
+        return (random >> 16) % 300;
+    if (kind < 900)
+        return next_random(state) & UINT64_C(0x0707070707070707);
+    return 0;
+}
+
+static uint64_t set_up_seed(void)
+{
+    const char *given = getenv("SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    fprintf(stderr, "SEED=%llu\n", (unsigned long long)seed);
+    return seed;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    static struct region storage[4];
+    struct region_set regions;
+    heap = mmap(NULL, HEAP_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                0);
+    regions_init(&regions, storage, 4);
+    if (heap == MAP_FAILED ||
+        regions_add(&regions, (uintptr_t)heap, (uintptr_t)heap + HEAP_BYTES) != 0 ||
+        preserved_create(&preserved) != 0 || view_create(&view, &preserved) != 0 ||
+        view_set_regions(&view, &regions) != 0)
+        return -1;
+    struct preserved_settings settings = {
+        .limit = preserved_least_limit(view.chunk_count) + (1 << 20),
+        .policy = BUFFER_BLOCK,
+        .spool_directory = ""};
+    return preserved_begin(&preserved, view.chunk_count, &settings);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    preserved_end(&preserved);
+    view_destroy(&view);
+    preserved_destroy(&preserved);
+    munmap(heap, HEAP_BYTES);
+    return 0;
+}
+
+/* Returns what the walk wrote. */
+static size_t walk(enum keyspace_layout layout, uint64_t seed, unsigned wild, int *error)
+{
+    uint64_t random = seed;
+    for (size_t i = 0; i < WORDS; i++)
+        heap[i] = random_word(&random, wild);
+    struct keyspace_roots roots = {
+        .layout = layout,
+        .databases = (uintptr_t)heap + next_random(&random) % 1024 * 8,
+        .database_count = 16,
+        .hash = hash,
+        .expiring_hash_type = (uintptr_t)heap + 64,
+        .save_idle_time = next_random(&random) % 4 == 0,
+        .cluster = next_random(&random) % 4 == 0,
+    };
+    struct counting_sink sink = {{count}, 0};
+    struct keyspace_observer observer = {limit_keys};
+    struct rdb_encoder *encoder = rdb_encoder_create(&sink.sink, compress);
+    assert_non_null(encoder);
+    struct view_reader reader;
+    view_reader_init(&reader, &view);
+    const char *where = NULL;
+    *error = keyspace_save(&roots, &reader, encoder, &observer, NULL, &where);
+    if (!*error)
+        *error = rdb_encoder_flush(encoder);
+    else
+        assert_true(where != NULL);
+    size_t bytes = (size_t)rdb_encoder_bytes(encoder);
+    rdb_encoder_destroy(encoder);
+    uint64_t keys;
+    keyspace_count(&roots, &reader, &keys);
+    return bytes;
+}
+
+static void nonsense(enum keyspace_layout layout)
+{
+    uint64_t seed = set_up_seed() * 1000 + layout;
+    size_t refused = 0, deep = 0;
+    for (unsigned i = 0; i < WALKS; i++) {
+        int error;
+        size_t bytes = walk(layout, seed + i, i % 3 * 30, &error);
+        refused += error != 0;
+        deep += bytes > 20;
+    }
+    fprintf(stderr, "%zu of %u walks were refused, %zu went deeper\n", refused, WALKS,
+            deep);
+    /* The test of the test: it is nonsense, and walks do not end at the first word. */
+    assert_true(refused > WALKS / 2);
+}
+
+static void redis_7_0(void **state)
+{
+    (void)state;
+    nonsense(KEYSPACE_REDIS_7_0);
+}
+
+static void redis_8_0(void **state)
+{
+    (void)state;
+    nonsense(KEYSPACE_REDIS_8_0);
+}
+
+static void valkey_8_0(void **state)
+{
+    (void)state;
+    nonsense(KEYSPACE_VALKEY_8_0);
+}
+
+static void valkey_8_1(void **state)
+{
+    (void)state;
+    nonsense(KEYSPACE_VALKEY_8_1);
+}
+
+static void valkey_9_1(void **state)
+{
+    (void)state;
+    nonsense(KEYSPACE_VALKEY_9_1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(redis_7_0),  cmocka_unit_test(redis_8_0),
+        cmocka_unit_test(valkey_8_0), cmocka_unit_test(valkey_8_1),
+        cmocka_unit_test(valkey_9_1),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

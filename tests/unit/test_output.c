@@ -1,0 +1,329 @@
+/* Files and pipes that dumps go to: errors stay, nothing half is published. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "rdb/output.h"
+
+static char directory_name[] = "/tmp/rdb_uffd-output.XXXXXX";
+static int directory;
+
+static uint64_t sum(uint64_t crc, const unsigned char *bytes, uint64_t length)
+{
+    for (uint64_t i = 0; i < length; i++)
+        crc = crc * 31 + bytes[i];
+    return crc;
+}
+
+static const struct rdb_output_options options = {.checksum = sum, .sync_every = 65536};
+
+static bool exists(const char *name)
+{
+    return faccessat(directory, name, F_OK, 0) == 0;
+}
+
+static struct rdb_output *open_file(void)
+{
+    struct rdb_output *output;
+    assert_int_equal(rdb_output_open_file(&output, directory, "temp.rdb", &options), 0);
+    assert_false(exists("temp.rdb"));
+    assert_int_equal(rdb_output_create_file(output), 0);
+    assert_true(exists("temp.rdb"));
+    return output;
+}
+
+static int put(struct rdb_output *output, const void *bytes, size_t length)
+{
+    struct rdb_sink *sink = rdb_output_sink(output);
+    return sink->write(sink, bytes, length);
+}
+
+static void publishes_a_file(void **state)
+{
+    (void)state;
+    char text[100000];
+    memset(text, 'x', sizeof(text));
+    struct rdb_output *output = open_file();
+    uint64_t expected = 0;
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(put(output, text, sizeof(text) - (size_t)i), 0);
+        expected = sum(expected, (unsigned char *)text, sizeof(text) - (size_t)i);
+    }
+    assert_int_equal(rdb_output_checksum(output), expected);
+    assert_int_equal(rdb_output_write_plain(output, "tail", 4), 0);
+    assert_int_equal(rdb_output_checksum(output), expected);
+    assert_int_equal(rdb_output_sync(output), 0);
+    assert_false(exists("final.rdb"));
+    assert_int_equal(rdb_output_publish(output, "final.rdb"), 0);
+    rdb_output_close(output);
+    struct stat file;
+    assert_int_equal(fstatat(directory, "final.rdb", &file, 0), 0);
+    assert_int_equal(file.st_size, 20 * 100000 - 190 + 4);
+    assert_false(exists("temp.rdb"));
+    unlinkat(directory, "final.rdb", 0);
+}
+
+static void closing_removes_what_is_not_published(void **state)
+{
+    (void)state;
+    struct rdb_output *output = open_file();
+    assert_int_equal(put(output, "half", 4), 0);
+    rdb_output_close(output);
+    assert_false(exists("temp.rdb"));
+}
+
+static void missing_directory_is_an_error(void **state)
+{
+    (void)state;
+    struct rdb_output *output;
+    assert_int_equal(mkdirat(directory, "gone", 0755), 0);
+    int gone = openat(directory, "gone", O_RDONLY | O_DIRECTORY);
+    assert_int_equal(unlinkat(directory, "gone", AT_REMOVEDIR), 0);
+    assert_int_equal(rdb_output_open_file(&output, gone, "temp.rdb", &options), 0);
+    assert_int_equal(rdb_output_create_file(output), -ENOENT);
+    rdb_output_close(output);
+    close(gone);
+}
+
+/* A file that may not grow stands for a disk that is full. */
+static void errors_stay(void **state)
+{
+    (void)state;
+    struct rlimit before, small;
+    char text[65536] = {0};
+    int error = 0;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 300000;
+    struct rdb_output *output = open_file();
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    for (int i = 0; i < 100 && !error; i++)
+        error = put(output, text, sizeof(text));
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(error, -EFBIG);
+    assert_int_equal(put(output, text, 10), -EFBIG);
+    assert_int_equal(rdb_output_sync(output), -EFBIG);
+    assert_int_equal(rdb_output_publish(output, "final.rdb"), -EFBIG);
+    rdb_output_close(output);
+    assert_false(exists("temp.rdb"));
+    assert_false(exists("final.rdb"));
+}
+
+/* ---- pipes ----------------------------------------------------------------------- */
+
+struct pipe_case {
+    int reader;
+    struct rdb_output *output;
+};
+
+static struct pipe_case open_pipe(void)
+{
+    struct pipe_case made;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    made.reader = ends[0];
+    assert_int_equal(rdb_output_open_descriptor(&made.output, ends[1], &options), 0);
+    return made;
+}
+
+static void *read_slowly(void *argument)
+{
+    int reader = *(int *)argument;
+    char bytes[3000];
+    uint64_t *total = calloc(1, sizeof(*total));
+    ssize_t got;
+    while ((got = read(reader, bytes, sizeof(bytes))) > 0) {
+        for (ssize_t i = 0; i < got; i++)
+            *total = *total * 31 + (unsigned char)bytes[i];
+        if (*total % 7 == 0)
+            usleep(500);
+    }
+    return total;
+}
+
+static void slow_reader_gets_all(void **state)
+{
+    (void)state;
+    struct pipe_case made = open_pipe();
+    pthread_t reader;
+    pthread_create(&reader, NULL, read_slowly, &made.reader);
+    char text[50000];
+    for (size_t i = 0; i < sizeof(text); i++)
+        text[i] = (char)(i * 7);
+    for (int i = 0; i < 40; i++)
+        assert_int_equal(put(made.output, text, sizeof(text)), 0);
+    assert_int_equal(rdb_output_flush(made.output), 0);
+    uint64_t sent = rdb_output_checksum(made.output);
+    rdb_output_end(made.output);
+    void *total;
+    pthread_join(reader, &total);
+    assert_int_equal(*(uint64_t *)total, sent);
+    free(total);
+    rdb_output_close(made.output);
+    close(made.reader);
+}
+
+static void reader_that_goes_is_an_error(void **state)
+{
+    (void)state;
+    struct pipe_case made = open_pipe();
+    char text[65536] = {0};
+    int error = 0;
+    signal(SIGPIPE, SIG_IGN);
+    close(made.reader);
+    for (int i = 0; i < 20 && !error; i++)
+        error = put(made.output, text, sizeof(text));
+    assert_int_equal(error, -EPIPE);
+    rdb_output_close(made.output);
+}
+
+static void *cancel_later(void *argument)
+{
+    usleep(50000);
+    rdb_output_cancel(argument);
+    return NULL;
+}
+
+/* Nobody reads: the writer would wait for ever. */
+static void cancelling_ends_the_wait(void **state)
+{
+    (void)state;
+    struct pipe_case made = open_pipe();
+    char text[65536] = {0};
+    int error = 0;
+    pthread_t canceller;
+    pthread_create(&canceller, NULL, cancel_later, made.output);
+    for (int i = 0; i < 100 && !error; i++)
+        error = put(made.output, text, sizeof(text));
+    assert_int_equal(error, -ECANCELED);
+    pthread_join(canceller, NULL);
+    assert_int_equal(put(made.output, text, 1), -ECANCELED);
+    rdb_output_close(made.output);
+    close(made.reader);
+}
+
+/* ---- sockets of replicas --------------------------------------------------------- */
+
+static struct rdb_output *open_sockets(int readers[], int count, int timeout_msec)
+{
+    struct rdb_output *made;
+    int writers[RDB_OUTPUT_SOCKETS_MAX];
+    struct timeval timeout = {.tv_usec = timeout_msec * 1000};
+    for (int i = 0; i < count; i++) {
+        int ends[2];
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+        readers[i] = ends[0];
+        writers[i] = ends[1];
+        setsockopt(ends[1], SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+    }
+    assert_int_equal(rdb_output_open_sockets(&made, writers, (size_t)count, &options), 0);
+    return made;
+}
+
+/* One goes at once, one takes nothing, one gets everything. */
+static void the_others_get_all(void **state)
+{
+    (void)state;
+    int readers[3];
+    struct rdb_output *output = open_sockets(readers, 3, 300);
+    close(readers[0]);
+    pthread_t reader;
+    pthread_create(&reader, NULL, read_slowly, &readers[2]);
+    static char text[2500000];
+    for (size_t i = 0; i < sizeof(text); i++)
+        text[i] = (char)(i * 7 + i / 1000);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(put(output, text, sizeof(text)), 0);
+    assert_int_equal(rdb_output_flush(output), 0);
+    uint64_t sent = rdb_output_checksum(output);
+    rdb_output_end(output);
+    void *total;
+    pthread_join(reader, &total);
+    assert_int_equal(*(uint64_t *)total, sent);
+    free(total);
+    rdb_output_close(output);
+    close(readers[1]);
+    close(readers[2]);
+}
+
+static void nobody_left_is_an_error(void **state)
+{
+    (void)state;
+    int readers[2];
+    struct rdb_output *output = open_sockets(readers, 2, 100);
+    char text[65536] = {0};
+    int error = 0;
+    close(readers[0]);
+    for (int i = 0; i < 100 && !error; i++)
+        error = put(output, text, sizeof(text));
+    assert_int_equal(error, -ETIMEDOUT);
+    rdb_output_close(output);
+    close(readers[1]);
+}
+
+static void cancelling_ends_the_wait_for_sockets(void **state)
+{
+    (void)state;
+    int readers[2], error = 0;
+    struct rdb_output *output = open_sockets(readers, 2, 0);
+    char text[65536] = {0};
+    pthread_t canceller;
+    pthread_create(&canceller, NULL, cancel_later, output);
+    for (int i = 0; i < 100 && !error; i++)
+        error = put(output, text, sizeof(text));
+    assert_int_equal(error, -ECANCELED);
+    pthread_join(canceller, NULL);
+    rdb_output_close(output);
+    close(readers[0]);
+    close(readers[1]);
+}
+
+static int make_directory(void **state)
+{
+    (void)state;
+    if (!mkdtemp(directory_name))
+        return -1;
+    directory = open(directory_name, O_RDONLY | O_DIRECTORY);
+    return directory < 0;
+}
+
+static int remove_directory(void **state)
+{
+    (void)state;
+    close(directory);
+    return rmdir(directory_name);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(publishes_a_file),
+        cmocka_unit_test(closing_removes_what_is_not_published),
+        cmocka_unit_test(missing_directory_is_an_error),
+        cmocka_unit_test(errors_stay),
+        cmocka_unit_test(slow_reader_gets_all),
+        cmocka_unit_test(reader_that_goes_is_an_error),
+        cmocka_unit_test(cancelling_ends_the_wait),
+        cmocka_unit_test(the_others_get_all),
+        cmocka_unit_test(nobody_left_is_an_error),
+        cmocka_unit_test(cancelling_ends_the_wait_for_sockets),
+    };
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}

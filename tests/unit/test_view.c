@@ -1,0 +1,293 @@
+/* View and fault server against a toy process: threads write to memory that was
+ * frozen while a reader checks every byte it gets against what stood there. */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "kernel/ability.h"
+#include "kernel/fault_points.h"
+#include "kernel/memory.h"
+#include "kernel/userfaultfd.h"
+#include "memory/preserved.h"
+#include "memory/regions.h"
+#include "view/fault_server.h"
+#include "view/view.h"
+
+#define TOY_BYTES (UINT64_C(24) << 20)
+#define WORDS     (TOY_BYTES / sizeof(uint64_t))
+#define WRITERS   3
+#define READS     60000
+
+/* What the toy consists of, all of it in memory that is never protected. */
+struct toy {
+    uint64_t *words; /* word i holds mark(i) at the freeze */
+    int userfaultfd;
+    struct preserved preserved;
+    struct view view;
+    struct fault_server server;
+    struct region_set regions;
+    struct region region[4];
+    atomic_bool stopping;
+    atomic_int failures;
+    uint64_t seed;
+};
+static struct toy *toy;
+
+static uint64_t mark(uint64_t index)
+{
+    return index * 0x9E3779B97F4A7C15u + 12345;
+}
+
+static uint64_t number(uint64_t *state, uint64_t below)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (*state >> 33) % below;
+}
+
+static void on_failure(void *context, int error)
+{
+    (void)context, (void)error;
+    atomic_fetch_add(&toy->failures, 1);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    struct ability ability;
+    toy = memory_map(sizeof(*toy));
+    if (!toy || ability_probe(&ability) != 0)
+        return -1;
+    toy->words =
+        mmap(NULL, TOY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (uint64_t i = 0; i < WORDS; i++)
+        toy->words[i] = mark(i);
+    toy->userfaultfd = userfaultfd_open();
+    if (userfaultfd_handshake(toy->userfaultfd, ability_features(&ability), NULL) ||
+        userfaultfd_register(toy->userfaultfd, (uintptr_t)toy->words, TOY_BYTES))
+        return -1;
+    regions_init(&toy->regions, toy->region, 4);
+    regions_add(&toy->regions, (uintptr_t)toy->words, (uintptr_t)toy->words + TOY_BYTES);
+    toy->seed = (uint64_t)time(NULL);
+    printf("SEED=%llu\n", (unsigned long long)toy->seed);
+    return preserved_create(&toy->preserved) ||
+           view_create(&toy->view, &toy->preserved) ||
+           fault_server_start(&toy->server, &toy->view, on_failure, NULL);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    fault_server_stop(&toy->server);
+    view_destroy(&toy->view);
+    preserved_destroy(&toy->preserved);
+    close(toy->userfaultfd);
+    munmap(toy->words, TOY_BYTES);
+    memory_unmap(toy, sizeof(*toy));
+    return 0;
+}
+
+static void freeze(uint64_t limit, enum buffer_policy policy)
+{
+    struct preserved_settings settings = {
+        .limit = limit, .policy = policy, .compress = true, .spool_directory = "/tmp"};
+    assert_int_equal(view_set_regions(&toy->view, &toy->regions), 0);
+    assert_int_equal(preserved_begin(&toy->preserved, toy->view.chunk_count, &settings),
+                     0);
+    fault_server_arm(&toy->server, toy->userfaultfd);
+    assert_int_equal(
+        userfaultfd_protect(toy->userfaultfd, (uintptr_t)toy->words,
+                            fault_point(FAULT_SKIP_PROTECT) ? 4096 : TOY_BYTES),
+        0);
+}
+
+static void release(void)
+{
+    view_fail(&toy->view, -ECANCELED);
+    userfaultfd_unprotect(toy->userfaultfd, (uintptr_t)toy->words, TOY_BYTES);
+    fault_server_disarm(&toy->server);
+    preserved_end(&toy->preserved);
+    for (uint64_t i = 0; i < WORDS; i++)
+        toy->words[i] = mark(i);
+}
+
+static void *write_at_random(void *argument)
+{
+    uint64_t state = toy->seed + (uintptr_t)argument * 977;
+    while (!atomic_load(&toy->stopping))
+        toy->words[number(&state, WORDS)] = state;
+    return NULL;
+}
+
+/* How many words the reader got wrong. */
+static unsigned read_at_random(unsigned reads)
+{
+    struct view_reader reader;
+    uint64_t got[2048], state = toy->seed;
+    unsigned wrong = 0;
+    view_reader_init(&reader, &toy->view);
+    for (unsigned i = 0; i < reads; i++) {
+        uint64_t count = 1 + number(&state, i % 16 ? 8 : 2048);
+        uint64_t first = number(&state, WORDS - count);
+        assert_int_equal(
+            view_read(&reader, got, (uintptr_t)(toy->words + first), count * 8), 0);
+        for (uint64_t k = 0; k < count; k++)
+            wrong += got[k] != mark(first + k);
+    }
+    return wrong;
+}
+
+static unsigned wrong_words_under_writes(uint64_t limit, enum buffer_policy policy)
+{
+    pthread_t writers[WRITERS];
+    freeze(limit, policy);
+    atomic_store(&toy->stopping, false);
+    for (uintptr_t i = 0; i < WRITERS; i++)
+        pthread_create(&writers[i], NULL, write_at_random, (void *)i);
+    unsigned wrong = read_at_random(READS);
+    atomic_store(&toy->stopping, true);
+    for (int i = 0; i < WRITERS; i++)
+        pthread_join(writers[i], NULL);
+    wrong += read_at_random(READS / 10);
+    assert_true(atomic_load(&toy->preserved.pages) > 100);
+    assert_true(atomic_load(&toy->preserved.bytes_peak) <= limit);
+    release();
+    return wrong;
+}
+
+static void reads_the_past(void **state)
+{
+    (void)state;
+    assert_int_equal(wrong_words_under_writes(UINT64_C(64) << 20, BUFFER_SPOOL), 0);
+}
+
+/* A buffer for a tenth of the pages: the others are packed, moved, spooled. */
+static void reads_the_past_from_the_spool(void **state)
+{
+    (void)state;
+    assert_int_equal(wrong_words_under_writes(UINT64_C(3) << 20, BUFFER_SPOOL), 0);
+    assert_true(atomic_load(&toy->failures) == 0);
+}
+
+/* The test must be able to fail. */
+static void finds_what_was_not_preserved(void **state)
+{
+    (void)state;
+    setenv("RDB_UFFD_FAULT", "", 1);
+    fault_points_init();
+    assert_true(fault_point_set("skip_protect", true));
+    pthread_t writer;
+    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
+    atomic_store(&toy->stopping, false);
+    pthread_create(&writer, NULL, write_at_random, NULL);
+    unsigned wrong = read_at_random(READS);
+    atomic_store(&toy->stopping, true);
+    pthread_join(writer, NULL);
+    release();
+    fault_point_set("skip_protect", false);
+    assert_true(wrong > 0);
+}
+
+/* A system call that writes to a frozen page. */
+static void kernel_may_write(void **state)
+{
+    (void)state;
+    int ends[2];
+    uint64_t sent[512], got[512];
+    struct view_reader reader;
+    assert_int_equal(pipe(ends), 0);
+    memset(sent, 0xA5, sizeof(sent));
+    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
+    assert_int_equal(write(ends[1], sent, sizeof(sent)), sizeof(sent));
+    assert_int_equal(read(ends[0], toy->words + 100000, sizeof(sent)), sizeof(sent));
+    assert_memory_equal(toy->words + 100000, sent, sizeof(sent));
+    view_reader_init(&reader, &toy->view);
+    assert_int_equal(
+        view_read(&reader, got, (uintptr_t)(toy->words + 100000), sizeof(got)), 0);
+    for (uint64_t i = 0; i < 512; i++)
+        assert_int_equal(got[i], mark(100000 + i));
+    release();
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* What is about to be dropped is kept first, on request. */
+static void dropped_pages_are_kept(void **state)
+{
+    (void)state;
+    uint64_t start = (uintptr_t)toy->words + (UINT64_C(5) << 20), got;
+    struct view_reader reader;
+    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
+    assert_int_equal(fault_server_preserve(&toy->server, start, start + (2 << 20)), 0);
+    assert_int_equal(madvise((void *)start, 2 << 20, MADV_DONTNEED), 0);
+    view_reader_init(&reader, &toy->view);
+    for (uint64_t at = start; at < start + (2 << 20); at += 4096) {
+        assert_int_equal(view_read(&reader, &got, at, 8), 0);
+        assert_int_equal(got, mark((at - (uintptr_t)toy->words) / 8));
+    }
+    release();
+}
+
+static void refuses_what_was_not_frozen(void **state)
+{
+    (void)state;
+    uint64_t start = (uintptr_t)toy->words, got[4];
+    struct view_reader reader;
+    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
+    view_reader_init(&reader, &toy->view);
+    assert_int_equal(view_read(&reader, got, 0, 8), -EFAULT);
+    assert_int_equal(view_read(&reader, got, start - 8, 16), -EFAULT);
+    assert_int_equal(view_read(&reader, got, start + TOY_BYTES - 8, 16), -EFAULT);
+    assert_int_equal(view_read(&reader, got, UINT64_MAX - 4, 8), -EFAULT);
+    assert_int_equal(view_read(&reader, got, start + TOY_BYTES - 8, 8), 0);
+    assert_int_equal(view_read(&reader, got, start, 0), 0);
+    view_fail(&toy->view, -EIO);
+    view_fail(&toy->view, -ECANCELED);
+    assert_int_equal(view_read(&reader, got, start, 8), -EIO);
+    release();
+}
+
+/* With no room and the policy to give up, the writer goes on and the reader is told. */
+static void gives_up_when_told_to(void **state)
+{
+    (void)state;
+    uint64_t got = 0;
+    struct view_reader reader;
+    freeze(UINT64_C(600) << 10, BUFFER_ABORT);
+    for (uint64_t i = 0; i < WORDS; i += 512)
+        toy->words[i] = 1;
+    view_reader_init(&reader, &toy->view);
+    assert_int_equal(view_read(&reader, &got, (uintptr_t)toy->words, 8), -ENOBUFS);
+    assert_int_equal(atomic_load(&toy->failures), 1);
+    release();
+}
+
+int main(void)
+{
+    struct ability ability;
+    if (ability_probe(&ability) != 0) {
+        fprintf(stderr, "no userfaultfd here: %s\n", ability.reason);
+        return getenv("STRICT") ? 1 : 77;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(reads_the_past, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(reads_the_past_from_the_spool, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(finds_what_was_not_preserved, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(kernel_may_write, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(dropped_pages_are_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(refuses_what_was_not_frozen, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(gives_up_when_told_to, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
