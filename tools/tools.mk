@@ -15,5 +15,64 @@ format-check: ## say which sources are not formatted
 lint: ## cppcheck and clang-tidy with the committed configuration
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 	    --inline-suppr --suppressions-list=.cppcheck-suppressions \
-	    -Isrc -Imodule -D_GNU_SOURCE module src
+	    -D__x86_64__ -Isrc -Imodule -D_GNU_SOURCE module src
 	clang-tidy --quiet --warnings-as-errors='*' $(MODULE_SOURCES) -- $(STANDARD) 2>/dev/null
+
+# Unit tests with sanitizers, built apart. The preserved pages are read while they
+# change, by design: what ThreadSanitizer must not look at says so in the code.
+SANITIZED = $(MAKE) --no-print-directory unit BUILD=build/$@ \
+	CFLAGS="-O1 -g -fno-omit-frame-pointer $(1)"
+asan: ## unit tests with AddressSanitizer and UndefinedBehaviorSanitizer
+	$(call SANITIZED,-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined)
+
+# test_packing is left out: its readers race with pages that move, for minutes here.
+tsan: ## unit tests with ThreadSanitizer
+	TSAN_OPTIONS=suppressions=tests/unit/tsan-suppressions $(call SANITIZED,-fsanitize=thread \
+		-Wno-error=tsan) UNIT_TESTS="$(patsubst %,build/tsan/tests/unit/%,\
+		$(filter-out test_packing,$(basename $(notdir $(wildcard tests/unit/test_*.c)))))"
+
+check: layers format-check lint ## everything that needs no run
+
+.PHONY: check upstream-tests
+upstream-tests: rdb_uffd.so ## the server's own tests, without and with the module (hours: UNITS="unit/dump …")
+	@tools/upstream-tests $(UNITS)
+
+# uffd-watch: hiredis only, nothing of src/. TLS where hiredis_ssl is there.
+VERSION       := $(shell sed -n 's/^\#define RDB_UFFD_VERSION "\(.*\)"/\1/p' src/rdb_uffd.h)
+WATCH_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/uffd-watch/*.c))
+WATCH_TLS     := $(shell [ -e /usr/include/hiredis/hiredis_ssl.h ] && echo yes)
+$(BUILD)/tools/uffd-watch/%.o: CFLAGS += -DVERSION='"$(VERSION)"' $(if $(WATCH_TLS),-DWITH_TLS)
+uffd-watch: $(WATCH_OBJECTS) ## build the live view for the terminal
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(if $(WATCH_TLS),-lhiredis_ssl -lssl -lcrypto) -lhiredis
+
+PREFIX ?= /usr/local
+.PHONY: install uninstall dist
+install: rdb_uffd.so uffd-watch ## install below PREFIX (/usr/local), DESTDIR for packagers
+	install -D -m 0755 rdb_uffd.so $(DESTDIR)$(PREFIX)/lib/redis/modules/rdb_uffd.so
+	install -D -m 0755 uffd-watch $(DESTDIR)$(PREFIX)/bin/uffd-watch
+	install -d $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd
+	sed 's|^loadmodule .*|loadmodule $(PREFIX)/lib/redis/modules/rdb_uffd.so|' redis-module.conf \
+		>$(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/redis-module.conf
+	install -D -m 0644 docs/OPERATIONS.md $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/OPERATIONS.md
+	install -D -m 0644 packaging/seccomp/rdb_uffd.json $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/seccomp.json
+	install -D -m 0644 packaging/systemd/rdb_uffd.conf $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/systemd-drop-in.conf
+	install -D -m 0644 packaging/udev/60-rdb_uffd.rules $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/60-rdb_uffd.rules
+	install -d $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/prometheus
+	install -m 0644 packaging/prometheus/* $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/prometheus
+	install -D -m 0644 docs/man/rdb_uffd.7 $(DESTDIR)$(PREFIX)/share/man/man7/rdb_uffd.7
+	install -D -m 0644 docs/man/uffd-watch.1 $(DESTDIR)$(PREFIX)/share/man/man1/uffd-watch.1
+
+uninstall: ## remove what install has put there
+	rm -f $(DESTDIR)$(PREFIX)/lib/redis/modules/rdb_uffd.so $(DESTDIR)$(PREFIX)/bin/uffd-watch \
+		$(DESTDIR)$(PREFIX)/share/man/man7/rdb_uffd.7 $(DESTDIR)$(PREFIX)/share/man/man1/uffd-watch.1
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd
+
+dist: ## a source archive of what is committed
+	git archive --prefix=rdb_uffd-$(VERSION)/ -o rdb_uffd-$(VERSION).tar.gz HEAD
+
+.PHONY: deb test-package
+deb: ## build the Debian package in build/deb, and let lintian look at it
+	@packaging/make-deb $(VERSION)
+
+test-package: deb ## install the package in a fresh Debian tree, save there, remove it (root)
+	@tests/package/test-package build/deb/rdb-uffd_$(VERSION)-1_amd64.deb

@@ -11,6 +11,21 @@
 #define FIELD(name, type, field) VALUE(name, offsetof(type, field))
 #define SERVER(name, field)      FIELD(name, struct PROBE_SERVER, field)
 
+/* What server.c takes for granted. */
+_Static_assert(offsetof(struct list, head) == 0, "list");
+_Static_assert(offsetof(struct listNode, next) == 8, "listNode");
+_Static_assert(offsetof(struct listNode, value) == 16, "listNode");
+#ifdef REPLICA_STATE_WAIT_BGSAVE_END
+_Static_assert(REPLICA_STATE_WAIT_BGSAVE_END == 7, "state");
+#else
+_Static_assert(SLAVE_STATE_WAIT_BGSAVE_END == 7, "state");
+#endif
+#ifdef REPLICA_REQ_RDB_CHANNEL
+_Static_assert(REPLICA_REQ_RDB_CHANNEL == 4, "request");
+#elif defined(SLAVE_REQ_RDB_CHANNEL)
+_Static_assert(SLAVE_REQ_RDB_CHANNEL == 4, "request");
+#endif
+
 void probe(void);
 void probe(void)
 {
@@ -40,6 +55,8 @@ void probe(void)
     SERVER(rdb_pipe_conns, rdb_pipe_conns);
     SERVER(rdb_pipe_numconns, rdb_pipe_numconns);
     SERVER(cluster_enabled, cluster_enabled);
+    SERVER(replicas, PROBE_REPLICAS);
+    SERVER(tls_replication, tls_replication);
 
     VALUE(rio_bytes, sizeof(struct _rio));
     FIELD(rio_buffer, struct _rio, io.buffer.ptr);
@@ -50,8 +67,10 @@ void probe(void)
 #else
     FIELD(client_request, struct client, PROBE_REQUEST);
 #endif
+    FIELD(client_connection, struct client, conn);
+    FIELD(client_replica_state, struct PROBE_REQUEST_OWNER, PROBE_REPLICA_STATE);
+    FIELD(connection_descriptor, struct connection, fd);
     VALUE(client_request_bytes, sizeof(((struct PROBE_REQUEST_OWNER *)0)->PROBE_REQUEST));
     FIELD(module_name, struct PROBE_MODULE, name);
     FIELD(module_types, struct PROBE_MODULE, types);
-    FIELD(list_length, struct list, len);
 }

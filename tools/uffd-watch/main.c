@@ -1,0 +1,177 @@
+/* uffd-watch: what the module does on one server or several. See --help. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "server.h"
+#include "show.h"
+
+#ifndef VERSION
+#define VERSION "unknown"
+#endif
+#define SERVERS_MAX 64
+
+static const char help[] =
+    "usage: uffd-watch [options] [server ...]\n"
+    "\n"
+    "Shows what the module rdb_uffd does: state and progress of a save, buffer,\n"
+    "spool, page faults, writers that waited, freezes of the last saves.\n"
+    "\n"
+    "  server               host:port, host, or the path of a unix socket\n"
+    "                       (127.0.0.1:6379)\n"
+    "  -i, --interval SEC   look every SEC seconds (1)\n"
+    "  -1, --once           look once and exit\n"
+    "  -j, --json           as JSON: a list with an object for each server\n"
+    "  -p, --prometheus     in Prometheus' text format\n"
+    "  -u, --user NAME      ACL user\n"
+    "  -a, --password TEXT  better: in the environment, REDISCLI_AUTH\n"
+    "      --tls            with --ca, --cert, --key FILE as needed\n"
+    "      --timeout SEC    for connecting and for answers (3)\n"
+    "  -h, --help           this text\n"
+    "  -V, --version\n"
+    "\n"
+    "Exit code: 0; 1 if with --once a server did not answer or lacks the module;\n"
+    "2 for a mistake on the command line.\n";
+
+struct options {
+    struct login login;
+    double interval;
+    bool once, json, prometheus;
+};
+
+enum { OPTION_TLS = 256, OPTION_CA, OPTION_CERT, OPTION_KEY, OPTION_TIMEOUT };
+
+static const struct option long_options[] = {
+    {"interval", required_argument, NULL, 'i'},
+    {"once", no_argument, NULL, '1'},
+    {"json", no_argument, NULL, 'j'},
+    {"prometheus", no_argument, NULL, 'p'},
+    {"user", required_argument, NULL, 'u'},
+    {"password", required_argument, NULL, 'a'},
+    {"tls", no_argument, NULL, OPTION_TLS},
+    {"ca", required_argument, NULL, OPTION_CA},
+    {"cert", required_argument, NULL, OPTION_CERT},
+    {"key", required_argument, NULL, OPTION_KEY},
+    {"timeout", required_argument, NULL, OPTION_TIMEOUT},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {NULL, 0, NULL, 0},
+};
+
+static double seconds(const char *option, const char *text)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !(value > 0) || value > 86400) {
+        fprintf(stderr, "uffd-watch: %s takes a number of seconds, not \"%s\"\n", option,
+                text);
+        exit(2);
+    }
+    return value;
+}
+
+static void take_option(struct options *options, int option)
+{
+    switch (option) {
+    case 'i':
+        options->interval = seconds("--interval", optarg);
+        break;
+    case '1':
+        options->once = true;
+        break;
+    case 'j':
+        options->json = true;
+        break;
+    case 'p':
+        options->prometheus = true;
+        break;
+    case 'u':
+        options->login.user = optarg;
+        break;
+    case 'a':
+        options->login.password = optarg;
+        break;
+    case OPTION_TLS:
+        options->login.tls = true;
+        break;
+    case OPTION_CA:
+        options->login.ca = optarg;
+        break;
+    case OPTION_CERT:
+        options->login.certificate = optarg;
+        break;
+    case OPTION_KEY:
+        options->login.key = optarg;
+        break;
+    case OPTION_TIMEOUT:
+        options->login.timeout_seconds = seconds("--timeout", optarg);
+        break;
+    case 'h':
+        fputs(help, stdout);
+        exit(0);
+    case 'V':
+        puts("uffd-watch " VERSION);
+        exit(0);
+    default:
+        fprintf(stderr, "Try uffd-watch --help.\n");
+        exit(2);
+    }
+}
+
+static void show(const struct options *options, const struct watched *servers, int count)
+{
+    bool screen = isatty(STDOUT_FILENO) && !options->once;
+    if (options->json) {
+        show_json(servers, count);
+    } else if (options->prometheus) {
+        show_prometheus(servers, count);
+    } else if (screen) {
+        fputs("\033[H\033[J", stdout);
+        show_screen(servers, count);
+    } else if (options->once) {
+        show_screen(servers, count);
+    } else {
+        show_lines(servers, count);
+    }
+    fflush(stdout);
+}
+
+static void rest(double interval)
+{
+    struct timespec duration = {(time_t)interval,
+                                (long)((interval - (double)(time_t)interval) * 1e9)};
+    nanosleep(&duration, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    static struct watched servers[SERVERS_MAX];
+    struct options options = {
+        .interval = 1,
+        .login = {.password = getenv("REDISCLI_AUTH"), .timeout_seconds = 3}};
+    int option, count = 0;
+    while ((option = getopt_long(argc, argv, "i:1jpu:a:hV", long_options, NULL)) != -1)
+        take_option(&options, option);
+    if (options.json && options.prometheus) {
+        fprintf(stderr, "uffd-watch: --json or --prometheus, not both\n");
+        return 2;
+    }
+    for (int i = optind; i < argc && count < SERVERS_MAX; i++)
+        servers[count++].name = argv[i];
+    if (!count)
+        servers[count++].name = "127.0.0.1:6379";
+    signal(SIGPIPE, SIG_IGN);
+    for (;;) {
+        bool all_good = true;
+        for (int i = 0; i < count; i++)
+            all_good &= watched_look(&servers[i], &options.login);
+        show(&options, servers, count);
+        if (options.once || ferror(stdout))
+            return all_good ? 0 : 1;
+        rest(options.interval);
+    }
+}

@@ -1,0 +1,44 @@
+/* A server that is watched: how to reach it, and what it said last. */
+#ifndef UFFD_WATCH_SERVER_H
+#define UFFD_WATCH_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define FREEZES_KEPT 5
+
+struct login {
+    const char *user;
+    const char *password;
+    bool tls;
+    const char *ca, *certificate, *key;
+    double timeout_seconds;
+};
+
+struct watched {
+    const char *name; /* host:port or the path of a socket */
+    void *connection; /* redisContext, NULL: not connected */
+    char *info;       /* the whole answer to INFO, NULL: none */
+    char error[256];  /* "" when the last look went well */
+    double looked;    /* seconds of a steady clock */
+
+    /* From one look to the next. */
+    double faults_before, saves_before;
+    double faults_per_second;
+    double began; /* when the save under way was first seen, 0: none */
+    double freezes_msec[FREEZES_KEPT]; /* of the last saves, the last one first */
+    int freeze_count;
+};
+
+/* Connects if need be and asks. False, and why in `error`, when the server is not
+ * there, refuses, or has not loaded the module. */
+bool watched_look(struct watched *server, const struct login *login);
+/* A field of INFO as text, in a buffer that the next call overwrites; "" if there is
+ * none. */
+const char *watched_text(const struct watched *server, const char *field);
+double watched_number(const struct watched *server, const char *field);
+void watched_close(struct watched *server);
+
+double steady_seconds(void);
+
+#endif

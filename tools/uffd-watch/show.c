@@ -1,0 +1,253 @@
+#include "show.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define BAR_WIDTH 30
+#define MEGABYTE  1048576.0
+
+/* ---- for people ------------------------------------------------------------------ */
+
+static void show_bar(double share)
+{
+    putchar('[');
+    for (int i = 0; i < BAR_WIDTH; i++)
+        putchar(i < share * BAR_WIDTH ? '#' : '.');
+    printf("] %3.0f %%", share * 100);
+}
+
+static void show_progress(const struct watched *server)
+{
+    double done = watched_number(server, "uffd_keys_saved");
+    double total = watched_number(server, "uffd_keys_total");
+    double share = total > 0 ? done / total : 0;
+    double passed = server->began > 0 ? server->looked - server->began : 0;
+    printf("  ");
+    show_bar(share);
+    printf("  %.0f of %.0f keys", done, total);
+    if (share > 0.01 && passed > 0.5)
+        printf(", about %.0f s left", passed / share * (1 - share));
+    putchar('\n');
+}
+
+static void show_buffer(const struct watched *server)
+{
+    printf("  buffer %.1f of %.1f MB (peak %.1f), spool %.1f MB, %.0f faults/s, "
+           "%.0f writer waits (%.1f ms)\n",
+           watched_number(server, "uffd_buffer_used_bytes") / MEGABYTE,
+           watched_number(server, "uffd_buffer_limit_bytes") / MEGABYTE,
+           watched_number(server, "uffd_buffer_peak_bytes") / MEGABYTE,
+           watched_number(server, "uffd_spool_bytes") / MEGABYTE,
+           server->faults_per_second, watched_number(server, "uffd_writer_waits"),
+           watched_number(server, "uffd_writer_wait_usec") / 1000);
+}
+
+static void show_past(const struct watched *server)
+{
+    printf("  last save %.1f s, freeze of the last saves:",
+           watched_number(server, "uffd_last_save_msec") / 1000);
+    for (int i = 0; i < server->freeze_count; i++)
+        printf(" %.2f", server->freezes_msec[i]);
+    printf("%s\n", server->freeze_count ? " ms" : " none yet");
+    printf("  saves ok %.0f, failed %.0f; forks replaced %.0f, made all the same %.0f",
+           watched_number(server, "uffd_snapshots_ok"),
+           watched_number(server, "uffd_snapshots_failed"),
+           watched_number(server, "uffd_forks_replaced"),
+           watched_number(server, "uffd_fork_fallbacks"));
+    if (*watched_text(server, "uffd_last_fallback_reason"))
+        printf(" (%s)", watched_text(server, "uffd_last_fallback_reason"));
+    putchar('\n');
+    if (*watched_text(server, "uffd_last_error"))
+        printf("  last error: %s\n", watched_text(server, "uffd_last_error"));
+}
+
+static void show_one(const struct watched *server)
+{
+    if (server->error[0]) {
+        printf("%s  %s\n\n", server->name, server->error);
+        return;
+    }
+    printf("%s  ", server->name);
+    bool valkey = *watched_text(server, "valkey_version") != '\0';
+    printf("%s %s  ", valkey ? "valkey" : "redis",
+           watched_text(server, valkey ? "valkey_version" : "redis_version"));
+    printf("uffd %s  ", watched_text(server, "uffd_version"));
+    printf("%s\n", watched_text(server, "uffd_state"));
+    if (watched_number(server, "uffd_supported") == 0)
+        printf("  saves keep using fork: %s\n",
+               watched_text(server, "uffd_unsupported_reason"));
+    if (strcmp(watched_text(server, "uffd_state"), "idle") != 0)
+        show_progress(server);
+    show_buffer(server);
+    show_past(server);
+    putchar('\n');
+}
+
+void show_screen(const struct watched *servers, int count)
+{
+    for (int i = 0; i < count; i++)
+        show_one(&servers[i]);
+}
+
+void show_lines(const struct watched *servers, int count)
+{
+    char when[32];
+    time_t now = time(NULL);
+    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", localtime(&now));
+    for (int i = 0; i < count; i++) {
+        const struct watched *server = &servers[i];
+        printf("%s %s ", when, server->name);
+        if (server->error[0]) {
+            printf("error: %s\n", server->error);
+            continue;
+        }
+        printf("%s ", watched_text(server, "uffd_state"));
+        printf(
+            "keys %.0f/%.0f buffer %.1f/%.1f MB spool %.1f MB faults %.0f/s waits %.0f "
+            "freeze %.2f ms save %.1f s ok %.0f failed %.0f fallbacks %.0f\n",
+            watched_number(server, "uffd_keys_saved"),
+            watched_number(server, "uffd_keys_total"),
+            watched_number(server, "uffd_buffer_used_bytes") / MEGABYTE,
+            watched_number(server, "uffd_buffer_limit_bytes") / MEGABYTE,
+            watched_number(server, "uffd_spool_bytes") / MEGABYTE,
+            server->faults_per_second, watched_number(server, "uffd_writer_waits"),
+            watched_number(server, "uffd_last_freeze_usec") / 1000,
+            watched_number(server, "uffd_last_save_msec") / 1000,
+            watched_number(server, "uffd_snapshots_ok"),
+            watched_number(server, "uffd_snapshots_failed"),
+            watched_number(server, "uffd_fork_fallbacks"));
+    }
+}
+
+/* ---- for programs ---------------------------------------------------------------- */
+
+/* Calls `take` for each line "uffd_name:value" of INFO. */
+static void each_field(const struct watched *server,
+                       void (*take)(const struct watched *, const char *name,
+                                    const char *value, bool number))
+{
+    char name[128], value[256];
+    for (const char *line = server->info; line && *line;) {
+        size_t end = strcspn(line, "\r\n"), colon = strcspn(line, ":");
+        if (strncmp(line, "uffd_", 5) == 0 && colon < end && colon < sizeof(name) &&
+            end - colon - 1 < sizeof(value)) {
+            memcpy(name, line, colon);
+            name[colon] = '\0';
+            memcpy(value, line + colon + 1, end - colon - 1);
+            value[end - colon - 1] = '\0';
+            bool number = *value && value[strspn(value, "0123456789.")] == '\0' &&
+                          strcmp(name, "uffd_version") != 0;
+            take(server, name, value, number);
+        }
+        line = strchr(line, '\n');
+        line = line ? line + 1 : NULL;
+    }
+}
+
+/* A string with what JSON and Prometheus both want escaped. */
+static void put_quoted(const char *text)
+{
+    putchar('"');
+    for (; *text; text++)
+        if (*text == '"' || *text == '\\')
+            printf("\\%c", *text);
+        else if (!iscntrl((unsigned char)*text))
+            putchar(*text);
+    putchar('"');
+}
+
+static void json_field(const struct watched *server, const char *name, const char *value,
+                       bool number)
+{
+    (void)server;
+    printf(",\"%s\":", name);
+    if (number)
+        printf("%s", value);
+    else
+        put_quoted(value);
+}
+
+void show_json(const struct watched *servers, int count)
+{
+    putchar('[');
+    for (int i = 0; i < count; i++) {
+        printf("%s{\"server\":", i ? "," : "");
+        put_quoted(servers[i].name);
+        if (servers[i].error[0]) {
+            printf(",\"error\":");
+            put_quoted(servers[i].error);
+        } else {
+            printf(",\"faults_per_second\":%.1f", servers[i].faults_per_second);
+            each_field(&servers[i], json_field);
+        }
+        putchar('}');
+    }
+    printf("]\n");
+}
+
+static bool wanted(const char *name, const char *field)
+{
+    return strcmp(name, field) == 0;
+}
+
+static const char *type_of(const char *name)
+{
+    static const char *const counters[] = {
+        "uffd_snapshots_ok",   "uffd_snapshots_failed", "uffd_snapshots_cancelled",
+        "uffd_forks_replaced", "uffd_fork_fallbacks",   "uffd_advices_refused",
+        "uffd_huge_pages_mended"};
+    for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
+        if (wanted(name, counters[i]))
+            return "counter";
+    return "gauge";
+}
+
+/* The field that is being written for all servers. */
+static const char *current;
+
+static void sample(const struct watched *server, const char *name, const char *value,
+                   bool number)
+{
+    if (!number || !wanted(name, current))
+        return;
+    printf("%s{server=", name);
+    put_quoted(server->name);
+    printf("} %s\n", value);
+}
+
+static const struct watched *all_servers;
+static int all_count;
+
+/* The format wants all samples of a name together. */
+static void family(const struct watched *server, const char *name, const char *value,
+                   bool number)
+{
+    (void)server, (void)value;
+    if (!number)
+        return;
+    current = name;
+    printf("# TYPE %s %s\n", name, type_of(name));
+    for (int i = 0; i < all_count; i++)
+        if (!all_servers[i].error[0])
+            each_field(&all_servers[i], sample);
+}
+
+void show_prometheus(const struct watched *servers, int count)
+{
+    all_servers = servers;
+    all_count = count;
+    printf("# HELP uffd_up Whether the server answered and has the module.\n"
+           "# TYPE uffd_up gauge\n");
+    for (int i = 0; i < count; i++) {
+        printf("uffd_up{server=");
+        put_quoted(servers[i].name);
+        printf("} %d\n", servers[i].error[0] == '\0');
+    }
+    for (int i = 0; i < count; i++)
+        if (!servers[i].error[0]) {
+            each_field(&servers[i], family);
+            break;
+        }
+}
