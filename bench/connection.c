@@ -20,7 +20,8 @@ void connection_open(struct connection *connection, uint16_t port)
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     memset(connection, 0, sizeof *connection);
     connection->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connection->fd < 0 || connect(connection->fd, (struct sockaddr *)&address, sizeof address) < 0)
+    if (connection->fd < 0 ||
+        connect(connection->fd, (struct sockaddr *)&address, sizeof address) < 0)
         die("cannot connect to 127.0.0.1:%u: %s", port, strerror(errno));
     int on = 1;
     setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -29,7 +30,8 @@ void connection_open(struct connection *connection, uint16_t port)
     connection->out_capacity = 64 * 1024;
     connection->out = malloc(connection->out_capacity);
     connection->in = malloc(IN_SIZE);
-    if (!connection->out || !connection->in) die("out of memory");
+    if (!connection->out || !connection->in)
+        die("out of memory");
 }
 
 void connection_close(struct connection *connection)
@@ -41,15 +43,18 @@ void connection_close(struct connection *connection)
 
 char *connection_room(struct connection *connection, size_t size)
 {
-    if (connection->out_end + size > connection->out_capacity && connection->out_start > 0) {
-        memmove(connection->out, connection->out + connection->out_start, connection->out_end - connection->out_start);
+    if (connection->out_end + size > connection->out_capacity &&
+        connection->out_start > 0) {
+        memmove(connection->out, connection->out + connection->out_start,
+                connection->out_end - connection->out_start);
         connection->out_end -= connection->out_start;
         connection->out_start = 0;
     }
     if (connection->out_end + size > connection->out_capacity) {
         connection->out_capacity = (connection->out_end + size) * 2;
         connection->out = realloc(connection->out, connection->out_capacity);
-        if (!connection->out) die("out of memory");
+        if (!connection->out)
+            die("out of memory");
     }
     return connection->out + connection->out_end;
 }
@@ -65,9 +70,12 @@ bool connection_flush(struct connection *connection)
     while (connection->out_start < connection->out_end) {
         ssize_t sent = send(connection->fd, connection->out + connection->out_start,
                             connection->out_end - connection->out_start, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR) continue;
-        if (sent < 0 && errno == EAGAIN) return false;
-        if (sent < 0) die("the server is gone (send: %s)", strerror(errno));
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0 && errno == EAGAIN)
+            return false;
+        if (sent < 0)
+            die("the server is gone (send: %s)", strerror(errno));
         connection->out_start += (size_t)sent;
     }
     connection->out_start = connection->out_end = 0;
@@ -77,10 +85,13 @@ bool connection_flush(struct connection *connection)
 /* Looks at one reply line; true when the reply is complete with it. */
 static bool take_line(struct connection *connection, const char *line, size_t length)
 {
-    if (line[0] == '-') die("error reply: %.*s", (int)length, line);
-    if (line[0] != '$') return true;
+    if (line[0] == '-')
+        die("error reply: %.*s", (int)length, line);
+    if (line[0] != '$')
+        return true;
     long bulk = strtol(line + 1, NULL, 10);
-    if (bulk < 0) return true;
+    if (bulk < 0)
+        return true;
     connection->skip = (size_t)bulk + 2;
     return false;
 }
@@ -91,15 +102,19 @@ static uint64_t count_replies(struct connection *connection)
     char *at = connection->in, *end = connection->in + connection->in_length;
     while (at < end) {
         if (connection->skip > 0) {
-            size_t step = (size_t)(end - at) < connection->skip ? (size_t)(end - at) : connection->skip;
+            size_t step = (size_t)(end - at) < connection->skip ? (size_t)(end - at)
+                                                                : connection->skip;
             at += step;
             connection->skip -= step;
-            if (connection->skip == 0) complete++;
+            if (connection->skip == 0)
+                complete++;
             continue;
         }
         char *newline = memchr(at, '\n', (size_t)(end - at));
-        if (!newline) break;
-        if (take_line(connection, at, (size_t)(newline - at))) complete++;
+        if (!newline)
+            break;
+        if (take_line(connection, at, (size_t)(newline - at)))
+            complete++;
         at = newline + 1;
     }
     connection->in_length = (size_t)(end - at);
@@ -119,15 +134,18 @@ static uint64_t monotonic_of(const struct timespec *stamp)
         clock_gettime(CLOCK_REALTIME, &wall);
         after = clock_nsec();
     } while (after - before > 5 * NSEC_PER_USEC && ++attempts < 10);
-    int64_t age = (wall.tv_sec - stamp->tv_sec) * (int64_t)NSEC_PER_SEC + wall.tv_nsec - stamp->tv_nsec;
+    int64_t age = (wall.tv_sec - stamp->tv_sec) * (int64_t)NSEC_PER_SEC + wall.tv_nsec -
+                  stamp->tv_nsec;
     return age > 0 ? after - (uint64_t)age : after;
 }
 
 static uint64_t arrival_time(struct msghdr *message)
 {
-    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part;
+         part = CMSG_NXTHDR(message, part)) {
         struct timespec stamp;
-        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_TIMESTAMPNS) continue;
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_TIMESTAMPNS)
+            continue;
         memcpy(&stamp, CMSG_DATA(part), sizeof stamp);
         return monotonic_of(&stamp);
     }
@@ -137,13 +155,20 @@ static uint64_t arrival_time(struct msghdr *message)
 uint64_t connection_read(struct connection *connection, uint64_t *arrived)
 {
     char stamp[128] __attribute__((aligned(8)));
-    struct iovec room = {connection->in + connection->in_length, IN_SIZE - connection->in_length};
-    struct msghdr message = {.msg_iov = &room, .msg_iovlen = 1, .msg_control = stamp, .msg_controllen = sizeof stamp};
+    struct iovec room = {connection->in + connection->in_length,
+                         IN_SIZE - connection->in_length};
+    struct msghdr message = {.msg_iov = &room,
+                             .msg_iovlen = 1,
+                             .msg_control = stamp,
+                             .msg_controllen = sizeof stamp};
     ssize_t got;
-    do got = recvmsg(connection->fd, &message, 0);
+    do
+        got = recvmsg(connection->fd, &message, 0);
     while (got < 0 && errno == EINTR);
-    if (got < 0 && errno == EAGAIN) return 0;
-    if (got <= 0) die("the server is gone (%s)", got == 0 ? "connection closed" : strerror(errno));
+    if (got < 0 && errno == EAGAIN)
+        return 0;
+    if (got <= 0)
+        die("the server is gone (%s)", got == 0 ? "connection closed" : strerror(errno));
     *arrived = arrival_time(&message);
     connection->in_length += (size_t)got;
     uint64_t complete = count_replies(connection);

@@ -19,14 +19,14 @@ struct control_options {
     unsigned saves;
     uint64_t first_save; /* clock time */
     uint64_t gap;        /* from the end of a save to the start of the next */
-    uint64_t pss_after;  /* ask the sampler for Pss so long after a save began; 0: never */
+    uint64_t pss_after; /* ask the sampler for Pss so long after a save began; 0: never */
 };
 
 struct control;
 
 /* The recorder is told of every start and end; the sampler may be NULL. Dies when it cannot connect. */
-struct control *control_create(const struct control_options *options, struct recorder *recorder,
-                               struct memory_sampler *sampler);
+struct control *control_create(const struct control_options *options,
+                               struct recorder *recorder, struct memory_sampler *sampler);
 void control_destroy(struct control *control);
 
 int control_fd(const struct control *control);

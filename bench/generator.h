@@ -20,15 +20,16 @@
 struct generator_options {
     uint16_t port;
     unsigned connections;
-    uint64_t rate;         /* commands per second; 0 with no pipeline: only the saves */
-    uint64_t tick;         /* nanoseconds: the grid on which commands become due */
-    unsigned pipeline;     /* closed loop when not 0 */
-    uint64_t fill;         /* closed loop: set key:0 to key:fill-1 once, instead of the mix */
-    uint64_t duration;     /* nanoseconds to go on after the last save (from the origin without saves) */
+    uint64_t rate;     /* commands per second; 0 with no pipeline: only the saves */
+    uint64_t tick;     /* nanoseconds: the grid on which commands become due */
+    unsigned pipeline; /* closed loop when not 0 */
+    uint64_t fill;     /* closed loop: set key:0 to key:fill-1 once, instead of the mix */
+    uint64_t
+        duration; /* nanoseconds to go on after the last save (from the origin without saves) */
 };
 
 /* Runs to the end; every command sent has been answered when it returns. Dies on any error. */
-void generator_run(const struct generator_options *options, struct workload *workload, struct recorder *recorder,
-                   struct control *control);
+void generator_run(const struct generator_options *options, struct workload *workload,
+                   struct recorder *recorder, struct control *control);
 
 #endif

@@ -23,8 +23,9 @@ struct memory_sampler {
     pthread_t thread;
     atomic_bool stop, want_pss;
     int statm_fd, children_fd, meminfo_fd;
-    long file_pages; /* shared pages of the server that are files (its program and libraries), taken at the start */
-    long pss;        /* KB, 0 when never asked for */
+    long
+        file_pages; /* shared pages of the server that are files (its program and libraries), taken at the start */
+    long pss;       /* KB, 0 when never asked for */
     struct memory_sample *samples;
     size_t count;
 };
@@ -54,7 +55,8 @@ static void read_statm(int fd, long *anonymous, long *shared)
     char text[128];
     long size, resident = 0, of_files_and_shmem = 0;
     read_text(fd, text, sizeof text);
-    if (sscanf(text, "%ld %ld %ld", &size, &resident, &of_files_and_shmem) != 3) resident = of_files_and_shmem = 0;
+    if (sscanf(text, "%ld %ld %ld", &size, &resident, &of_files_and_shmem) != 3)
+        resident = of_files_and_shmem = 0;
     long page_kb = sysconf(_SC_PAGESIZE) / 1024;
     *anonymous = (resident - of_files_and_shmem) * page_kb;
     *shared = of_files_and_shmem * page_kb;
@@ -79,10 +81,12 @@ static void take_sample(struct memory_sampler *sampler)
     if (child > 0) {
         int fd = open_of(child, "statm");
         read_statm(fd, &sample->child_anonymous, &ignored);
-        if (fd >= 0) close(fd);
+        if (fd >= 0)
+            close(fd);
     }
     read_text(sampler->meminfo_fd, text, sizeof text);
-    sample->machine = field_kb(text, "AnonPages:") + field_kb(text, "Shmem:") + field_kb(text, "PageTables:");
+    sample->machine = field_kb(text, "AnonPages:") + field_kb(text, "Shmem:") +
+                      field_kb(text, "PageTables:");
     sampler->count++;
 }
 
@@ -91,14 +95,16 @@ static long pss_of(pid_t pid)
     char text[4096];
     int fd = open_of(pid, "smaps_rollup");
     read_text(fd, text, sizeof text);
-    if (fd >= 0) close(fd);
+    if (fd >= 0)
+        close(fd);
     return field_kb(text, "\nPss:");
 }
 
 static void *run(void *argument)
 {
     struct memory_sampler *sampler = argument;
-    while (!atomic_load_explicit(&sampler->stop, memory_order_acquire) && sampler->count < MAX_SAMPLES) {
+    while (!atomic_load_explicit(&sampler->stop, memory_order_acquire) &&
+           sampler->count < MAX_SAMPLES) {
         take_sample(sampler);
         if (atomic_exchange_explicit(&sampler->want_pss, false, memory_order_relaxed)) {
             pid_t child = child_of(sampler);
@@ -113,18 +119,21 @@ struct memory_sampler *memory_sampler_start(pid_t server)
 {
     struct memory_sampler *sampler = calloc(1, sizeof *sampler);
     char children[64], status[4096];
-    if (!sampler || !(sampler->samples = calloc(MAX_SAMPLES, sizeof *sampler->samples))) die("out of memory");
+    if (!sampler || !(sampler->samples = calloc(MAX_SAMPLES, sizeof *sampler->samples)))
+        die("out of memory");
     sampler->server = server;
     snprintf(children, sizeof children, "task/%d/children", (int)server);
     sampler->statm_fd = open_of(server, "statm");
     sampler->children_fd = open_of(server, children);
     sampler->meminfo_fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
-    if (sampler->statm_fd < 0 || sampler->meminfo_fd < 0) die("no process %d to look at", (int)server);
+    if (sampler->statm_fd < 0 || sampler->meminfo_fd < 0)
+        die("no process %d to look at", (int)server);
     int fd = open_of(server, "status");
     read_text(fd, status, sizeof status);
     close(fd);
     sampler->file_pages = field_kb(status, "RssFile:");
-    if (pthread_create(&sampler->thread, NULL, run, sampler) != 0) die("cannot start a thread");
+    if (pthread_create(&sampler->thread, NULL, run, sampler) != 0)
+        die("cannot start a thread");
     return sampler;
 }
 
@@ -139,50 +148,65 @@ void memory_sampler_stop(struct memory_sampler *sampler)
     pthread_join(sampler->thread, NULL);
 }
 
-static long shmem_of(const struct memory_sampler *sampler, const struct memory_sample *sample)
+static long shmem_of(const struct memory_sampler *sampler,
+                     const struct memory_sample *sample)
 {
     return sample->server_shared - sampler->file_pages;
 }
 
-int memory_sampler_write(const struct memory_sampler *sampler, const char *path, uint64_t zero)
+int memory_sampler_write(const struct memory_sampler *sampler, const char *path,
+                         uint64_t zero)
 {
     FILE *file = fopen(path, "w");
-    if (!file) return -errno;
+    if (!file)
+        return -errno;
     fprintf(file, "msec,server_anon_kb,server_shmem_kb,child_anon_kb,machine_kb\n");
     for (size_t i = 0; i < sampler->count; i++) {
         const struct memory_sample *sample = &sampler->samples[i];
-        fprintf(file, "%.1f,%ld,%ld,%ld,%ld\n", ((double)sample->at - (double)zero) / (double)NSEC_PER_MSEC,
-                sample->server_anonymous, shmem_of(sampler, sample), sample->child_anonymous, sample->machine);
+        fprintf(file, "%.1f,%ld,%ld,%ld,%ld\n",
+                ((double)sample->at - (double)zero) / (double)NSEC_PER_MSEC,
+                sample->server_anonymous, shmem_of(sampler, sample),
+                sample->child_anonymous, sample->machine);
     }
     return fclose(file) == 0 ? 0 : -errno;
 }
 
-void memory_sampler_print(const struct memory_sampler *sampler, uint64_t start, uint64_t end, FILE *out)
+void memory_sampler_print(const struct memory_sampler *sampler, uint64_t start,
+                          uint64_t end, FILE *out)
 {
     const struct memory_sample *base = &sampler->samples[0];
     long machine = 0, shmem = 0, resident = 0;
     for (size_t i = 0; i < sampler->count; i++) {
         const struct memory_sample *sample = &sampler->samples[i];
-        if (sample->at < start) base = sample;
-        if (sample->at < start || sample->at > end) continue;
-        if (sample->machine > machine) machine = sample->machine;
-        if (shmem_of(sampler, sample) > shmem) shmem = shmem_of(sampler, sample);
+        if (sample->at < start)
+            base = sample;
+        if (sample->at < start || sample->at > end)
+            continue;
+        if (sample->machine > machine)
+            machine = sample->machine;
+        if (shmem_of(sampler, sample) > shmem)
+            shmem = shmem_of(sampler, sample);
         long own = sample->server_anonymous + shmem_of(sampler, sample);
-        if (own > resident) resident = own;
+        if (own > resident)
+            resident = own;
     }
-    fprintf(out, "memory.server_before_kb %ld\n", base->server_anonymous + shmem_of(sampler, base));
+    fprintf(out, "memory.server_before_kb %ld\n",
+            base->server_anonymous + shmem_of(sampler, base));
     fprintf(out, "memory.server_shmem_before_kb %ld\n", shmem_of(sampler, base));
     fprintf(out, "memory.server_peak_kb %ld\n", resident);
     fprintf(out, "memory.server_shmem_peak_kb %ld\n", shmem);
-    fprintf(out, "memory.extra_kb %ld\n", machine > base->machine ? machine - base->machine : 0);
-    if (sampler->pss) fprintf(out, "memory.pss_kb %ld\n", sampler->pss);
+    fprintf(out, "memory.extra_kb %ld\n",
+            machine > base->machine ? machine - base->machine : 0);
+    if (sampler->pss)
+        fprintf(out, "memory.pss_kb %ld\n", sampler->pss);
 }
 
 void memory_sampler_destroy(struct memory_sampler *sampler)
 {
     close(sampler->statm_fd);
     close(sampler->meminfo_fd);
-    if (sampler->children_fd >= 0) close(sampler->children_fd);
+    if (sampler->children_fd >= 0)
+        close(sampler->children_fd);
     free(sampler->samples);
     free(sampler);
 }

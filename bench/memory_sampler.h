@@ -24,10 +24,12 @@ void memory_sampler_want_pss(struct memory_sampler *sampler);
 void memory_sampler_stop(struct memory_sampler *sampler);
 
 /* CSV in KB, times in ms since `zero`. 0 or -errno. */
-int memory_sampler_write(const struct memory_sampler *sampler, const char *path, uint64_t zero);
+int memory_sampler_write(const struct memory_sampler *sampler, const char *path,
+                         uint64_t zero);
 
 /* "name value" lines: what was there just before `start`, and the most there was from then to `end`. */
-void memory_sampler_print(const struct memory_sampler *sampler, uint64_t start, uint64_t end, FILE *out);
+void memory_sampler_print(const struct memory_sampler *sampler, uint64_t start,
+                          uint64_t end, FILE *out);
 
 void memory_sampler_destroy(struct memory_sampler *sampler);
 

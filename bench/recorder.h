@@ -23,7 +23,8 @@ struct recorder {
     uint64_t save_start[MAX_SAVES], save_end[MAX_SAVES]; /* end 0: still running */
     struct histogram phase[PHASES];
     struct histogram save[MAX_SAVES];
-    struct histogram lateness; /* how long after it was due the generator issued a command */
+    struct histogram
+        lateness; /* how long after it was due the generator issued a command */
     struct window *windows;
     size_t window_count, window_capacity;
 };

@@ -89,6 +89,8 @@ function scenario_table(s) {
     if (s ~ /^saturated/) {
         row(s, "replies/s" (saves[s] ? ", before the save" : ""), saves[s] ? "rate.before" : "replies_per_sec", 1, 0, 1)
         row(s, "main thread's CPU for one command, us", "main_thread_usec_per_reply", 1, 2, 1)
+        row(s, "cost in replies/s, each slice against its pair, %", "cost.replies_percent", 1, 1, 0)
+        row(s, "cost in CPU, each slice against its pair, %", "cost.cpu_percent", 1, 1, 0)
         row(s, "replies/s, during the save", "rate.save", 1, 0, 1)
         row(s, "slowest batch during the save, ms", "save.max_usec", 1000, 1, 1)
     } else {

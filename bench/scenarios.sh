@@ -5,23 +5,30 @@
 #   load      arguments of loadgen
 #   rounds    pairs, when other than the default
 #   interleaved  not fresh servers but slices of load on servers that stay up
+#   alternating  seconds: one server under a load that does not end, measured so long with a UFFD.DIRTYRATE under way and
+#                so long without, in turn; variants are these two
 # and a variant becomes arguments of redis-server.
 
-main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save limit128 ten-saves json json-patched heap8g"
+main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save saturated-dirty-rate-10 limit128 ten-saves json json-patched heap8g"
+# Beside the installed server those of tests/servers/list, where they have been fetched (make servers).
+server_scenarios="on-installed on-redis-8.0-sid on-valkey-8.1 on-valkey-9.1"
+servers_cache=${XDG_CACHE_HOME:-$HOME/.cache}/rdb_uffd/servers
 heap_sizes="512 1024 2048 4096 8192"
 quick_scenarios="idle set20k get90 limit128 saturated"
 
 one_save="--saves 1 --before $before --duration $after"
 
 scenario() {
-    variants="fork uffd" keys=$default_keys size=100 values=zeros rounds=$pairs interleaved=
+    variants="fork uffd" keys=$default_keys size=100 values=zeros rounds=$pairs interleaved= alternating=
+    server_program=redis-server check_program=redis-check-rdb
     case $1 in
     idle)
         title="Idle: nobody writes"
-        [ -n "$quick" ] || variants="fork fork-huge uffd"
+        [ -n "$quick" ] || variants="fork fork-huge uffd-one uffd"
         load="$one_save --rate 0" ;;
     set20k)
         title="20,000 uniform SET/s"
+        [ -n "$quick" ] || variants="fork uffd-one uffd"
         load="$one_save --rate 20000" ;;
     set40k)
         title="40,000 uniform SET/s"
@@ -49,6 +56,10 @@ scenario() {
     saturated-save)
         title="Saturated, with a save"
         load="$one_save --pipeline 16 --mix set=50,get=50" ;;
+    saturated-dirty-rate-*)
+        alternating=${1#saturated-dirty-rate-} variants="uffd uffd-dirty-rate" keys=2000000 rounds=$slices
+        title="Saturated, no save: what UFFD.DIRTYRATE $alternating costs while it runs"
+        load="--pipeline 16" ;;
     limit128)
         title="buffer-limit 128mb at 20,000 uniform SET/s"
         variants="fork uffd-128mb"
@@ -69,13 +80,24 @@ scenario() {
         title="Heap of 8 GB (2,000,000 values of 4 KB) at 10,000 uniform SET/s"
         keys=2000000 size=4000
         load="$one_save --rate 10000" ;;
+    on-*)
+        keys=1000000
+        if [ "$1" = on-installed ]; then
+            version=$(redis-server --version | grep -o 'v=[0-9.]*')
+        else
+            server_program=$servers_cache/${1#on-}/server check_program=$servers_cache/${1#on-}/check-rdb
+            [ -x "$server_program" ] || fail "no server ${1#on-}: make servers"
+            version="v=$(cat "$servers_cache/${1#on-}/version")"
+        fi
+        title="Server ${1#on-} ${version#v=}: 1,000,000 keys, 20,000 uniform SET/s"
+        load="$one_save --rate 20000" ;;
     heap-*)
         title="Heap of ${1#heap-} MB, idle"
         variants="fork fork-huge uffd uffd-4k" rounds=1
         keys=$((${1#heap-} * 950)) size=1000
         load="--saves 3 --gap 1 --before 1 --duration 0 --rate 0" ;;
     *)
-        fail "no scenario $1; there are: $main_scenarios heap-MEGABYTES" ;;
+        fail "no scenario $1; there are: $main_scenarios $server_scenarios heap-MEGABYTES saturated-dirty-rate-SECONDS" ;;
     esac
     load="$load --keys $keys --value-size $size"
 }
@@ -86,6 +108,7 @@ variant_arguments() {
     case $1 in
     fork) ;;
     fork-huge | uffd) echo "--loadmodule $module" ;;
+    uffd-one) echo "--loadmodule $module threads 1" ;;
     uffd-4k) echo "--loadmodule $module huge-pages no" ;;
     uffd-128mb) echo "--loadmodule $module buffer-limit 128mb" ;;
     uffd-128mb-raw) echo "--loadmodule $module buffer-limit 128mb compression no" ;;

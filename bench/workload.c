@@ -7,14 +7,15 @@
 #include <string.h>
 
 enum {
-    TEMPLATES = 256,          /* values prepared ahead, so that making one costs a memcpy */
+    TEMPLATES = 256, /* values prepared ahead, so that making one costs a memcpy */
     KEYS_PER_STRUCTURE = 100, /* INCR, LPUSH and HSET keys are fewer by this factor */
     HASH_FIELDS = 64,
     PATCH_SIZE = 8,
     COMMAND_OVERHEAD = 160,
 };
 
-static const char *const command_names[COMMANDS] = {"SET", "GET", "INCR", "LPUSH", "HSET", "SETRANGE"};
+static const char *const command_names[COMMANDS] = {"SET",   "GET",  "INCR",
+                                                    "LPUSH", "HSET", "SETRANGE"};
 
 /* Gray et al., "Quickly generating billion-record synthetic databases": constants of the inverse for theta. */
 struct zipf {
@@ -47,9 +48,11 @@ static void zipf_prepare(struct zipf *zipf, uint64_t keys)
     zipf->theta = 0.99;
     zipf->alpha = 1.0 / (1.0 - zipf->theta);
     zipf->zeta = 0;
-    for (uint64_t rank = 1; rank <= keys; rank++) zipf->zeta += pow((double)rank, -zipf->theta);
+    for (uint64_t rank = 1; rank <= keys; rank++)
+        zipf->zeta += pow((double)rank, -zipf->theta);
     double zeta_of_two = 1.0 + pow(0.5, zipf->theta);
-    zipf->eta = (1.0 - pow(2.0 / (double)keys, 1.0 - zipf->theta)) / (1.0 - zeta_of_two / zipf->zeta);
+    zipf->eta = (1.0 - pow(2.0 / (double)keys, 1.0 - zipf->theta)) /
+                (1.0 - zeta_of_two / zipf->zeta);
 }
 
 /* Ranks are spread over the key numbers by a prime: neighbouring numbers were allocated side by side, and popular keys
@@ -65,36 +68,46 @@ static uint64_t zipf_key(struct workload *workload)
     else if (scaled < 1.0 + pow(0.5, zipf->theta))
         rank = 1;
     else
-        rank = (uint64_t)((double)keys * pow(zipf->eta * u - zipf->eta + 1.0, zipf->alpha));
-    if (rank >= keys) rank = keys - 1;
+        rank =
+            (uint64_t)((double)keys * pow(zipf->eta * u - zipf->eta + 1.0, zipf->alpha));
+    if (rank >= keys)
+        rank = keys - 1;
     return (uint64_t)(((__uint128_t)rank * 2654435761u + 12345) % keys);
 }
 
 static uint64_t pick_key(struct workload *workload)
 {
-    if (workload->options.distribution == DISTRIBUTION_ZIPF) return zipf_key(workload);
+    if (workload->options.distribution == DISTRIBUTION_ZIPF)
+        return zipf_key(workload);
     return random_below(workload, workload->options.keys);
 }
 
 static void make_text(struct workload *workload, char *out, size_t size)
 {
-    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; i < size; i++) out[i] = alphabet[random_next(workload) & 63];
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (size_t i = 0; i < size; i++)
+        out[i] = alphabet[random_next(workload) & 63];
 }
 
 static size_t make_json_field(struct workload *workload, char *out, size_t room)
 {
-    static const char *const names[] = {"id",     "name",  "email",    "city",    "street", "created",
-                                        "status", "total", "currency", "product", "tags",   "comment"};
-    static const char *const words[] = {"amber",  "basalt", "copper", "delta",   "ember", "fjord",  "garnet", "harbor",
-                                        "indigo", "jasper", "kelp",   "lantern", "maple", "nectar", "onyx",   "pebble"};
+    static const char *const names[] = {"id",       "name",    "email",  "city",
+                                        "street",   "created", "status", "total",
+                                        "currency", "product", "tags",   "comment"};
+    static const char *const words[] = {
+        "amber",  "basalt", "copper", "delta",   "ember", "fjord",  "garnet", "harbor",
+        "indigo", "jasper", "kelp",   "lantern", "maple", "nectar", "onyx",   "pebble"};
     const char *name = names[random_below(workload, sizeof names / sizeof *names)];
     int length;
     if (random_next(workload) & 1) {
-        length = snprintf(out, room, "\"%s\":%llu,", name, (unsigned long long)random_below(workload, 100000000));
+        length = snprintf(out, room, "\"%s\":%llu,", name,
+                          (unsigned long long)random_below(workload, 100000000));
     } else {
-        const char *first = words[random_below(workload, 16)], *second = words[random_below(workload, 16)];
-        length = snprintf(out, room, "\"%s\":\"%s %s %u\",", name, first, second, (unsigned)random_below(workload, 1000));
+        const char *first = words[random_below(workload, 16)],
+                   *second = words[random_below(workload, 16)];
+        length = snprintf(out, room, "\"%s\":\"%s %s %u\",", name, first, second,
+                          (unsigned)random_below(workload, 1000));
     }
     return (size_t)length < room ? (size_t)length : 0;
 }
@@ -102,10 +115,12 @@ static size_t make_json_field(struct workload *workload, char *out, size_t room)
 static void make_json(struct workload *workload, char *out, size_t size)
 {
     memset(out, ' ', size);
-    if (size < 2) return;
+    if (size < 2)
+        return;
     size_t used = 1, length;
     char field[128];
-    while (used + sizeof field < size && (length = make_json_field(workload, field, sizeof field)) > 0) {
+    while (used + sizeof field < size &&
+           (length = make_json_field(workload, field, sizeof field)) > 0) {
         memcpy(out + used, field, length);
         used += length;
     }
@@ -128,20 +143,25 @@ static void make_templates(struct workload *workload)
 
 int workload_parse_mix(const char *text, unsigned weight[COMMANDS])
 {
-    static const char *const names[COMMANDS] = {"set", "get", "incr", "lpush", "hset", "setrange"};
+    static const char *const names[COMMANDS] = {"set",   "get",  "incr",
+                                                "lpush", "hset", "setrange"};
     memset(weight, 0, COMMANDS * sizeof *weight);
     unsigned total = 0;
     while (*text) {
         int command, length = 0;
         char name[12];
         unsigned share;
-        if (sscanf(text, "%11[a-z]=%u%n", name, &share, &length) != 2 || share > 1000) return -EINVAL;
-        for (command = 0; command < COMMANDS && strcmp(name, names[command]) != 0;) command++;
-        if (command == COMMANDS) return -EINVAL;
+        if (sscanf(text, "%11[a-z]=%u%n", name, &share, &length) != 2 || share > 1000)
+            return -EINVAL;
+        for (command = 0; command < COMMANDS && strcmp(name, names[command]) != 0;)
+            command++;
+        if (command == COMMANDS)
+            return -EINVAL;
         weight[command] = share;
         total += share;
         text += length;
-        if (*text == ',') text++;
+        if (*text == ',')
+            text++;
     }
     return total ? 0 : -EINVAL;
 }
@@ -149,17 +169,20 @@ int workload_parse_mix(const char *text, unsigned weight[COMMANDS])
 struct workload *workload_create(const struct workload_options *options)
 {
     struct workload *workload = calloc(1, sizeof *workload);
-    if (!workload) return NULL;
+    if (!workload)
+        return NULL;
     workload->options = *options;
     workload->random_state = options->seed;
-    for (int i = 0; i < COMMANDS; i++) workload->weight_total += options->weight[i];
+    for (int i = 0; i < COMMANDS; i++)
+        workload->weight_total += options->weight[i];
     workload->templates = malloc(TEMPLATES * options->value_size + 1);
     if (!workload->templates) {
         free(workload);
         return NULL;
     }
     make_templates(workload);
-    if (options->distribution == DISTRIBUTION_ZIPF) zipf_prepare(&workload->zipf, options->keys);
+    if (options->distribution == DISTRIBUTION_ZIPF)
+        zipf_prepare(&workload->zipf, options->keys);
     return workload;
 }
 
@@ -178,9 +201,11 @@ static char *put_number(char *out, uint64_t number)
 {
     char digits[20];
     int count = 0;
-    do digits[count++] = (char)('0' + number % 10);
+    do
+        digits[count++] = (char)('0' + number % 10);
     while (number /= 10);
-    while (count) *out++ = digits[--count];
+    while (count)
+        *out++ = digits[--count];
     return out;
 }
 
@@ -214,7 +239,8 @@ static char *put_numbered(char *out, const char *prefix, uint64_t number)
 static char *put_value(struct workload *workload, char *out)
 {
     size_t size = workload->options.value_size;
-    return put_bulk(out, workload->templates + random_below(workload, TEMPLATES) * size, size);
+    return put_bulk(out, workload->templates + random_below(workload, TEMPLATES) * size,
+                    size);
 }
 
 static char *put_command(char *out, enum command command, unsigned arguments)
@@ -227,7 +253,8 @@ static enum command pick_command(struct workload *workload)
 {
     uint64_t ticket = random_below(workload, workload->weight_total);
     int command = 0;
-    while (ticket >= workload->options.weight[command]) ticket -= workload->options.weight[command++];
+    while (ticket >= workload->options.weight[command])
+        ticket -= workload->options.weight[command++];
     return (enum command)command;
 }
 
@@ -250,14 +277,17 @@ size_t workload_next(struct workload *workload, char *out)
         end = put_numbered(put_command(end, command, 2), "key:", key);
         break;
     case COMMAND_INCR:
-        end = put_numbered(put_command(end, command, 2), "counter:", key / KEYS_PER_STRUCTURE);
+        end = put_numbered(put_command(end, command, 2),
+                           "counter:", key / KEYS_PER_STRUCTURE);
         break;
     case COMMAND_LPUSH:
-        end = put_numbered(put_command(end, command, 3), "list:", key / KEYS_PER_STRUCTURE);
+        end =
+            put_numbered(put_command(end, command, 3), "list:", key / KEYS_PER_STRUCTURE);
         end = put_value(workload, end);
         break;
     case COMMAND_HSET:
-        end = put_numbered(put_command(end, command, 4), "hash:", key / KEYS_PER_STRUCTURE);
+        end =
+            put_numbered(put_command(end, command, 4), "hash:", key / KEYS_PER_STRUCTURE);
         end = put_numbered(end, "field:", random_below(workload, HASH_FIELDS));
         end = put_value(workload, end);
         break;

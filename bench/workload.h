@@ -7,7 +7,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum command { COMMAND_SET, COMMAND_GET, COMMAND_INCR, COMMAND_LPUSH, COMMAND_HSET, COMMAND_SETRANGE, COMMANDS };
+enum command {
+    COMMAND_SET,
+    COMMAND_GET,
+    COMMAND_INCR,
+    COMMAND_LPUSH,
+    COMMAND_HSET,
+    COMMAND_SETRANGE,
+    COMMANDS
+};
 enum distribution { DISTRIBUTION_UNIFORM, DISTRIBUTION_ZIPF };
 enum value_kind {
     VALUE_TEXT, /* random letters and digits: hardly compressible */
