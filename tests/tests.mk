@@ -11,12 +11,25 @@ TESTED := $(if $(WITHOUT_MODULE),,rdb_uffd.so $(UNIT_TESTS))
 dependencies: ## install the Debian packages that build and tests need
 	@tests/install-dependencies
 
-tests-built: $(TESTED) $(INTEGRATION_TESTS)
+TEST_MODULES := $(patsubst %.c,$(BUILD)/%.so,$(wildcard tests/modules/*.c))
+$(BUILD)/tests/modules/%.so: tests/modules/%.c
+	@mkdir -p $(dir $@)
+	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -fPIC -shared -o $@ $<
 
-test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1)
+TEST_SANDBOX := $(BUILD)/tests/sandbox/no-placing
+$(TEST_SANDBOX): tests/sandbox/no-placing.c
+	@mkdir -p $(dir $@)
+	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -o $@ $<
+
+tests-built: $(TESTED) $(INTEGRATION_TESTS) $(TEST_MODULES) $(TEST_SANDBOX) \
+	uffd-watch
+
+test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SERVERS=all)
 	@tests/install-dependencies
 	@$(MAKE) --no-print-directory tests-built
-	@RDB_UFFD_MODULE=$(CURDIR)/rdb_uffd.so tests/integration/run-tests \
+	@RDB_UFFD_MODULE=$(CURDIR)/rdb_uffd.so TEST_MODULES=$(CURDIR)/$(BUILD)/tests/modules \
+		TEST_SANDBOX=$(CURDIR)/$(TEST_SANDBOX) UFFD_WATCH=$(CURDIR)/uffd-watch \
+		tests/integration/run-tests \
 		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS)) $(INTEGRATION_TESTS)
 
 soak: ## the long form of the tests: hours

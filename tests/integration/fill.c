@@ -155,7 +155,8 @@ static void fill_strings(struct filler *filler)
 static void fill_lists(struct filler *filler)
 {
     for (int i = 0; i < filler->count; i++) {
-        int elements = 1 + (int)below(filler, i % 8 == 0 ? 200 : 12);
+        int elements =
+            i % 8 == 0 ? 140 + (int)below(filler, 60) : 1 + (int)below(filler, 12);
         for (int j = 0; j < elements; j++) {
             const char *side = below(filler, 4) ? "RPUSH" : "LPUSH";
             size_t length = below(filler, 40);

@@ -24,6 +24,7 @@
 #define POLL_MSEC      3
 #define ANSWER_SECONDS 10
 
+const char *server_common_config;
 static struct server servers[SERVERS_MAX];
 static int server_count;
 
@@ -51,17 +52,36 @@ const char *module_path(void)
     return path;
 }
 
-static int free_port(void)
+/* Below those that the kernel gives to connections (from 32768 on), and so that the one
+ * 10000 above, for a cluster's bus, is too. */
+#define PORT_FIRST 11000
+#define PORTS      10000
+
+static bool is_free(int port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)port),
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof address;
-    int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    CHECK(bind(descriptor, (struct sockaddr *)&address, length) == 0 &&
-              getsockname(descriptor, (struct sockaddr *)&address, &length) == 0,
-          "no free port: %s", strerror(errno));
+    int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), reuse = 1;
+    setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse);
+    bool free = bind(descriptor, (struct sockaddr *)&address, sizeof address) == 0 &&
+                listen(descriptor, 1) == 0;
     close(descriptor);
-    return ntohs(address.sin_port);
+    return free;
+}
+
+/* Somebody may take it before the server does: see server_try_start(). */
+static int free_port(void)
+{
+    static uint64_t random;
+    if (!random)
+        random = (uint64_t)getpid() * 1000003 + (uint64_t)(clock_seconds() * 1e6);
+    for (int i = 0; i < 1000; i++) {
+        int port = PORT_FIRST + (int)(random_next(&random) % PORTS);
+        if (is_free(port) && is_free(port + 10000))
+            return port;
+    }
+    fail("no free port");
 }
 
 /* Where every user can read it: the tree's own directory may be closed to all
@@ -81,11 +101,18 @@ static void write_config(struct server *server, const struct server_options *opt
 {
     FILE *file = fopen(server_path(server, "redis.conf"), "w");
     CHECK(file, "cannot write the configuration: %s", strerror(errno));
+    if (options->sentinel) {
+        fprintf(file, "port %d\nbind 127.0.0.1\ndir %s\nlogfile %s\n%s\n", server->port,
+                server->directory, server->log, options->config);
+        fclose(file);
+        return;
+    }
     fprintf(file,
             "port %d\nbind 127.0.0.1\ndir %s\nlogfile %s\nsave \"\"\nappendonly no\n"
             "enable-debug-command yes\nenable-module-command yes\n"
             "enable-protected-configs yes\n",
             server->port, server->directory, server->log);
+    fprintf(file, "%s", server_common_config ? server_common_config : "");
     fprintf(file, "%s\n", options->config ? options->config : "");
     if (server->has_module)
         fprintf(file, "loadmodule %s %s\n", readable_module(),
@@ -108,6 +135,8 @@ static _Noreturn void become_server(struct server *server,
     int count = 0;
     split_words(command && *command ? command : "redis-server", words, &count);
     words[count++] = server_path(server, "redis.conf");
+    if (options->sentinel)
+        words[count++] = "--sentinel";
     words[count] = NULL;
     struct passwd *user = options->user ? getpwnam(options->user) : NULL;
     if (options->user && (!user || setgroups(0, NULL) < 0 || setgid(user->pw_gid) < 0 ||
@@ -228,7 +257,8 @@ struct server *server_try_start(const struct server_options *options, char **log
     options = options ? options : &none;
     CHECK(server_count < SERVERS_MAX, "too many servers in a case");
     struct server *server = &servers[server_count];
-    server->has_module = module_in_use() && !options->without_module;
+    server->has_module =
+        module_in_use() && !options->without_module && !options->sentinel;
     prepare_directory(server, options);
     server_count++;
     test_epilogue = check_all_alive;

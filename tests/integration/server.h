@@ -27,6 +27,7 @@ struct server_options {
     const char *user;             /* run as this user; NULL: as we do */
     const char *directory;        /* start in this one again; NULL: a fresh one */
     bool without_module;
+    bool sentinel; /* start it as a sentinel: no data, no module */
 };
 
 struct server {
@@ -38,6 +39,9 @@ struct server {
     char *log;
     redisContext *connection;
 };
+
+/* Lines that every server of the case gets, before its own; NULL: none. */
+extern const char *server_common_config;
 
 /* ---- life ---- */
 /* `options` may be NULL. Returns when the data is loaded. */

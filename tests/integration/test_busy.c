@@ -56,12 +56,12 @@ static void check_loop(const char *config, int iterations)
 
 static void mixed_writes(void)
 {
-    check_loop(FILL_CONFIG, 7);
+    check_loop(FILL_CONFIG, 4);
 }
 
 static void io_threads(void)
 {
-    check_loop(FILL_CONFIG "io-threads 3\nio-threads-do-reads yes\n", 3);
+    check_loop(FILL_CONFIG "io-threads 3\nio-threads-do-reads yes\n", 2);
 }
 
 /* Memory is freed by threads of the server. */
@@ -69,7 +69,7 @@ static void lazy_freeing(void)
 {
     check_loop(FILL_CONFIG "lazyfree-lazy-user-del yes\nlazyfree-lazy-server-del yes\n"
                            "lazyfree-lazy-user-flush yes\n",
-               3);
+               2);
 }
 
 /* The test of the test: with this switched on the snapshots are found wrong. */

@@ -95,7 +95,7 @@ static void disk_almost_large_enough(void)
     struct stat status;
     CHECK(stat(dump_in(directory), &status) == 0, "no dump");
     size_t room = (4 << 20) - 4096 - 2 * (size_t)(status.st_size + 4095) / 4096 * 4096;
-    fill_large(server->connection, "just-too-large", room + 9200, false, 1);
+    fill_large(server->connection, "just-too-large", room + 4 * 4096, false, 1);
     server_save_start(server);
     check_failure(server, directory, old_dump);
     server_ok(server, "DEL just-too-large");

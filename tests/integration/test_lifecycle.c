@@ -1,7 +1,7 @@
 /* The module comes and goes; its settings take what is right and keep the old
  * value otherwise. */
 #include "fill.h"
-#include "rdbfile.h"
+#include "snapshot.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -105,14 +105,24 @@ static void unload_refused_while_saving(void)
 }
 
 static const char *const wrong_values[][2] = {
-    {"buffer-limit", "0"},        {"buffer-limit", "-1"},
-    {"buffer-limit", "12zb"},     {"buffer-limit", ""},
-    {"buffer-limit", "many"},     {"buffer-policy", "later"},
-    {"buffer-policy", ""},        {"compression", "perhaps"},
-    {"huge-pages", "2"},          {"fallback", "maybe"},
-    {"enabled", "on and off"},    {"spool-dir", "/nowhere/at/all"},
-    {"spool-dir", "/etc/passwd"}, {"buffer-limit", "1mb"},
-    {"buffer-limit", "0%"},       {"buffer-limit", "101%"},
+    {"buffer-limit", "0"},
+    {"buffer-limit", "-1"},
+    {"buffer-limit", "12zb"},
+    {"buffer-limit", ""},
+    {"buffer-limit", "many"},
+    {"buffer-policy", "later"},
+    {"buffer-policy", ""},
+    {"compression", "perhaps"},
+    {"huge-pages", "2"},
+    {"fallback", "maybe"},
+    {"enabled", "on and off"},
+    {"spool-dir", "/nowhere/at/all"},
+    {"spool-dir", "/etc/passwd"},
+    {"buffer-limit", "1mb"},
+    {"threads", "17"},
+    {"threads", "many"},
+    {"buffer-limit", "0%"},
+    {"buffer-limit", "101%"},
 };
 #define WRONG_VALUES (sizeof wrong_values / sizeof *wrong_values)
 
@@ -241,6 +251,44 @@ static void switched_while_saving(void)
     server_stop(server);
 }
 
+/* The module is lied to about the server. It says so in one line, and what to do; saves
+ * are the server's own, and counted. */
+static void check_unknown(const char *fault, const char *said)
+{
+    needs_module();
+    struct server *server =
+        server_start(&(struct server_options){.config = FILL_CONFIG, .fault = fault});
+    fill(server->connection, FILL_ALL, 100, test_seed());
+    CHECK(server_log_lines(server, "keep using fork") == 1, "not one line in the log");
+    CHECK(server_log_count(server, said) == 1, "the log does not say \"%s\"", said);
+    CHECK(server_log_count(server, "use a build of a server version") == 1,
+          "the log does not say what to do");
+    CHECK(server_info_number(server, "uffd_supported") == 0, "uffd_supported");
+    CHECK(strstr(server_info(server, "uffd_unsupported_reason"), said), "the reason: %s",
+          server_info(server, "uffd_unsupported_reason"));
+    for (int saves = 1; saves <= 2; saves++) {
+        server_save(server);
+        CHECK(server_info_number(server, "uffd_fork_fallbacks") == saves, "not counted");
+        CHECK(server_info_number(server, "uffd_forks_replaced") == 0, "replaced");
+    }
+    struct snapshot snapshot = snapshot_begin(server);
+    const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);
+    CHECK(!wrong, "%s", wrong);
+    server_config_set(server, "uffd.fallback", "no");
+    server_error(server, "BGSAVE");
+    server_stop(server);
+}
+
+static void newer_than_known(void)
+{
+    check_unknown("newer_server", "99.9.9");
+}
+
+static void structures_elsewhere(void)
+{
+    check_unknown("moved_layout", "does not match");
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
@@ -254,6 +302,8 @@ int main(int argc, char **argv)
         {"settings_in_configuration", settings_in_configuration, 20},
         {"switched_off", switched_off, 20},
         {"switched_while_saving", switched_while_saving, 30},
+        {"newer_than_known", newer_than_known, 60},
+        {"structures_elsewhere", structures_elsewhere, 60},
         {0},
     };
     return test_run("lifecycle", cases, argc, argv);

@@ -343,7 +343,10 @@ int test_run(const char *suite, const struct test_case *cases, int argc, char **
     bool list = argc > 1 && strcmp(argv[1], "--list") == 0;
     for (const struct test_case *c = cases; c->name; c++) {
         char name[100];
-        snprintf(name, sizeof name, "%s/%s", suite, c->name);
+        /* Which server it runs on, unless it is the installed one. */
+        const char *server = getenv("SERVER_NAME");
+        snprintf(name, sizeof name, "%s%s%s/%s", server ? server : "", server ? ":" : "",
+                 suite, c->name);
         if (list) {
             puts(name);
             continue;

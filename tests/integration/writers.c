@@ -26,7 +26,8 @@ struct writer {
 struct writers {
     _Atomic bool stop;
     _Atomic long commands;
-    int count; /* keys of each kind */
+    _Atomic long pace; /* commands a second and connection, 0: no bound */
+    int count;         /* keys of each kind */
     int threads;
     struct writer *writer[THREADS_MAX];
 };
@@ -348,12 +349,27 @@ static bool drain(struct writer *writer)
     return true;
 }
 
+static void keep_pace(struct writer *writer, double *due)
+{
+    long pace = atomic_load_explicit(&writer->owner->pace, memory_order_relaxed);
+    double now = clock_seconds();
+    /* What was missed is not made up for. */
+    if (*due < now)
+        *due = now;
+    if (pace)
+        *due += (double)writer->pending / (double)pace;
+    if (*due > now)
+        sleep_msec((int)((*due - now) * 1000));
+}
+
 static void *write_until_stopped(void *argument)
 {
     struct writer *writer = argument;
+    double due = 0;
     while (!atomic_load_explicit(&writer->owner->stop, memory_order_relaxed)) {
         while (writer->pending < PIPELINE)
             change_something(writer);
+        keep_pace(writer, &due);
         /* A server that is gone is the case's business, not ours. */
         if (!drain(writer))
             break;
@@ -379,6 +395,13 @@ struct writers *writers_start(struct server *server, int connections, int count,
               "no thread");
     }
     return writers;
+}
+
+void writers_pace(struct writers *writers, long per_second)
+{
+    long pace = per_second / writers->threads;
+    atomic_store_explicit(&writers->pace, per_second && !pace ? 1 : pace,
+                          memory_order_relaxed);
 }
 
 long writers_commands(struct writers *writers)

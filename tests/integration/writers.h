@@ -11,6 +11,9 @@ struct writers;
 /* `count` as given to fill(); databases 0 to 3 are written. */
 struct writers *writers_start(struct server *server, int connections, int count,
                               uint64_t seed);
+/* At most so many commands a second from now on, all connections together; 0: as many
+ * as the server can do. */
+void writers_pace(struct writers *writers, long per_second);
 /* How many commands were answered so far, errors such as WRONGTYPE among them. */
 long writers_commands(struct writers *writers);
 /* Stops them and closes their connections; the same number. */

@@ -1,0 +1,83 @@
+#include "replicas.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define POLL_MSEC    5
+#define LINK_SECONDS 60
+
+void wait_for_info(struct server *server, const char *field, const char *value,
+                   double seconds)
+{
+    double end = clock_seconds() + seconds;
+    for (;;) {
+        const char *now = server_info(server, field);
+        if (now && strcmp(now, value) == 0)
+            return;
+        CHECK(clock_seconds() < end, "%s is %s, not %s, after %g seconds", field,
+              now ? now : "not there", value, seconds);
+        sleep_msec(POLL_MSEC);
+    }
+}
+
+void wait_for_info_above(struct server *server, const char *field, double least,
+                         double seconds)
+{
+    double end = clock_seconds() + seconds;
+    for (;;) {
+        double now = server_info_number(server, field);
+        if (now > least)
+            return;
+        CHECK(clock_seconds() < end, "%s is %g after %g seconds", field, now, seconds);
+        sleep_msec(POLL_MSEC);
+    }
+}
+
+void wait_until_no_child(struct server *server, double seconds)
+{
+    static const char *const fields[] = {
+        "rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled"};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        wait_for_info(server, fields[i], "0", seconds);
+}
+
+void check_no_temporary_file(struct server *server)
+{
+    const char *left = server_temporary_file(server);
+    /* A thread of the server may be about to remove it. */
+    for (int i = 0; left && i < 100; i++) {
+        sleep_msec(POLL_MSEC);
+        left = server_temporary_file(server);
+    }
+    CHECK(!left, "left behind: %s", left);
+}
+
+void replica_follow(struct server *replica, struct server *master)
+{
+    server_ok(replica, "REPLICAOF 127.0.0.1 %d", master->port);
+}
+
+struct server *replica_start(struct server *master, const struct server_options *options)
+{
+    struct server *replica = server_start(options);
+    replica_follow(replica, master);
+    return replica;
+}
+
+void replica_wait_link(struct server *replica)
+{
+    wait_for_info(replica, "master_link_status", "up", LINK_SECONDS);
+}
+
+void check_same_data(struct server *master, struct server *replica)
+{
+    const char *offset = server_info(master, "master_repl_offset");
+    wait_for_info(replica, "slave_repl_offset", offset, LINK_SECONDS);
+    wait_for_info(replica, "master_repl_offset", offset, 1);
+    const char *replid = server_info(replica, "master_replid");
+    CHECK(strcmp(server_info(master, "master_replid"), replid) == 0,
+          "the replica follows another history");
+    const char *digest = server_digest(master), *copy = server_digest(replica);
+    CHECK(strcmp(digest, copy) == 0,
+          "DEBUG DIGEST is %s at the master, %s at the replica", digest, copy);
+}

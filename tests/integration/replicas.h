@@ -1,0 +1,25 @@
+/* Masters, replicas and what to wait for between them. */
+#ifndef RDB_UFFD_TESTS_REPLICAS_H
+#define RDB_UFFD_TESTS_REPLICAS_H
+
+#include "server.h"
+
+/* Waits until INFO says so; the case fails after `seconds`. */
+void wait_for_info(struct server *server, const char *field, const char *value,
+                   double seconds);
+void wait_for_info_above(struct server *server, const char *field, double least,
+                         double seconds);
+/* No background save and no rewrite runs or is scheduled. */
+void wait_until_no_child(struct server *server, double seconds);
+/* temp-* in the directory must go away within half a second. */
+void check_no_temporary_file(struct server *server);
+
+/* A server started with these options and told to follow the master. */
+struct server *replica_start(struct server *master, const struct server_options *options);
+void replica_follow(struct server *replica, struct server *master);
+/* Until the link is up; then it has loaded what the master sent. */
+void replica_wait_link(struct server *replica);
+/* When writes have stopped: the same offsets, then the same DEBUG DIGEST. */
+void check_same_data(struct server *master, struct server *replica);
+
+#endif

@@ -1,0 +1,334 @@
+/* UFFD.DIRTYRATE: what it predicts is what the next save needs; a save that begins
+ * meanwhile wins, and is exact. */
+#include "fill.h"
+#include "overwriter.h"
+#include "snapshot.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#define KEYS     30000
+#define BYTES    1000
+#define MEGABYTE (1024.0 * 1024)
+
+static struct server *start(const char *config, uint64_t seed)
+{
+    needs_module();
+    struct server *server = server_start(&(struct server_options){
+        .config = format_text("save \"\"\n%s%s", FILL_CONFIG, config), .fault = ""});
+    json_fill(server->connection, KEYS, BYTES, seed);
+    return server;
+}
+
+static double number(struct server *server, const char *field)
+{
+    return server_info_number(server, format_text("uffd_%s", field));
+}
+
+static long long answer(redisReply *map, const char *name)
+{
+    for (size_t i = 0; i + 1 < map->elements; i += 2)
+        if (strcmp(map->element[i]->str, name) == 0) {
+            CHECK(map->element[i + 1]->type == REDIS_REPLY_INTEGER, "%s is no number",
+                  name);
+            return map->element[i + 1]->integer;
+        }
+    fail("there is no field %s", name);
+}
+
+static bool has_null(redisReply *map, const char *name)
+{
+    for (size_t i = 0; i + 1 < map->elements; i += 2)
+        if (strcmp(map->element[i]->str, name) == 0)
+            return map->element[i + 1]->type == REDIS_REPLY_NIL;
+    fail("there is no field %s", name);
+}
+
+/* Whether this kernel can measure: Linux 6.7. */
+static void needs_tracking(struct server *server)
+{
+    redisReply *reply = server_command(server, "UFFD.DIRTYRATE 1");
+    if (reply->type == REDIS_REPLY_ERROR && strstr(reply->str, "Linux 6.7"))
+        skip("this kernel cannot tell which pages were written");
+    CHECK(reply->type == REDIS_REPLY_ARRAY, "%s", reply->str);
+}
+
+/* ---- a load of a fixed rate ------------------------------------------------------ */
+
+struct load {
+    redisContext *connection;
+    pthread_t thread;
+    uint64_t random;
+    int per_10_msec;
+    int in_place; /* percent: SETRANGE, the others are new values */
+    _Atomic bool stop;
+};
+
+static void send_batch(struct load *load)
+{
+    char record[BYTES + 1];
+    for (int i = 0; i < load->per_10_msec; i++) {
+        int key = (int)(random_next(&load->random) % KEYS);
+        size_t length = json_record(&load->random, record, BYTES);
+        if ((int)(random_next(&load->random) % 100) < load->in_place)
+            redisAppendCommand(load->connection, "SETRANGE json:%d 100 abcd", key);
+        else
+            redisAppendCommand(load->connection, "SET json:%d %b", key, record, length);
+    }
+    for (int i = 0; i < load->per_10_msec; i++) {
+        void *reply = NULL;
+        if (redisGetReply(load->connection, &reply) != REDIS_OK)
+            return;
+        freeReplyObject(reply);
+    }
+}
+
+static void *run_load(void *argument)
+{
+    struct load *load = argument;
+    double due = clock_seconds();
+    while (!atomic_load(&load->stop)) {
+        send_batch(load);
+        due += 0.01;
+        double left = due - clock_seconds();
+        if (left > 0)
+            sleep_msec((long)(left * 1000) + 1);
+    }
+    return NULL;
+}
+
+static struct load *load_start(struct server *server, int per_second, int in_place,
+                               uint64_t seed)
+{
+    static struct load load;
+    load.connection = server_connect(server);
+    load.per_10_msec = per_second / 100;
+    load.in_place = in_place;
+    load.random = seed;
+    atomic_store(&load.stop, false);
+    CHECK(pthread_create(&load.thread, NULL, run_load, &load) == 0, "pthread_create");
+    return &load;
+}
+
+static void load_stop(struct load *load)
+{
+    atomic_store(&load->stop, true);
+    pthread_join(load->thread, NULL);
+}
+
+/* ---- the estimate ---------------------------------------------------------------- */
+
+/* Two saves, a measurement, and a save again, all under the same load; with so much
+ * written in between that what one leaves in fresh memory is free again in the next.
+ * Two, because new values go to fresh memory in one of two arenas in turn. */
+static void check_estimate(const char *command, int per_second, int in_place)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start("", seed);
+    server_config_set(server, "rdb-key-save-delay", "10");
+    needs_tracking(server);
+    struct load *load = load_start(server, per_second, in_place, seed + 1);
+    sleep_msec(300);
+    for (int i = 0; i < 2; i++)
+        server_save(server);
+    json_fill(server->connection, KEYS, BYTES, seed + 2);
+    redisReply *rate = server_ok(server, command);
+    json_fill(server->connection, KEYS, BYTES, seed + 3);
+    server_save(server);
+    load_stop(load);
+    double predicted = (double)answer(rate, "predicted_pages");
+    double needed = number(server, "last_pages_preserved");
+    double bytes = (double)answer(rate, "predicted_buffer_bytes");
+    test_note("measured %lld pages in %lld ms, predicted %.0f pages for %lld ms, "
+              "%.0f were needed in %.0f ms; %.1f MB predicted, peak %.1f MB",
+              answer(rate, "pages_written"), answer(rate, "measured_msec"), predicted,
+              answer(rate, "save_msec"), needed, number(server, "last_save_msec"),
+              bytes / MEGABYTE, number(server, "buffer_peak_bytes") / MEGABYTE);
+    CHECK(needed > 1000, "too few pages to say anything");
+    /* The machine may be slower this time: the need, or that of the time predicted for. */
+    double longer = number(server, "last_save_msec") / (double)answer(rate, "save_msec");
+    double same_time = needed / longer;
+    CHECK(fabs(predicted - needed) <= 0.3 * needed ||
+              fabs(predicted - same_time) <= 0.3 * same_time,
+          "more than 30 %% off");
+    CHECK(answer(rate, "recommended_buffer_limit") >=
+              (longer > 1 ? same_time : needed) * 4096,
+          "the recommended limit is too small");
+    check_fork_free(server, 3);
+    server_stop(server);
+}
+
+static void predicts_mixed_writes(void)
+{
+    check_estimate("UFFD.DIRTYRATE", 4000, 25);
+}
+
+/* Measured for a shorter time than a save takes. */
+static void predicts_from_less(void)
+{
+    check_estimate("UFFD.DIRTYRATE 3", 2000, 50);
+}
+
+static void predicts_changes_in_place(void)
+{
+    check_estimate("UFFD.DIRTYRATE", 2000, 100);
+}
+
+static void quiet_server(void)
+{
+    struct server *server = start("", test_seed());
+    needs_tracking(server);
+    redisReply *rate = server_ok(server, "UFFD.DIRTYRATE 1");
+    test_note("%lld pages", answer(rate, "pages_written"));
+    CHECK(answer(rate, "pages_written") < 500, "a quiet server writes");
+    CHECK(answer(rate, "save_msec") == 0, "no save has been");
+    CHECK(has_null(rate, "predicted_lz4_bytes"), "nothing has been compressed yet");
+    CHECK(answer(rate, "heap_bytes") > KEYS * (long long)BYTES, "heap_bytes");
+    server_stop(server);
+}
+
+static void predicts_lz4(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start("", seed);
+    needs_tracking(server);
+    server_config_set(server, "uffd.buffer-limit", "12mb");
+    server_config_set(server, "rdb-key-save-delay", "10");
+    struct load *load = load_start(server, 4000, 100, seed + 1);
+    server_save(server);
+    redisReply *rate = server_ok(server, "UFFD.DIRTYRATE 1");
+    load_stop(load);
+    CHECK(!has_null(rate, "predicted_lz4_bytes"), "nothing was compressed");
+    long long plain = answer(rate, "predicted_buffer_bytes");
+    long long packed = answer(rate, "predicted_lz4_bytes");
+    test_note("%.1f MB, with LZ4 %.1f MB", (double)plain / MEGABYTE,
+              (double)packed / MEGABYTE);
+    CHECK(packed > 0 && packed < plain * 3 / 4, "JSON shrinks to less than half");
+    server_stop(server);
+}
+
+/* ---- with saves ------------------------------------------------------------------ */
+
+static redisContext *ask(struct server *server, int seconds)
+{
+    redisContext *other = server_connect(server);
+    redisAppendCommand(other, "UFFD.DIRTYRATE %d", seconds);
+    int done = 0;
+    while (!done)
+        CHECK(redisBufferWrite(other, &done) == REDIS_OK, "%s", other->errstr);
+    sleep_msec(700);
+    return other;
+}
+
+static void check_given_up(redisContext *other)
+{
+    void *reply = NULL;
+    CHECK(redisGetReply(other, &reply) == REDIS_OK, "%s", other->errstr);
+    redisReply *given_up = reply;
+    CHECK(given_up->type == REDIS_REPLY_ERROR && strstr(given_up->str, "background save"),
+          "not given up");
+}
+
+static void save_wins(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start("", seed);
+    needs_tracking(server);
+    server_config_set(server, "rdb-key-save-delay", "10");
+    for (int i = 0; i < 2; i++) {
+        redisContext *other = ask(server, 30);
+        double began = clock_seconds();
+        struct snapshot snapshot = snapshot_begin(server);
+        struct overwriter *overwriter =
+            overwriter_start(server, KEYS, BYTES, OVERWRITE_SET, seed + 1);
+        const char *fault = snapshot_fault(&snapshot, FILL_CONFIG);
+        CHECK(!fault, "%s", fault);
+        overwriter_stop(overwriter, NULL);
+        check_given_up(other);
+        CHECK(clock_seconds() - began < 30, "the save waited for the measurement");
+    }
+    check_fork_free(server, 2);
+    server_stop(server);
+}
+
+/* The client that asked is gone: nothing waits for it. */
+static void client_goes(void)
+{
+    struct server *server = start("", test_seed());
+    needs_tracking(server);
+    redisFree(ask(server, 2));
+    double until = clock_seconds() + 15;
+    while (server_command(server, "UFFD.DIRTYRATE 1")->type == REDIS_REPLY_ERROR) {
+        CHECK(clock_seconds() < until, "the measurement never ends");
+        sleep_msec(200);
+    }
+    server_save(server);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+static void refuses(struct server *server, const char *command, const char *why)
+{
+    const char *error = server_error(server, command);
+    CHECK(strstr(error, why), "%s: \"%s\"", command, error);
+}
+
+static void asked_wrongly(void)
+{
+    struct server *server = start("", test_seed());
+    needs_tracking(server);
+    refuses(server, "UFFD.DIRTYRATE 0", "from 1 to 60");
+    refuses(server, "UFFD.DIRTYRATE 61", "from 1 to 60");
+    refuses(server, "UFFD.DIRTYRATE x", "not an integer");
+    refuses(server, "UFFD.DIRTYRATE 1 2", "wrong number of arguments");
+    server_ok(server, "MULTI");
+    server_ok(server, "UFFD.DIRTYRATE 1");
+    redisReply *replies = server_ok(server, "EXEC");
+    CHECK(replies->elements == 1 && replies->element[0]->type == REDIS_REPLY_ERROR &&
+              strstr(replies->element[0]->str, "transaction"),
+          "in a transaction");
+    redisContext *other = ask(server, 3);
+    refuses(server, "UFFD.DIRTYRATE 1", "running already");
+    CHECK(server_command(server, "MODULE UNLOAD uffd")->type == REDIS_REPLY_ERROR,
+          "unloaded while it measures");
+    redisFree(other);
+    sleep_msec(3500);
+    server_config_set(server, "rdb-key-save-delay", "10");
+    server_save_start(server);
+    refuses(server, "UFFD.DIRTYRATE 1", "a background save is running");
+    CHECK(server_save_wait(server), "the save failed");
+    server_config_set(server, "uffd.enabled", "no");
+    refuses(server, "UFFD.DIRTYRATE 1", "uffd.enabled");
+    server_stop(server);
+}
+
+static void kernel_cannot(void)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = "save \"\"\n", .fault = "no_dirty_tracking"});
+    refuses(server, "UFFD.DIRTYRATE 1", "Linux 6.7");
+    server_save(server);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"predicts_mixed_writes", predicts_mixed_writes, 60},
+        {"predicts_from_less", predicts_from_less, 60},
+        {"predicts_changes_in_place", predicts_changes_in_place, 60},
+        {"predicts_lz4", predicts_lz4, 60},
+        {"quiet_server", quiet_server, 30},
+        {"save_wins", save_wins, 120},
+        {"client_goes", client_goes, 30},
+        {"asked_wrongly", asked_wrongly, 60},
+        {"kernel_cannot", kernel_cannot, 30},
+        {0},
+    };
+    return test_run("dirty_rate", cases, argc, argv);
+}

@@ -1,0 +1,268 @@
+/* Saves that nobody typed, the settings that concern them, and what cannot be
+ * saved without fork. */
+#include "fill.h"
+#include "rdbfile.h"
+#include "replicas.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define KEYS 5000
+#define SLOW "200" /* microseconds a key: a second */
+
+static struct server *start(const char *config)
+{
+    struct server *server = server_start(
+        &(struct server_options){.config = format_text("%s%s", FILL_CONFIG, config)});
+    server_ok(server, "DEBUG POPULATE %d key 100", KEYS);
+    return server;
+}
+
+/* ---- when ---- */
+
+static void save_points(void)
+{
+    struct server *server = start("");
+    server_config_set(server, "save", "1 1");
+    for (int i = 1; i <= 3; i++) {
+        server_ok(server, "SET changed %d", i);
+        wait_for_info_above(server, "total_forks", i - 1, 10);
+        wait_until_no_child(server, 10);
+        const char *digest = dump_digest(server_path(server, "dump.rdb"), FILL_CONFIG);
+        CHECK(digest && strcmp(digest, server_digest(server)) == 0, "the dump is wrong");
+    }
+    CHECK(server_info_number(server, "rdb_changes_since_last_save") == 0,
+          "rdb_changes_since_last_save is %s",
+          server_info(server, "rdb_changes_since_last_save"));
+    CHECK(server_log_count(server, "1 changes in 1 seconds. Saving...") > 0,
+          "not logged");
+    check_fork_free(server, (int)server_info_number(server, "total_forks"));
+    server_stop(server);
+}
+
+/* A directory that is gone: the file cannot be made. */
+static void writes_stop_after_a_failure(void)
+{
+    struct server *server = start("stop-writes-on-bgsave-error yes\n");
+    const char *gone = server_path(server, "gone");
+    /* Not below `gone`: without its spool file a save is the server's own. */
+    server_config_set(server, "uffd.spool-dir", server->directory);
+    server_config_set(server, "save", "3600 100000");
+    CHECK(mkdir(gone, 0755) == 0, "mkdir");
+    server_config_set(server, "dir", gone);
+    CHECK(rmdir(gone) == 0, "rmdir");
+    server_save_start(server);
+    CHECK(!server_save_wait(server), "the save succeeded");
+    const char *error = server_error(server, "SET x y");
+    CHECK(strncmp(error, "MISCONF", 7) == 0, "%s", error);
+    server_ok(server, "GET key:1");
+    server_config_set(server, "dir", server->directory);
+    server_save(server);
+    server_ok(server, "SET x y");
+    check_fork_free(server, 2);
+    server_stop(server);
+}
+
+/* ---- settings ---- */
+
+static void key_save_delay(void)
+{
+    struct server *server = start("");
+    server_config_set(server, "rdb-key-save-delay", SLOW);
+    double began = clock_seconds();
+    server_save(server);
+    double seconds = clock_seconds() - began;
+    CHECK(seconds > 0.9, "a delay of %s us for %d keys took %g seconds", SLOW, KEYS,
+          seconds);
+    /* Negative: now and then a microsecond. */
+    server_config_set(server, "rdb-key-save-delay", "-1000");
+    began = clock_seconds();
+    server_save(server);
+    CHECK(clock_seconds() - began < 2, "it took %g seconds", clock_seconds() - began);
+    server_stop(server);
+}
+
+static void incremental_fsync(void)
+{
+    static const char *const answers[] = {"yes", "no"};
+    struct server *server = start("rdbcompression no\n");
+    server_ok(server, "DEBUG POPULATE 30 large 1000000");
+    for (int i = 0; i < 2; i++) {
+        server_config_set(server, "rdb-save-incremental-fsync", answers[i]);
+        server_save(server);
+        char *saved = server_path(server, "background.rdb");
+        copy_file(server_path(server, "dump.rdb"), saved);
+        server_ok(server, "SAVE");
+        const char *difference = rdb_difference(server_path(server, "dump.rdb"), saved);
+        CHECK(!difference, "%s", difference);
+    }
+    server_stop(server);
+}
+
+/* The main thread has the name of whatever the server was started with. */
+#define MAIN_THREAD ""
+
+/* The CPU that the server's thread `name` may run on; -1: on several. */
+static int only_cpu_of(struct server *server, const char *name)
+{
+    char command[256];
+    snprintf(command, sizeof command,
+             "for t in /proc/%d/task/%s; do grep -q '%s' $t/comm && "
+             "taskset -pc ${t##*/}; done | sed 's/.*: //'",
+             (int)server->pid, *name ? "*" : format_text("%d", (int)server->pid), name);
+    FILE *output = popen(command, "r");
+    char list[64] = "";
+    CHECK(output && fgets(list, sizeof list, output), "no thread %s", name);
+    pclose(output);
+    return strpbrk(list, ",-") ? -1 : atoi(list);
+}
+
+/* The operator's choice goes before the module's own. */
+static void cpu_list(void)
+{
+    needs_module();
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+        skip("one CPU");
+    for (int cpu = 0; cpu < 2; cpu++) {
+        struct server *server = start(format_text("bgsave_cpulist %d\n", cpu));
+        server_config_set(server, "rdb-key-save-delay", SLOW);
+        server_save_start(server);
+        sleep_msec(300);
+        int found = only_cpu_of(server, "uffd-saver");
+        CHECK(found == cpu, "bgsave_cpulist %d: the saver runs on %d", cpu, found);
+        CHECK(server_save_wait(server), "the save failed");
+        CHECK(only_cpu_of(server, "uffd-saver") == -1, "it stays there");
+        server_stop(server);
+    }
+}
+
+/* Nothing that was pinned or prioritised for a save outlives it. */
+static void places_are_given_back(void)
+{
+    needs_module();
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+        skip("one CPU");
+    struct server *server = start("");
+    server_config_set(server, "rdb-key-save-delay", SLOW);
+    server_save_start(server);
+    sleep_msec(300);
+    CHECK(only_cpu_of(server, "uffd-faults") >= 0, "the fault server roams");
+    CHECK(server_save_wait(server), "the save failed");
+    sleep_msec(100);
+    static const char *const names[] = {MAIN_THREAD, "uffd-faults", "uffd-saver",
+                                        "uffd-keeper"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        CHECK(only_cpu_of(server, names[i]) == -1, "thread \"%s\" stays on one CPU",
+              names[i]);
+    server_stop(server);
+}
+
+/* ---- the latency monitor ---- */
+
+static void freeze_is_an_event(void)
+{
+    needs_module();
+    struct server *server = server_start(&(struct server_options){.fault = ""});
+    server_config_set(server, "latency-monitor-threshold", "19");
+    server_save(server);
+    redisReply *events = server_ok(server, "LATENCY HISTORY fork");
+    CHECK(events->elements == 0, "a short freeze is an event");
+    server_ok(server, "UFFD.FAULT slow_freeze on");
+    server_save(server);
+    events = server_ok(server, "LATENCY HISTORY fork");
+    CHECK(events->elements == 1, "%zu events", events->elements);
+    long long msec = events->element[0]->element[1]->integer;
+    CHECK(msec >= 20 && msec < 500, "the freeze took %lld ms", msec);
+    server_stop(server);
+}
+
+/* ---- what falls back ---- */
+
+static const char *typed_module(void)
+{
+    const char *directory = getenv("TEST_MODULES");
+    return format_text("%s/typed.so", directory ? directory : "build/tests/modules");
+}
+
+static void module_with_types(void)
+{
+    const char *config = format_text("%sloadmodule %s\n", FILL_CONFIG, typed_module());
+    struct server *server = server_start(&(struct server_options){.config = config});
+    server_ok(server, "SET plain value");
+    server_ok(server, "TYPED.SET own something");
+    server_save(server);
+    if (module_in_use()) {
+        const char *reason = server_info(server, "uffd_last_fallback_reason");
+        CHECK(strstr(reason, "typed"), "the reason given is: %s", reason);
+        CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "not counted");
+        CHECK(server_log_count(server, "module 'typed' has data types") == 1,
+              "not logged once");
+    }
+    server_save(server);
+    server_kill(server);
+    server = server_start(
+        &(struct server_options){.config = config, .directory = server->directory});
+    const char *value = server_text(server, "TYPED.GET own");
+    CHECK(strcmp(value, "something") == 0, "the value is %s", value);
+    server_stop(server);
+}
+
+/* So it is when values of such a type go to a replica, or to a file of commands. */
+static void module_with_types_everywhere(void)
+{
+    const char *config =
+        format_text("%sloadmodule %s\nrepl-diskless-sync-delay 0\nappendonly yes\n",
+                    FILL_CONFIG, typed_module());
+    struct server *master = server_start(&(struct server_options){.config = config});
+    server_ok(master, "TYPED.SET own something");
+    server_ok(master, "BGREWRITEAOF");
+    wait_until_no_child(master, 10);
+    struct server *replica =
+        replica_start(master, &(struct server_options){.config = config});
+    replica_wait_link(replica);
+    const char *value = server_text(replica, "TYPED.GET own");
+    CHECK(strcmp(value, "something") == 0, "the replica has %s", value);
+    if (module_in_use())
+        CHECK(server_info_number(master, "uffd_fork_fallbacks") == 2, "not counted");
+    server_kill(replica);
+    server_kill(master);
+    master = server_start(
+        &(struct server_options){.config = config, .directory = master->directory});
+    value = server_text(master, "TYPED.GET own");
+    CHECK(strcmp(value, "something") == 0, "the value is %s", value);
+    server_stop(master);
+}
+
+static void module_without_types(void)
+{
+    const char *config =
+        format_text("%sloadmodule %s untyped\n", FILL_CONFIG, typed_module());
+    struct server *server = server_start(&(struct server_options){.config = config});
+    server_ok(server, "TYPED.PING");
+    server_ok(server, "SET plain value");
+    server_save(server);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+int main(int argc, char **argv)
+{
+    const struct test_case cases[] = {
+        {"save_points", save_points, 60},
+        {"writes_stop_after_a_failure", writes_stop_after_a_failure, 30},
+        {"key_save_delay", key_save_delay, 30},
+        {"incremental_fsync", incremental_fsync, 30},
+        {"cpu_list", cpu_list, 30},
+        {"places_are_given_back", places_are_given_back, 30},
+        {"freeze_is_an_event", freeze_is_an_event, 30},
+        {"module_with_types", module_with_types, 30},
+        {"module_with_types_everywhere", module_with_types_everywhere, 30},
+        {"module_without_types", module_without_types, 30},
+        {0},
+    };
+    return test_run("saving", cases, argc, argv);
+}

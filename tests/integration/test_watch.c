@@ -1,0 +1,297 @@
+/* uffd-watch, as people and scripts call it, against real servers. */
+#include "fill.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WORDS_MAX 16
+
+static struct server *start(const char *config)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = format_text("save \"\"\n%s", config)});
+    server_ok(server, "DEBUG POPULATE 10000 key 100");
+    return server;
+}
+
+static const char *address_of(struct server *server)
+{
+    return format_text("127.0.0.1:%d", server->port);
+}
+
+/* Runs it without a terminal; returns all it printed. */
+static const char *watch(int code, const char *const *words)
+{
+    const char *program = getenv("UFFD_WATCH"), *all[WORDS_MAX + 2] = {0};
+    all[0] = program ? program : "./uffd-watch";
+    for (int i = 0; words[i]; i++)
+        all[i + 1] = words[i];
+    char *path = format_text("%s/watch-output", test_directory());
+    unlink(path);
+    int got = run_program(path, all);
+    FILE *file = fopen(path, "r");
+    CHECK(file, "no output");
+    char *text = calloc(1, 65536);
+    size_t length = fread(text, 1, 65535, file);
+    fclose(file);
+    CHECK(got == code, "exit code %d, not %d: %.*s", got, code, (int)length, text);
+    return text;
+}
+#define WATCH(code, ...) watch(code, (const char *const[]){__VA_ARGS__, NULL})
+
+static void expect(const char *text, const char *part)
+{
+    CHECK(strstr(text, part), "\"%s\" is not in:\n%s", part, text);
+}
+
+/* ---- formats --------------------------------------------------------------------- */
+
+static void once(void)
+{
+    struct server *one = start(""), *two = start("");
+    server_save(one);
+    const char *text = WATCH(0, "--once", address_of(one), address_of(two));
+    expect(text, address_of(one));
+    expect(text, address_of(two));
+    expect(text, "idle");
+    CHECK(!strchr(text, '\033'), "escape sequences without a terminal");
+    server_config_set(one, "rdb-key-save-delay", "300");
+    server_save_start(one);
+    sleep_msec(500);
+    text = WATCH(0, "--once", address_of(one));
+    expect(text, "saving");
+    expect(text, "10000");
+    CHECK(server_save_wait(one), "the save failed");
+}
+
+static const char *json_value(const char *at);
+
+static const char *space(const char *at)
+{
+    return at + strspn(at, " \t\r\n");
+}
+
+static const char *json_string(const char *at)
+{
+    CHECK(*at == '"', "no string at %.20s", at);
+    for (at++; *at && *at != '"'; at++)
+        if (*at == '\\' && at[1])
+            at++;
+    CHECK(*at == '"', "a string without end");
+    return at + 1;
+}
+
+static const char *json_members(const char *at, char close)
+{
+    at = space(at + 1);
+    if (*at == close)
+        return at + 1;
+    for (;;) {
+        if (close == '}') {
+            at = space(json_string(at));
+            CHECK(*at == ':', "no colon at %.20s", at);
+            at = space(at + 1);
+        }
+        at = space(json_value(at));
+        if (*at == close)
+            return at + 1;
+        CHECK(*at == ',', "neither comma nor end at %.20s", at);
+        at = space(at + 1);
+    }
+}
+
+static const char *json_value(const char *at)
+{
+    static const char *const words[] = {"true", "false", "null"};
+    if (*at == '{' || *at == '[')
+        return json_members(at, *at == '{' ? '}' : ']');
+    if (*at == '"')
+        return json_string(at);
+    for (size_t i = 0; i < 3; i++)
+        if (strncmp(at, words[i], strlen(words[i])) == 0)
+            return at + strlen(words[i]);
+    size_t digits = strspn(at, "+-.0123456789eE");
+    CHECK(digits, "no value at %.20s", at);
+    return at + digits;
+}
+
+static void json(void)
+{
+    struct server *server = start("");
+    server_save(server);
+    const char *text = WATCH(1, "--once", "--json", address_of(server), "127.0.0.1:1");
+    const char *end = space(json_value(space(text)));
+    CHECK(!*end, "more than one value: %.40s", end);
+    CHECK(*space(text) == '[', "not a list");
+    expect(text, "\"uffd_snapshots_ok\"");
+    expect(text, "error");
+}
+
+static void check_metric_line(const char *line)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz_:0123456789";
+    if (strncmp(line, "# HELP ", 7) == 0 || strncmp(line, "# TYPE ", 7) == 0)
+        return;
+    const char *at = line + strspn(line, letters);
+    CHECK(at > line, "no name: %s", line);
+    if (*at == '{') {
+        at = strchr(at, '}');
+        CHECK(at, "no end of labels: %s", line);
+        at++;
+    }
+    CHECK(*at == ' ', "no value: %s", line);
+    char *end;
+    strtod(at + 1, &end);
+    CHECK(end > at + 1 && !*end, "not a number: %s", line);
+}
+
+static void prometheus(void)
+{
+    struct server *server = start("");
+    server_save(server);
+    const char *text = WATCH(0, "--once", "--prometheus", address_of(server));
+    CHECK(text[strlen(text) - 1] == '\n', "the last line has no end");
+    expect(text, "uffd_snapshots_ok");
+    expect(text, "# TYPE");
+    char *copy = format_text("%s", text), *rest = copy;
+    for (char *line; (line = strsep(&rest, "\n"));)
+        if (*line)
+            check_metric_line(line);
+}
+
+/* ---- what operators are given ---------------------------------------------------- */
+
+/* The tests run in the source tree. */
+static const char *source_text(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    CHECK(file, "no %s", path);
+    char *text = calloc(1, 65536);
+    size_t length = fread(text, 1, 65535, file);
+    fclose(file);
+    CHECK(length > 0 && length < 65535, "%s: %zu bytes", path, length);
+    return text;
+}
+
+/* Every name uffd_… in the expression is a metric that there is. */
+static void check_expression(const char *expression, const char *metrics)
+{
+    for (const char *at = expression; (at = strstr(at, "uffd_"));) {
+        size_t length = strspn(at, "abcdefghijklmnopqrstuvwxyz_0123456789");
+        const char *name = format_text("\n%.*s{", (int)length, at);
+        CHECK(strstr(metrics, name), "no metric %.*s", (int)length, at);
+        at += length;
+    }
+}
+
+/* The rules ask for what is reported, and the manual has them all. */
+static void alarm_rules(void)
+{
+    struct server *server = start("");
+    const char *metrics = WATCH(0, "--once", "--prometheus", address_of(server));
+    const char *manual = source_text("docs/OPERATIONS.md");
+    char *rest =
+        format_text("%s", source_text("packaging/prometheus/rdb_uffd.rules.yml"));
+    int rules = 0;
+    for (char *line; (line = strsep(&rest, "\n"));) {
+        const char *expression = strstr(line, "expr: ");
+        if (!expression)
+            continue;
+        rules++;
+        check_expression(expression, metrics);
+        expect(manual, format_text("`%s`", expression + strlen("expr: ")));
+    }
+    CHECK(rules >= 10, "%d rules", rules);
+}
+
+/* Names and values in turn, all text: what prometheus-redis-exporter takes. */
+static void exporter_script(void)
+{
+    struct server *server = start("");
+    server_save(server);
+    redisReply *reply = server_ok(server, "EVAL %s 0",
+                                  source_text("packaging/prometheus/redis_exporter.lua"));
+    CHECK(reply->elements > 20 && reply->elements % 2 == 0, "%zu elements",
+          reply->elements);
+    bool found = false;
+    for (size_t i = 0; i < reply->elements; i += 2) {
+        const char *name = reply->element[i]->str, *value = reply->element[i + 1]->str;
+        CHECK(reply->element[i + 1]->type == REDIS_REPLY_STRING, "%s is no text", name);
+        CHECK(value[strspn(value, "0123456789")] == '\0', "%s is %s", name, value);
+        found |= strcmp(name, "uffd_snapshots_ok") == 0 && strcmp(value, "1") == 0;
+    }
+    CHECK(found, "no uffd_snapshots_ok of 1");
+}
+
+/* ---- ways to a server ------------------------------------------------------------ */
+
+static void unix_socket(void)
+{
+    char *path = format_text("%s/socket", test_directory());
+    start(format_text("unixsocket %s\n", path));
+    expect(WATCH(0, "--once", path), "idle");
+}
+
+static void passwords(void)
+{
+    struct server *server = start("");
+    server_ok(server,
+              "ACL SETUSER watcher on >secret +info +ping +uffd.history +uffd.status");
+    server_config_set(server, "requirepass", "other");
+    const char *at = address_of(server);
+    expect(WATCH(0, "--once", "-a", "other", at), "idle");
+    expect(WATCH(0, "--once", "-u", "watcher", "-a", "secret", at), "idle");
+    setenv("REDISCLI_AUTH", "other", 1);
+    expect(WATCH(0, "--once", at), "idle");
+    unsetenv("REDISCLI_AUTH");
+    expect(WATCH(1, "--once", at), "NOAUTH");
+    expect(WATCH(1, "--once", "-a", "wrong", at), "WRONGPASS");
+    server_config_set(server, "requirepass", "");
+}
+
+/* ---- what goes wrong ------------------------------------------------------------- */
+
+static void no_server(void)
+{
+    expect(WATCH(1, "--once", "127.0.0.1:1"), "refused");
+    expect(WATCH(1, "--once", "/nowhere/socket"), "No such file");
+}
+
+static void no_module(void)
+{
+    needs_module();
+    struct server *server =
+        server_start(&(struct server_options){.without_module = true});
+    expect(WATCH(1, "--once", address_of(server)), "module");
+}
+
+static void wrong_words(void)
+{
+    needs_module();
+    WATCH(2, "--nothing");
+    WATCH(2, "--interval", "x");
+    WATCH(2, "--interval", "-1");
+    expect(WATCH(0, "--help"), "usage");
+    expect(WATCH(0, "--version"), ".");
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"once", once, 30},
+        {"json", json, 30},
+        {"prometheus", prometheus, 30},
+        {"alarm_rules", alarm_rules, 30},
+        {"exporter_script", exporter_script, 30},
+        {"unix_socket", unix_socket, 30},
+        {"passwords", passwords, 30},
+        {"no_server", no_server, 30},
+        {"no_module", no_module, 30},
+        {"wrong_words", wrong_words, 30},
+        {0},
+    };
+    return test_run("watch", cases, argc, argv);
+}
