@@ -8,6 +8,7 @@
 #include "host/late_free.h"
 #include "kernel/fault_points.h"
 #include "memory/allocator.h"
+#include "memory/late_unmap.h"
 #include "memory/vacant.h"
 
 int freeze_explain(char *reason, int error, const char *what)
@@ -117,20 +118,6 @@ static int prepare_heap(struct snapshot *snapshot, char *reason)
 
 /* ---- freeze ---------------------------------------------------------------------- */
 
-static int protect(struct snapshot *snapshot)
-{
-    int error = heap_protect(&snapshot->heap);
-    if (error != -ENOENT && error != -EINVAL)
-        return error;
-    /* A mapping was replaced behind our back: register all again, once. */
-    error = heap_refresh(&snapshot->heap, true);
-    if (!error)
-        error = view_set_regions(&snapshot->view, &snapshot->heap.registered);
-    if (!error && snapshot->view.chunk_count > snapshot->preserved.chunk_count)
-        error = -EAGAIN;
-    return error ? error : heap_protect(&snapshot->heap);
-}
-
 void freeze_end_step(struct snapshot *snapshot, uint64_t *usec)
 {
     uint64_t now = clock_usec();
@@ -138,20 +125,8 @@ void freeze_end_step(struct snapshot *snapshot, uint64_t *usec)
     snapshot->step_began_usec = now;
 }
 
-/* All or nothing. From here on the keyspace is the snapshot's. */
-static int freeze(struct snapshot *snapshot, char *reason)
+static void thaw(struct snapshot *snapshot)
 {
-    allocator_steer();
-    late_free_begin();
-    freeze_end_step(snapshot, &snapshot->steer_usec);
-    atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
-    fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
-    int error = protect(snapshot);
-    if (fault_point(FAULT_SLOW_FREEZE))
-        sleep_usec(20000);
-    freeze_end_step(snapshot, &snapshot->protect_usec);
-    if (!error)
-        return 0;
     atomic_store_explicit(&snapshot->frozen, false, memory_order_seq_cst);
     view_fail(&snapshot->view, -ECANCELED);
     fault_server_disarm(&snapshot->fault_server);
@@ -159,7 +134,50 @@ static int freeze(struct snapshot *snapshot, char *reason)
     vacant_thaw();
     late_free_end();
     allocator_restore();
-    return freeze_explain(reason, error, "cannot protect the heap");
+}
+
+/* All or nothing. From here on the keyspace is the snapshot's. */
+static int freeze(struct snapshot *snapshot)
+{
+    allocator_steer();
+    late_free_begin();
+    freeze_end_step(snapshot, &snapshot->steer_usec);
+    atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
+    fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
+    int error = heap_protect(&snapshot->heap);
+    if (fault_point(FAULT_SLOW_FREEZE))
+        sleep_usec(20000);
+    freeze_end_step(snapshot, &snapshot->protect_usec);
+    if (error)
+        thaw(snapshot);
+    return error;
+}
+
+/* A mapping was replaced behind our back: what is registered at its place is not any
+ * more. All is registered and numbered anew, since other threads may have had pages
+ * kept under the old numbers. */
+static int freeze_again(struct snapshot *snapshot, char *reason)
+{
+    int error = heap_refresh(&snapshot->heap, true);
+    if (error)
+        return freeze_explain(reason, error, "cannot register the heap");
+    error = prepare_view(snapshot, reason);
+    if (error)
+        return error;
+    error = freeze(snapshot);
+    return error ? freeze_explain(reason, error, "cannot protect the heap") : 0;
+}
+
+static int prepare_and_freeze(struct snapshot *snapshot, char *reason)
+{
+    int error = prepare_heap(snapshot, reason);
+    freeze_end_step(snapshot, &snapshot->prepare_usec);
+    if (error)
+        return error;
+    error = freeze(snapshot);
+    if (error == -ENOENT || error == -EINVAL)
+        return freeze_again(snapshot, reason);
+    return error ? freeze_explain(reason, error, "cannot protect the heap") : 0;
 }
 
 int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES])
@@ -167,10 +185,14 @@ int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES])
     dirty_rate_stop(snapshot);
     heap_lock(&snapshot->heap);
     dirty_rate_give_back(snapshot);
-    int error = prepare_heap(snapshot, reason);
-    freeze_end_step(snapshot, &snapshot->prepare_usec);
-    if (!error)
-        error = freeze(snapshot, reason);
+    /* What is found now shall be there when it is protected: the allocator's own
+     * threads unmap at any time. */
+    late_unmap_begin();
+    atomic_store_explicit(&snapshot->freezing, true, memory_order_seq_cst);
+    int error = prepare_and_freeze(snapshot, reason);
+    atomic_store_explicit(&snapshot->freezing, false, memory_order_seq_cst);
+    if (error && late_unmap_end())
+        heap_note_change(&snapshot->heap);
     heap_unlock(&snapshot->heap);
     return error;
 }

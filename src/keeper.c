@@ -34,9 +34,12 @@ void keeper_advise_huge(void *start, size_t length)
         advice_give(start, length, MADV_HUGEPAGE);
 }
 
+/* Under heap_lock() also the last word: `frozen` is set before the lock is given up, the
+ * phase a moment later, and in that moment the view must not be renumbered. */
 static bool idle(struct snapshot *snapshot)
 {
     return snapshot_phase(snapshot) == PHASE_NONE &&
+           !atomic_load_explicit(&snapshot->frozen, memory_order_acquire) &&
            !atomic_load_explicit(&snapshot->stopping, memory_order_relaxed);
 }
 

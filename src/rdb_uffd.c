@@ -19,6 +19,7 @@
 #include "keyspace/crew.h"
 #include "log_limit.h"
 #include "memory/allocator.h"
+#include "memory/late_unmap.h"
 #include "memory/pool.h"
 #include "memory/vacant.h"
 #include "report.h"
@@ -245,7 +246,8 @@ static const struct child_operations child_operations = {
 
 static bool is_frozen(void)
 {
-    return atomic_load_explicit(&the_snapshot.frozen, memory_order_acquire) &&
+    return (atomic_load_explicit(&the_snapshot.frozen, memory_order_acquire) ||
+            atomic_load_explicit(&the_snapshot.freezing, memory_order_acquire)) &&
            !the_face.in_forked_child;
 }
 
@@ -266,6 +268,19 @@ static int keep(uint64_t start, uint64_t end, bool may_refuse)
     return 0;
 }
 
+static bool is_past(uint64_t start, uint64_t end)
+{
+    /* The view is being made: it may be any. */
+    return atomic_load_explicit(&the_snapshot.freezing, memory_order_acquire) ||
+           view_overlaps(&the_snapshot.view, start, end);
+}
+
+static bool put_off_unmap(uint64_t start, uint64_t end)
+{
+    return start % PAGE_BYTES == 0 &&
+           late_unmap_put_off(start, round_up(end, PAGE_BYTES));
+}
+
 static void *ready(size_t length)
 {
     return ready_take(&the_snapshot.ready, length);
@@ -283,6 +298,8 @@ static void mapped(void *start, size_t length)
 static const struct guard_operations guard_operations = {
     .frozen = is_frozen,
     .keep = keep,
+    .is_past = is_past,
+    .put_off = put_off_unmap,
     .ready = ready,
     .mapped = mapped,
 };
@@ -297,15 +314,18 @@ static void snapshot_failed(void *context, int error)
 
 static int create_parts(struct snapshot *snapshot)
 {
-    int error = heap_create(&snapshot->heap);
-    snapshot->heap.ready = &snapshot->ready;
+    /* First, since whatever fails, the preserved pages are taken apart. */
+    int error = preserved_create(&snapshot->preserved);
     if (!error)
-        error = preserved_create(&snapshot->preserved);
+        error = heap_create(&snapshot->heap);
+    snapshot->heap.ready = &snapshot->ready;
     if (!error)
         error = view_create(&snapshot->view, &snapshot->preserved);
     if (!error)
         error = fault_server_start(&snapshot->fault_server, &snapshot->view,
                                    snapshot_failed, snapshot);
+    if (!error)
+        error = late_unmap_create();
     if (!error && !(snapshot->crew = crew_create()))
         error = -ENOMEM;
     if (!error)
@@ -330,6 +350,7 @@ static void destroy_parts(struct snapshot *snapshot)
     preserved_destroy(&snapshot->preserved);
     heap_destroy(&snapshot->heap);
     ready_release(&snapshot->ready);
+    late_unmap_destroy();
     pool_leave();
 }
 

@@ -9,6 +9,7 @@
 #include "host/child_report.h"
 #include "keyspace/crew.h"
 #include "keyspace/keyspace.h"
+#include "memory/late_unmap.h"
 #include "memory/vacant.h"
 #include "rdb/encoder.h"
 #include "rdb/output.h"
@@ -301,6 +302,8 @@ static void release_memory(struct snapshot *snapshot)
         }
     }
     fault_server_disarm(&snapshot->fault_server);
+    if (late_unmap_end())
+        heap_note_change(&snapshot->heap);
     atomic_store_explicit(&snapshot->last_bytes_peak,
                           atomic_load(&snapshot->preserved.bytes_peak),
                           memory_order_relaxed);

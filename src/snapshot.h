@@ -58,6 +58,7 @@ struct snapshot {
 
     _Atomic uint32_t phase;       /* enum phase; futex word */
     _Atomic uint32_t cancellers;  /* who may be about to cancel the output */
+    _Atomic bool freezing;        /* what is mapped must stay so */
     _Atomic bool frozen;          /* pages must be kept before they are dropped */
     _Atomic uint32_t saves_begun; /* futex word: the saver waits for it */
     _Atomic uint32_t saves_ended; /* futex word: a blocking waitpid() waits for it */

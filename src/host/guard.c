@@ -49,8 +49,28 @@ static int guarded_madvise(void *start, size_t length, int advice)
     return madvise(start, length, advice);
 }
 
+static bool is_past(const void *start, size_t length)
+{
+    uint64_t from = (uint64_t)(uintptr_t)start;
+    return length && operations->frozen() && !fault_point(FAULT_SKIP_ADVICE) &&
+           operations->is_past(from, from + length);
+}
+
+static bool put_off(const void *start, size_t length)
+{
+    uint64_t from = (uint64_t)(uintptr_t)start;
+    if (!is_past(start, length))
+        return false;
+    int callers_errno = errno;
+    bool taken = operations->put_off(from, from + length);
+    errno = callers_errno;
+    return taken;
+}
+
 static int guarded_munmap(void *start, size_t length)
 {
+    if (put_off(start, length))
+        return 0;
     keep(start, length, false);
     int result = munmap(start, length);
     tell_mapped(NULL, 0);
@@ -71,6 +91,11 @@ static void *map(void *wanted, size_t length, int protection, int flags, int des
 static void *guarded_mmap(void *wanted, size_t length, int protection, int flags,
                           int descriptor, off_t offset)
 {
+    /* How jemalloc decommits where memory is not overcommitted; it does without. */
+    if ((flags & MAP_FIXED) && protection == PROT_NONE && is_past(wanted, length)) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
     if (flags & MAP_FIXED)
         keep(wanted, length, false);
     void *start = map(wanted, length, protection, flags, descriptor, offset);
@@ -86,7 +111,10 @@ static void *guarded_mremap(void *start, size_t length, size_t new_length, int f
     va_start(arguments, flags);
     void *wanted = flags & MREMAP_FIXED ? va_arg(arguments, void *) : NULL;
     va_end(arguments);
-    keep(start, length, false);
+    if (is_past(start, length) || (wanted && is_past(wanted, new_length))) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
     void *result = mremap(start, length, new_length, flags, wanted);
     tell_mapped(NULL, 0);
     return result;

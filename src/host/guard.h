@@ -1,10 +1,11 @@
 /* The guard: stands in front of the calls with which the allocator, or the
  * server, gives memory back to the kernel or takes more.
  *
- * The kernel drops a protected page without a fault when it is told to
- * (madvise, munmap, mmap over it), so what stood there must be kept first. An
- * advice may also be refused; it is never swallowed, because jemalloc takes
- * success for "these pages read as zeros now".
+ * The kernel drops a protected page without a fault when it is told to (madvise, mmap
+ * over it), so what stood there must be kept first. An advice may also be refused; it
+ * is never swallowed, because jemalloc takes success for "these pages read as zeros
+ * now". And frozen memory must stay readable, since a reader of the past looks at the
+ * live page first: an munmap is put off, what would move or lock it is refused.
  */
 #ifndef RDB_UFFD_HOST_GUARD_H
 #define RDB_UFFD_HOST_GUARD_H
@@ -19,6 +20,12 @@ struct guard_operations {
     /* Keeps [start, end). 0 when the kernel may drop the range; -errno to
      * refuse, heeded only if `may_refuse`. Any thread. */
     int (*keep)(uint64_t start, uint64_t end, bool may_refuse);
+    /* Whether any byte of [start, end) is read by the snapshot. Asked only while
+     * frozen. Any thread. */
+    bool (*is_past)(uint64_t start, uint64_t end);
+    /* Will unmap [start, end) when the snapshot ends. False: not taken (no room, or
+     * the kernel will say EINVAL). Asked only of what is past. Any thread. */
+    bool (*put_off)(uint64_t start, uint64_t end);
     /* Memory that reads as zeros, instead of new one from the kernel; NULL when
      * there is none. Asked only while frozen. Any thread. */
     void *(*ready)(size_t length);

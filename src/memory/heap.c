@@ -274,15 +274,33 @@ int heap_protect(struct heap *heap)
     return 0;
 }
 
-void heap_unprotect(struct heap *heap, uint64_t start, uint64_t end)
+static int unprotect_once(int descriptor, uint64_t start, uint64_t end)
 {
-    int descriptor = heap->userfaultfd;
     int error;
-    if (descriptor < 0)
-        return;
     do {
         error = userfaultfd_unprotect(descriptor, start, end - start);
     } while (error == -EAGAIN);
-    if (error)
+    return error;
+}
+
+/* The kernel stops at the first mapping in the range that is not registered (one that
+ * was put in the place of another meanwhile) and leaves protected what comes after it:
+ * a write to that would wait for ever. So by halves, around it. */
+static void unprotect_around(int descriptor, uint64_t start, uint64_t end)
+{
+    uint64_t middle = start + round_down((end - start) / 2, PAGE_BYTES);
+    if (unprotect_once(descriptor, start, end) == 0)
+        return;
+    if (middle == start) {
         userfaultfd_wake(descriptor, start, end - start);
+        return;
+    }
+    unprotect_around(descriptor, start, middle);
+    unprotect_around(descriptor, middle, end);
+}
+
+void heap_unprotect(struct heap *heap, uint64_t start, uint64_t end)
+{
+    if (heap->userfaultfd >= 0)
+        unprotect_around(heap->userfaultfd, start, end);
 }

@@ -52,7 +52,9 @@ void view_fail(struct view *view, int error)
                                             memory_order_seq_cst, memory_order_relaxed);
 }
 
-static const struct view_region *find_region(const struct view *view, uint64_t address)
+/* The first region that ends after `address`. */
+static const struct view_region *region_at_or_after(const struct view *view,
+                                                    uint64_t address)
 {
     size_t low = 0, high = view->region_count;
     while (low < high) {
@@ -62,9 +64,19 @@ static const struct view_region *find_region(const struct view *view, uint64_t a
         else
             low = middle + 1;
     }
-    if (low == view->region_count || view->regions[low].start > address)
-        return NULL;
-    return &view->regions[low];
+    return low == view->region_count ? NULL : &view->regions[low];
+}
+
+static const struct view_region *find_region(const struct view *view, uint64_t address)
+{
+    const struct view_region *region = region_at_or_after(view, address);
+    return region && region->start <= address ? region : NULL;
+}
+
+bool view_overlaps(const struct view *view, uint64_t start, uint64_t end)
+{
+    const struct view_region *region = region_at_or_after(view, start);
+    return region && region->start < end;
 }
 
 /* Chunks are counted from the aligned start of the region's first one. */

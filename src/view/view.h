@@ -68,6 +68,8 @@ void view_fail(struct view *view, int error);
 /* The page number of an address. False when it is in no frozen region. Any
  * thread, between freeze and release. */
 bool view_page_of(const struct view *view, uint64_t address, uint32_t *page);
+/* Whether any byte of [start, end) is in a frozen region. As above. */
+bool view_overlaps(const struct view *view, uint64_t start, uint64_t end);
 
 /* One reader of a view. A reader belongs to one thread; any number of readers
  * may work on one view at the same time. */

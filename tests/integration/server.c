@@ -167,6 +167,22 @@ static void spawn(struct server *server, const struct server_options *options)
     server->stopped = false;
 }
 
+/* It answers, and it is not another test's that has got the same port. */
+static bool is_ours(struct server *server, redisContext *connection)
+{
+    redisReply *reply = redisCommand(connection, "PING");
+    bool ours = reply && reply->type == REDIS_REPLY_STATUS;
+    if (reply)
+        freeReplyObject(reply);
+    reply = ours ? redisCommand(connection, "INFO server") : NULL;
+    const char *process = reply && reply->str ? strstr(reply->str, "process_id:") : NULL;
+    if (process)
+        ours = atoi(process + strlen("process_id:")) == server->pid;
+    if (reply)
+        freeReplyObject(reply);
+    return ours;
+}
+
 /* A new connection to a server that answers, else NULL. */
 static redisContext *connect_if_serving(struct server *server, int timeout_seconds)
 {
@@ -175,11 +191,7 @@ static redisContext *connect_if_serving(struct server *server, int timeout_secon
         redisConnectWithTimeout("127.0.0.1", server->port, timeout);
     if (connection && !connection->err) {
         redisSetTimeout(connection, timeout);
-        redisReply *reply = redisCommand(connection, "PING");
-        bool serving = reply && reply->type == REDIS_REPLY_STATUS;
-        if (reply)
-            freeReplyObject(reply);
-        if (serving) {
+        if (is_ours(server, connection)) {
             redisSetTimeout(connection, (struct timeval){0});
             return connection;
         }

@@ -70,9 +70,11 @@ static void *kernel_mremap(void *start, size_t length, size_t new_length, int fl
 /* What the guard asked, and what it is answered. */
 static struct {
     bool frozen;
-    int error; /* of keep() */
+    bool past;   /* what is_past() says */
+    bool no_put; /* put_off() has no room */
+    int error;   /* of keep() */
     void *ready_block;
-    unsigned keeps, readies, mappings;
+    unsigned keeps, puts, readies, mappings;
     uint64_t kept_start, kept_end;
     bool may_refuse;
     unsigned char byte_then; /* the first of what is kept, at that moment */
@@ -99,6 +101,21 @@ static int toy_keep(uint64_t start, uint64_t end, bool may_refuse)
     return toy.error;
 }
 
+static bool toy_is_past(uint64_t start, uint64_t end)
+{
+    (void)start, (void)end;
+    return toy.past;
+}
+
+static bool toy_put_off(uint64_t start, uint64_t end)
+{
+    toy.puts++;
+    toy.kept_start = start;
+    toy.kept_end = end;
+    errno = EILSEQ;
+    return !toy.no_put;
+}
+
 static void *toy_ready(size_t length)
 {
     toy.readies++;
@@ -114,8 +131,12 @@ static void toy_mapped(void *start, size_t length)
     errno = EILSEQ;
 }
 
-static const struct guard_operations toy_operations = {
-    .frozen = toy_frozen, .keep = toy_keep, .ready = toy_ready, .mapped = toy_mapped};
+static const struct guard_operations toy_operations = {.frozen = toy_frozen,
+                                                       .keep = toy_keep,
+                                                       .is_past = toy_is_past,
+                                                       .put_off = toy_put_off,
+                                                       .ready = toy_ready,
+                                                       .mapped = toy_mapped};
 
 /* Any function of the executable: the allocator is linked into it. */
 static const void *own_code(void)
@@ -244,7 +265,48 @@ static void keeps_nothing_with_the_fault_point(void **state)
 
 /* ---- memory that goes ------------------------------------------------------------ */
 
-/* These three cannot be refused: the caller counts on them. */
+/* A reader may be looking at it: it stays, and nothing needs to be kept. */
+static void puts_off_what_is_past(void **state)
+{
+    (void)state;
+    toy.past = true;
+    errno = EXDEV;
+    assert_int_equal(munmap(memory + PAGE, 2 * PAGE), 0);
+    assert_int_equal(errno, EXDEV);
+    assert_int_equal(toy.puts, 1);
+    assert_int_equal(toy.kept_start, (uintptr_t)memory + PAGE);
+    assert_int_equal(toy.kept_end, (uintptr_t)memory + 3 * PAGE);
+    assert_int_equal(toy.keeps, 0);
+    assert_int_equal(toy.mappings, 0);
+    assert_int_equal(memory[PAGE], 0xAB);
+    toy.no_put = true;
+    assert_int_equal(munmap(memory + PAGE, PAGE), 0);
+    check_kept(memory + PAGE, PAGE, false);
+    assert_false(is_mapped(memory + PAGE));
+}
+
+/* Neither may leave a reader without the page; whoever asks can do without. */
+static void refuses_to_lock_or_move_what_is_past(void **state)
+{
+    (void)state;
+    toy.past = true;
+    assert_ptr_equal(
+        mmap(memory, PAGE, PROT_NONE, PLAIN | MAP_NORESERVE | MAP_FIXED, -1, 0),
+        MAP_FAILED);
+    assert_int_equal(errno, ENOMEM);
+    assert_ptr_equal(mremap(memory, PAGE, 2 * PAGE, MREMAP_MAYMOVE), MAP_FAILED);
+    assert_int_equal(errno, ENOMEM);
+    assert_int_equal(toy.keeps, 0);
+    assert_int_equal(memory[0], 0xAB);
+    /* What is mapped over with memory reads as zeros, and was kept before. */
+    assert_ptr_equal(mmap(memory, PAGE, PROT_READ | PROT_WRITE, PLAIN | MAP_FIXED, -1, 0),
+                     memory);
+    check_kept(memory, PAGE, false);
+    toy.frozen = false;
+    assert_ptr_equal(mremap(memory, PAGE, PAGE, 0), memory);
+}
+
+/* These two cannot be refused: the caller counts on them. */
 static void keeps_what_is_unmapped(void **state)
 {
     (void)state;
@@ -276,22 +338,20 @@ static void keeps_what_is_mapped_over(void **state)
     assert_int_equal(toy.readies, 0);
 }
 
-static void keeps_what_is_moved(void **state)
+static void moves_what_is_not_past(void **state)
 {
     (void)state;
-    toy.error = -ENOBUFS;
     unsigned char *place = kernel_mmap(NULL, BYTES, PROT_NONE, PLAIN, -1, 0);
     void *moved = mremap(memory, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, place + PAGE);
     assert_ptr_equal(moved, place + PAGE);
-    check_kept(memory, PAGE, false);
     check_told(NULL, 0);
     assert_int_equal(place[PAGE], 0xAB);
     assert_false(is_mapped(memory));
     moved = mremap(memory + PAGE, 2 * PAGE, PAGE, 0); /* without a fifth argument */
     assert_ptr_equal(moved, memory + PAGE);
-    check_kept(memory + PAGE, 2 * PAGE, false);
     check_told(NULL, 0);
     assert_false(is_mapped(memory + 2 * PAGE));
+    assert_int_equal(toy.keeps, 0);
     assert_int_equal(kernel_munmap(place, BYTES), 0);
 }
 
@@ -472,9 +532,11 @@ int main(void)
         GUARDED_TEST(refuses_an_advice),
         GUARDED_TEST(asks_nothing_when_nothing_is_frozen),
         GUARDED_TEST(keeps_nothing_with_the_fault_point),
+        GUARDED_TEST(puts_off_what_is_past),
+        GUARDED_TEST(refuses_to_lock_or_move_what_is_past),
         GUARDED_TEST(keeps_what_is_unmapped),
         GUARDED_TEST(keeps_what_is_mapped_over),
-        GUARDED_TEST(keeps_what_is_moved),
+        GUARDED_TEST(moves_what_is_not_past),
         GUARDED_TEST(gives_ready_memory_while_frozen),
         GUARDED_TEST(takes_new_memory_when_none_is_ready),
         GUARDED_TEST(gives_ready_memory_to_nobody_else),

@@ -1,0 +1,90 @@
+#include "memory/late_unmap.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+
+#include "kernel/memory.h"
+#include "kernel/thread.h"
+#include "memory/pages.h"
+#include "memory/regions.h"
+
+#define RANGES_MAX 16384
+/* The memory map is locked for one slice at a time. */
+#define SLICE_BYTES (UINT64_C(8) << 20)
+
+/* All of it, the lock too, in memory that is never protected (kernel/memory.h). */
+struct late_unmap {
+    _Atomic uint32_t lock;
+    bool open;
+    struct region_set set;
+    struct region storage[RANGES_MAX];
+};
+
+static struct late_unmap *late;
+
+static void lock(void)
+{
+    while (atomic_exchange_explicit(&late->lock, 1, memory_order_acquire))
+        sleep_usec(1);
+}
+
+static void unlock(void)
+{
+    atomic_store_explicit(&late->lock, 0, memory_order_release);
+}
+
+int late_unmap_create(void)
+{
+    late = memory_map(sizeof(*late));
+    if (!late)
+        return -ENOMEM;
+    regions_init(&late->set, late->storage, RANGES_MAX);
+    return 0;
+}
+
+void late_unmap_destroy(void)
+{
+    if (late)
+        memory_unmap(late, sizeof(*late));
+    late = NULL;
+}
+
+void late_unmap_begin(void)
+{
+    lock();
+    late->open = true;
+    unlock();
+}
+
+bool late_unmap_put_off(uint64_t start, uint64_t end)
+{
+    lock();
+    bool noted = late->open && regions_add(&late->set, start, end) == 0;
+    unlock();
+    return noted;
+}
+
+/* Takes a piece out of the set; an empty one when there is none. */
+static struct region take_piece(void)
+{
+    struct region piece = {0, 0};
+    lock();
+    late->open = false;
+    if (late->set.count) {
+        piece = late->set.regions[late->set.count - 1];
+        if (piece.end - piece.start > SLICE_BYTES)
+            piece.start = piece.end - SLICE_BYTES;
+        regions_remove(&late->set, piece.start, piece.end);
+    }
+    unlock();
+    return piece;
+}
+
+bool late_unmap_end(void)
+{
+    bool any = false;
+    for (struct region piece; (piece = take_piece()).end; any = true)
+        munmap((void *)(uintptr_t)piece.start, piece.end - piece.start);
+    return any;
+}
