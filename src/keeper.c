@@ -111,7 +111,9 @@ static void refresh(struct snapshot *snapshot)
 /* For the new values of the next snapshot's first seconds. */
 static void fill_ready(struct snapshot *snapshot)
 {
+    heap_lock(&snapshot->heap);
     uint64_t heap = regions_bytes(&snapshot->heap.registered) / READY_SHARE;
+    heap_unlock(&snapshot->heap);
     uint64_t bytes = heap < READY_BYTES_MIN   ? READY_BYTES_MIN
                      : heap > READY_BYTES_MAX ? READY_BYTES_MAX
                                               : heap;

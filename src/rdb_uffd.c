@@ -419,6 +419,15 @@ static int stand_in(struct snapshot *snapshot)
     return child_install(&child_operations);
 }
 
+/* As it was, but for the forks. */
+static void leave_server(void)
+{
+    foreign_unwatch();
+    guard_remove();
+    late_free_remove();
+    allocator_restore();
+}
+
 int rdb_uffd_start(const struct rdb_uffd_host *host,
                    const struct rdb_uffd_settings *settings)
 {
@@ -436,8 +445,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     if (!error)
         error = stand_in(snapshot);
     if (error) {
-        foreign_unwatch();
-        guard_remove();
+        leave_server();
         destroy_parts(snapshot);
         return error;
     }
@@ -456,10 +464,7 @@ int rdb_uffd_stop(void)
     int error = child_remove();
     if (error)
         return error;
-    foreign_unwatch();
-    guard_remove();
-    late_free_remove();
-    allocator_restore();
+    leave_server();
     destroy_parts(snapshot);
     the_face.started = false;
     return 0;

@@ -16,11 +16,27 @@ enum vectored { UNKNOWN, BY_OWN_PROCESS, BY_DESCRIPTOR, REFUSED };
 static _Atomic int vectored;
 static _Atomic bool forced_loop;
 
+/* Asks the kernel for something harmless, if nobody has asked it yet. */
+static void find_out(void)
+{
+    struct iovec page = {NULL, 4096};
+    if (atomic_load_explicit(&vectored, memory_order_relaxed) != UNKNOWN)
+        return;
+    page.iov_base = mmap(NULL, page.iov_len, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page.iov_base == MAP_FAILED)
+        return;
+    advice_give_many(&page, 1, MADV_DONTNEED);
+    munmap(page.iov_base, page.iov_len);
+}
+
 bool advice_is_vectored(void)
 {
+    if (atomic_load_explicit(&forced_loop, memory_order_relaxed))
+        return false;
+    find_out();
     int how = atomic_load_explicit(&vectored, memory_order_relaxed);
-    return !atomic_load_explicit(&forced_loop, memory_order_relaxed) &&
-           (how == BY_OWN_PROCESS || how == BY_DESCRIPTOR);
+    return how == BY_OWN_PROCESS || how == BY_DESCRIPTOR;
 }
 
 void advice_force_loop(bool loop)

@@ -24,7 +24,7 @@ int advice_give(void *start, size_t length, int advice);
  * -errno (ranges after the failing one are still tried). */
 int advice_give_many(const struct iovec *ranges, size_t count, int advice);
 
-/* What was found out about the kernel so far. */
+/* Whether the kernel takes many ranges in one call. Any thread but the fault server. */
 bool advice_is_vectored(void);
 /* For tests and for a kernel that misbehaves: always take the loop. */
 void advice_force_loop(bool loop);

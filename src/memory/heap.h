@@ -51,7 +51,7 @@ int heap_open(struct heap *heap, const struct ability *ability);
 /* Closes it and forgets what was registered. */
 void heap_close(struct heap *heap);
 /* The emergency exit: everything loses its protection at once and all who wait
- * wake up. The descriptor's number stays taken (by /dev/null), because the
+ * wake up. The descriptor's number stays taken (by an eventfd), because the
  * fault server may be about to use it; the next heap_open() opens a new one.
  * Without heap_lock(), any thread. */
 void heap_disarm_now(struct heap *heap);

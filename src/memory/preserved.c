@@ -28,8 +28,6 @@
  * used, and before a writer must wait or the snapshot is given up. */
 #define PACK_BEFORE_SPOOL 4
 #define PACK_BEFORE_WAIT  64
-/* Memory that is handed back in one call when the limit was lowered. */
-#define COOL_STEP 32
 
 int preserved_create(struct preserved *preserved)
 {
@@ -65,6 +63,7 @@ static void unmap_slots(struct preserved *preserved)
     preserved->directory = NULL;
     preserved->marks = NULL;
     preserved->slot_count = 0;
+    preserved->mapped_chunks = 0;
     atomic_store_explicit(&preserved->populated_until, 0, memory_order_relaxed);
 }
 
@@ -89,21 +88,9 @@ static size_t marks_bytes(uint32_t chunk_count)
                     PAGE_BYTES);
 }
 
-/* Address space for every page of every chunk and a leaf for each; memory is
- * taken as it is touched. Grows by half more than asked, so that a growing
- * heap does not map anew at each snapshot. */
-static int map_slots(struct preserved *preserved, uint32_t chunk_count)
+static int map_so_many(struct preserved *preserved, uint64_t count)
 {
-    uint64_t count =
-        (uint64_t)(chunk_count + chunk_count / 2 + 16) * (PAGES_PER_CHUNK + 1);
-    if (count >= UINT32_MAX / 4)
-        count = UINT32_MAX / 4;
-    unmap_slots(preserved);
     preserved->slot_count = (uint32_t)count;
-    preserved->directory_bytes = directory_bytes(chunk_count);
-    preserved->marks_bytes = marks_bytes(chunk_count);
-    preserved->fixed_bytes =
-        preserved->directory_bytes + preserved->marks_bytes + sizeof(struct packer);
     preserved->slots = memory_map_private(count * PAGE_BYTES);
     preserved->slot_table = memory_map(count * sizeof(uint32_t));
     preserved->slot_kinds = memory_map(count);
@@ -114,6 +101,32 @@ static int map_slots(struct preserved *preserved, uint32_t chunk_count)
         return 0;
     unmap_slots(preserved);
     return -ENOMEM;
+}
+
+/* Address space for every page of every chunk and a leaf for each; memory is
+ * taken as it is touched. Grows by half more than asked, so that a growing
+ * heap does not map anew at each snapshot. Where address space is counted like
+ * memory (vm.overcommit_memory 2) it may be too much: then for the limit only, and a
+ * limit raised during the snapshot has no effect beyond that. */
+static int map_slots(struct preserved *preserved, uint32_t chunk_count)
+{
+    uint64_t count =
+        (uint64_t)(chunk_count + chunk_count / 2 + 16) * (PAGES_PER_CHUNK + 1);
+    uint64_t for_limit =
+        atomic_load_explicit(&preserved->limit, memory_order_relaxed) / SLOT_BYTES;
+    if (count >= UINT32_MAX / 4)
+        count = UINT32_MAX / 4;
+    unmap_slots(preserved);
+    preserved->directory_bytes = directory_bytes(chunk_count);
+    preserved->marks_bytes = marks_bytes(chunk_count);
+    preserved->fixed_bytes =
+        preserved->directory_bytes + preserved->marks_bytes + sizeof(struct packer);
+    int error = map_so_many(preserved, count);
+    if (error && for_limit < count)
+        error = map_so_many(preserved, for_limit);
+    if (!error)
+        preserved->mapped_chunks = chunk_count + chunk_count / 2;
+    return error;
 }
 
 static void reset(struct preserved *preserved)
@@ -168,7 +181,7 @@ static uint64_t least_with(const struct preserved *preserved, uint32_t chunk_cou
 static int make_address_space(struct preserved *preserved, uint32_t chunk_count,
                               uint64_t limit)
 {
-    if ((uint64_t)chunk_count * (PAGES_PER_CHUNK + 1) <= preserved->slot_count &&
+    if (preserved->slots && chunk_count <= preserved->mapped_chunks &&
         least_with(preserved, chunk_count) <= limit)
         return 0;
     lock_touching(preserved);
@@ -202,6 +215,7 @@ int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
 {
     if (settings->limit < preserved_least_limit(chunk_count))
         return -EDQUOT;
+    atomic_store_explicit(&preserved->limit, settings->limit, memory_order_relaxed);
     int error = fault_point(FAULT_NO_MEMORY)
                     ? -ENOMEM
                     : make_address_space(preserved, chunk_count, settings->limit);
@@ -210,7 +224,6 @@ int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
     preserved->chunk_count = chunk_count;
     preserved->policy = settings->policy;
     preserved->compress = settings->compress;
-    atomic_store_explicit(&preserved->limit, settings->limit, memory_order_relaxed);
     lock_touching(preserved);
     cut_reserve(preserved);
     reset(preserved);
@@ -243,7 +256,12 @@ static void give_back(struct preserved *preserved, uint32_t had, uint32_t kept)
     /* Nothing was preserved, nothing to clear: the next freeze is as quick. */
     if (!had)
         return;
-    advice_give_many(tables, 4, MADV_REMOVE);
+    /* What is left in the index would be taken for pages of the next snapshot. Locked
+     * memory cannot be removed. */
+    if (advice_give_many(tables, 4, MADV_REMOVE) != 0) {
+        memset((void *)preserved->directory, 0, preserved->directory_bytes);
+        memset((void *)preserved->marks, 0, preserved->marks_bytes);
+    }
     if (slots.iov_len)
         advice_give_many(&slots, 1, MADV_DONTNEED);
 }
@@ -282,173 +300,43 @@ void preserved_set_limit(struct preserved *preserved, uint64_t limit)
                           memory_order_release);
 }
 
-/* ---- slots ----------------------------------------------------------------------- */
-
-uint32_t slots_allowed(const struct preserved *preserved)
-{
-    uint64_t limit = atomic_load_explicit(&preserved->limit, memory_order_relaxed);
-    if (fault_point(FAULT_IGNORE_LIMIT))
-        return preserved->slot_count;
-    if (limit <= preserved->fixed_bytes)
-        return 0;
-    uint64_t allowed = (limit - preserved->fixed_bytes) / SLOT_BYTES;
-    return allowed < preserved->slot_count ? (uint32_t)allowed : preserved->slot_count;
-}
-
-uint32_t slots_in_use(const struct preserved *preserved)
-{
-    uint32_t resident =
-        atomic_load_explicit(&preserved->slots_resident, memory_order_relaxed);
-    uint32_t until =
-        atomic_load_explicit(&preserved->populated_until, memory_order_relaxed);
-    uint32_t unused = atomic_load_explicit(&preserved->unused_from, memory_order_relaxed);
-    uint32_t empty = preserved->warm_count + (until - unused);
-    /* The keeper counts memory before it makes it available. */
-    return resident > empty ? resident - empty : 0;
-}
-
-/* Counts `more` slots as having memory, unless that passed the limit: the fault
- * server and the keeper both take. */
-static bool take_resident(struct preserved *preserved, uint32_t more)
-{
-    uint32_t allowed = slots_allowed(preserved);
-    uint32_t now = atomic_load_explicit(&preserved->slots_resident, memory_order_relaxed);
-    do {
-        if (now + more > allowed)
-            return false;
-    } while (!atomic_compare_exchange_weak_explicit(&preserved->slots_resident, &now,
-                                                    now + more, memory_order_relaxed,
-                                                    memory_order_relaxed));
-    uint64_t bytes = preserved->fixed_bytes + SLOT_BYTES * (uint64_t)(now + more);
-    uint64_t peak = atomic_load_explicit(&preserved->bytes_peak, memory_order_relaxed);
-    while (bytes > peak && !atomic_compare_exchange_weak_explicit(
-                               &preserved->bytes_peak, &peak, bytes, memory_order_relaxed,
-                               memory_order_relaxed))
-        ;
-    return true;
-}
-
-static uint32_t unlink_first(struct preserved *preserved, uint32_t *list)
-{
-    uint32_t slot = *list;
-    *list = preserved->slot_table[slot];
-    return slot;
-}
-
-/* A slot that was never used. */
-static uint32_t slot_first_use(struct preserved *preserved)
-{
-    uint32_t slot = atomic_load_explicit(&preserved->unused_from, memory_order_relaxed);
-    uint32_t until =
-        atomic_load_explicit(&preserved->populated_until, memory_order_relaxed);
-    /* The keeper may move it on at the same moment: then there is a slot. */
-    if (slot == until && (slot == preserved->slot_count || !take_resident(preserved, 1)))
-        return NO_SLOT;
-    if (slot == until && !atomic_compare_exchange_strong_explicit(
-                             &preserved->populated_until, &until, until + 1,
-                             memory_order_relaxed, memory_order_relaxed))
-        atomic_fetch_sub_explicit(&preserved->slots_resident, 1, memory_order_relaxed);
-    atomic_store_explicit(&preserved->unused_from, slot + 1, memory_order_relaxed);
-    return slot;
-}
-
-static uint32_t slot_find(struct preserved *preserved)
-{
-    if (preserved->first_warm != NO_SLOT) {
-        preserved->warm_count--;
-        return unlink_first(preserved, &preserved->first_warm);
-    }
-    if (preserved->first_cold != NO_SLOT && take_resident(preserved, 1))
-        return unlink_first(preserved, &preserved->first_cold);
-    return slot_first_use(preserved);
-}
-
-uint32_t slot_take(struct preserved *preserved, enum slot_kind kind)
-{
-    uint32_t slot = slot_find(preserved);
-    if (slot != NO_SLOT)
-        preserved->slot_kinds[slot] = (uint8_t)kind;
-    return slot;
-}
-
-void slot_free(struct preserved *preserved, uint32_t slot)
-{
-    preserved->slot_kinds[slot] = SLOT_FREE;
-    preserved->slot_table[slot] = preserved->first_warm;
-    preserved->first_warm = slot;
-    preserved->warm_count++;
-}
-
-/* A free slot that has memory becomes one without. */
-static uint32_t cool_one(struct preserved *preserved)
-{
-    uint32_t slot;
-    if (preserved->first_warm != NO_SLOT) {
-        slot = unlink_first(preserved, &preserved->first_warm);
-        preserved->warm_count--;
-    } else if (atomic_load_explicit(&preserved->unused_from, memory_order_relaxed) <
-               atomic_load_explicit(&preserved->populated_until, memory_order_relaxed)) {
-        slot = slot_first_use(preserved);
-    } else {
-        return NO_SLOT;
-    }
-    preserved->slot_kinds[slot] = SLOT_FREE;
-    preserved->slot_table[slot] = preserved->first_cold;
-    preserved->first_cold = slot;
-    return slot;
-}
-
-bool slots_cool(struct preserved *preserved, uint32_t count)
-{
-    struct iovec given[COOL_STEP];
-    uint32_t cooled = 0;
-    for (uint32_t slot; cooled < count && cooled < COOL_STEP; cooled++) {
-        slot = cool_one(preserved);
-        if (slot == NO_SLOT)
-            break;
-        given[cooled] = (struct iovec){slot_bytes(preserved, slot), PAGE_BYTES};
-    }
-    if (!cooled)
-        return false;
-    advice_give_many(given, cooled, MADV_DONTNEED);
-    atomic_fetch_sub_explicit(&preserved->slots_resident, cooled, memory_order_relaxed);
-    return true;
-}
-
 /* ---- keeping a page -------------------------------------------------------------- */
 
-/* Room for something that must be in memory: packs or spools other pages. */
-static uint32_t slot_take_making_room(struct preserved *preserved, enum slot_kind kind)
+/* Room for something that must be in memory: packs or spools other pages. 0, -ENOBUFS
+ * when there is none, or the spool's -errno. */
+static int take_making_room(struct preserved *preserved, enum slot_kind kind,
+                            uint32_t *slot)
 {
     bool spools = preserved->policy == BUFFER_SPOOL;
     int tries = spools ? PACK_BEFORE_SPOOL : PACK_BEFORE_WAIT;
     moving_collect(preserved);
-    for (;;) {
-        uint32_t slot = slot_take(preserved, kind);
-        if (slot != NO_SLOT)
-            return slot;
+    while ((*slot = slot_take(preserved, kind)) == NO_SLOT) {
         if (preserved->compress && tries-- > 0 && moving_pack_one(preserved) == 0)
             continue;
-        if (!spools || moving_spool_one(preserved) != 0)
-            return NO_SLOT;
+        int error = spools ? moving_spool_one(preserved) : -ENOBUFS;
+        if (error)
+            return error == -ENOENT ? -ENOBUFS : error;
     }
+    return 0;
 }
 
-static _Atomic uint32_t *entry_or_new_leaf(struct preserved *preserved, uint32_t page)
+/* The entry of a page, in a new leaf if its chunk has none. As above. */
+static int find_entry(struct preserved *preserved, uint32_t page,
+                      _Atomic uint32_t **entry)
 {
-    _Atomic uint32_t *entry = entry_of(preserved, page);
-    if (entry)
-        return entry;
-    uint32_t leaf = slot_take(preserved, SLOT_LEAF);
-    if (leaf == NO_SLOT)
-        leaf = slot_take_making_room(preserved, SLOT_LEAF);
-    if (leaf == NO_SLOT)
-        return NULL;
+    uint32_t leaf;
+    *entry = entry_of(preserved, page);
+    if (*entry)
+        return 0;
+    int error = take_making_room(preserved, SLOT_LEAF, &leaf);
+    if (error)
+        return error;
     memset(slot_bytes(preserved, leaf), 0, PAGE_BYTES);
     preserved->slot_table[leaf] = NO_PAGE;
     atomic_store_explicit(&preserved->directory[page / PAGES_PER_CHUNK], leaf + 1,
                           memory_order_release);
-    return entry_of(preserved, page);
+    *entry = entry_of(preserved, page);
+    return 0;
 }
 
 static uint32_t keep_raw(struct preserved *preserved, uint32_t slot, uint32_t page,
@@ -506,13 +394,14 @@ static int keep_page(struct preserved *preserved, uint32_t page, const void *liv
 
 int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
 {
-    _Atomic uint32_t *entry = entry_or_new_leaf(preserved, page);
-    if (!entry)
-        return -ENOBUFS;
+    _Atomic uint32_t *entry;
+    uint32_t published;
+    int error = find_entry(preserved, page, &entry);
+    if (error)
+        return error;
     if (atomic_load_explicit(entry, memory_order_relaxed))
         return 0;
-    uint32_t published;
-    int error = keep_page(preserved, page, live, &published);
+    error = keep_page(preserved, page, live, &published);
     if (error)
         return error;
     /* Before the caller lifts the protection: the order all readers rest on. */
@@ -563,7 +452,7 @@ static bool touch_step(struct preserved *preserved, uint32_t ahead)
     uint32_t unused = atomic_load_explicit(&preserved->unused_from, memory_order_relaxed);
     uint32_t step = TOUCH_STEP - from % TOUCH_STEP;
     if (from + step > preserved->slot_count || from + step - unused > ahead ||
-        !take_resident(preserved, step))
+        !slots_take_resident(preserved, step))
         return false;
     while (!atomic_compare_exchange_weak_explicit(&preserved->populated_until, &from,
                                                   from + step, memory_order_relaxed,

@@ -53,7 +53,8 @@ struct preserved {
     unsigned char *slots;
     uint32_t *slot_table; /* by slot: page number; next slot of a list or the log */
     uint8_t *slot_kinds;
-    uint32_t slot_count; /* address space, not memory */
+    uint32_t slot_count;    /* address space, not memory */
+    uint32_t mapped_chunks; /* the heap that it was mapped for */
     uint32_t chunk_count;
     size_t directory_bytes;
     size_t marks_bytes;

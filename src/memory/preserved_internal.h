@@ -1,5 +1,6 @@
-/* Shared by the files of the preserved-page buffer: preserved.c (life, index,
- * slots), preserved_moving.c (packing and spooling) and preserved_reading.c. */
+/* Shared by the files of the preserved-page buffer: preserved.c (life, index),
+ * preserved_slots.c (which slots are free), preserved_moving.c (packing and spooling) and
+ * preserved_reading.c. */
 #ifndef RDB_UFFD_MEMORY_PRESERVED_INTERNAL_H
 #define RDB_UFFD_MEMORY_PRESERVED_INTERNAL_H
 
@@ -54,6 +55,9 @@ void slot_free(struct preserved *preserved, uint32_t slot);
 /* Gives the memory behind free slots back, at most `count`, in one call. False
  * when there are none. */
 bool slots_cool(struct preserved *preserved, uint32_t count);
+/* Counts `more` slots as having memory, unless that passed the limit: the fault
+ * server and the keeper both take. */
+bool slots_take_resident(struct preserved *preserved, uint32_t more);
 /* How many slots the limit allows now. */
 uint32_t slots_allowed(const struct preserved *preserved);
 

@@ -12,6 +12,8 @@
 
 #define STACK_BYTES       (256 * 1024)
 #define MESSAGES_PER_READ 32
+/* Of a range that is to be kept, between two looks at the faults: some 20 us. */
+#define PAGES_PER_LOOK 32
 
 enum request { REQUEST_NONE, REQUEST_POSTED, REQUEST_DONE };
 
@@ -115,20 +117,29 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     wait_histogram_add(server->waits, clock_nsec() - server->woken_nsec);
 }
 
-static void serve_request(struct fault_server *server, bool serving)
+static void answer_request(struct fault_server *server, int result)
 {
-    if (atomic_load_explicit(&server->request_state, memory_order_acquire) !=
-        REQUEST_POSTED)
-        return;
-    int result = serving ? 0 : -EAGAIN;
-    for (uint64_t at = server->request_start; at < server->request_end && !result;
-         at += PAGE_BYTES)
-        result = keep_page(server, at);
-    if (gave_up(server))
-        result = -EAGAIN;
     atomic_store_explicit(&server->request_result, result, memory_order_relaxed);
     atomic_store_explicit(&server->request_state, REQUEST_DONE, memory_order_release);
     futex_wake_all(&server->request_state);
+}
+
+/* Some pages of it, so that a writer's fault need not wait for a range of megabytes.
+ * Returns whether there are more. */
+static bool serve_request(struct fault_server *server, bool serving)
+{
+    if (atomic_load_explicit(&server->request_state, memory_order_acquire) !=
+        REQUEST_POSTED)
+        return false;
+    int result = serving ? 0 : -EAGAIN;
+    for (int pages = 0; server->request_start < server->request_end && !result; pages++) {
+        if (pages == PAGES_PER_LOOK)
+            return true;
+        result = keep_page(server, server->request_start);
+        server->request_start += PAGE_BYTES;
+    }
+    answer_request(server, gave_up(server) ? -EAGAIN : result);
+    return false;
 }
 
 /* On one CPU the writer and the fault server take turns: a fault is served in
@@ -160,14 +171,14 @@ static bool serve_once(struct fault_server *server, int descriptor, bool quiet)
     int got = userfaultfd_read(descriptor, messages, MESSAGES_PER_READ);
     for (int i = 0; i < got; i++)
         serve_fault(server, &messages[i]);
-    serve_request(server, true);
+    bool more_requested = serve_request(server, true);
     if (!gave_up(server))
         preserved_tend(server->view->preserved);
     /* The writer that was just let go may be waiting for this very CPU: back to
      * sleep at once, and without a timer, which costs as much as the copy of a
      * page. What need not be done in a fault waits for the keeper's next nudge. */
-    if (got != 0 || !quiet)
-        return false;
+    if (got != 0 || !quiet || more_requested)
+        return more_requested;
     int more = gave_up(server) ? 0 : preserved_work(server->view->preserved);
     if (more < 0)
         give_up(server, more);
@@ -317,7 +328,7 @@ int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t 
         futex_wait(&server->request_owner, free, 10);
         free = 0;
     }
-    server->request_start = start;
+    server->request_start = round_down(start, PAGE_BYTES);
     server->request_end = end;
     atomic_store_explicit(&server->request_state, REQUEST_POSTED, memory_order_release);
     fault_server_nudge(server);

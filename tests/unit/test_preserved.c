@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -523,6 +524,29 @@ static void begin_fails_and_leaves_nothing(void **state)
     put_all(0, 1, TEXT);
 }
 
+/* A heap of 80 GB where so much address space cannot be had: the limit's worth will do. */
+static void little_address_space(void **state)
+{
+    (void)state;
+    const uint64_t limit = UINT64_C(128) << 20;
+    struct rlimit before, little = {UINT64_C(8) << 30, UINT64_C(8) << 30};
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    little.rlim_max = before.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_AS, &little), 0);
+    int error = try_begin(20000, limit, BUFFER_SPOOL, false);
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    assert_int_equal(error, 0);
+    put_all(0, PAGES, NOISE);
+    put_all(19999 * PAGES_PER_CHUNK, PAGES, NOISE);
+    check(0, PAGES, NOISE);
+    check_part(19999 * PAGES_PER_CHUNK, NOISE, 0, PAGE_BYTES);
+    check_within(limit);
+    preserved_set_limit(&preserved, 16 * limit); /* more than is there */
+    for (uint32_t page = 0; page < 40 * PAGES_PER_CHUNK; page += 8)
+        assert_int_equal(put(page, NOISE), 0);
+    assert_true(preserved_bytes(&preserved) <= limit + (UINT64_C(8) << 20));
+}
+
 static void spool_that_cannot_be_written(void **state)
 {
     (void)state;
@@ -533,8 +557,8 @@ static void spool_that_cannot_be_written(void **state)
     assert_int_equal(put(room, NOISE), -EIO);
     check_absent(room);
     assert_int_equal(moving_spool_one(&preserved), -EIO);
-    /* No room for the leaf either. */
-    assert_int_equal(put(PAGES_PER_CHUNK, NOISE), -ENOBUFS);
+    /* No room for the leaf either, for the same reason. */
+    assert_int_equal(put(PAGES_PER_CHUNK, NOISE), -EIO);
     check(0, room, NOISE);
     fault_point_set("spool_write", false);
     put_all(room, 1, NOISE);
@@ -597,6 +621,7 @@ int main(void)
         WITH_BUFFER(least_limit_does_after_a_larger_heap),
         WITH_BUFFER(limit_lowered_after_a_larger_heap),
         WITH_BUFFER(begin_fails_and_leaves_nothing),
+        WITH_BUFFER(little_address_space),
         WITH_BUFFER(spool_that_cannot_be_written),
         WITH_BUFFER(spool_that_fails_when_the_limit_is_lowered),
         WITH_BUFFER(spool_that_cannot_be_read),

@@ -239,6 +239,35 @@ static void dropped_pages_are_kept(void **state)
     release();
 }
 
+static void *keep_many(void *argument)
+{
+    fault_server_preserve(&toy->server, (uintptr_t)argument,
+                          (uintptr_t)argument + 400 * PAGE_BYTES);
+    atomic_store(&toy->stopping, true);
+    return NULL;
+}
+
+/* A large range that is kept on request, slowly, does not keep a writer waiting. */
+static void faults_come_between_requested_pages(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    freeze(UINT64_C(2) << 20, BUFFER_SPOOL);
+    for (uint64_t i = 0; i < 600; i++) /* the buffer is full now */
+        toy->words[i * 512] = 1;
+    setenv("RDB_UFFD_FAULT", "", 1);
+    fault_points_init();
+    assert_true(fault_point_set("spool_slow", true));
+    atomic_store(&toy->stopping, false);
+    pthread_create(&thread, NULL, keep_many, toy->words + WORDS / 2);
+    usleep(50000);
+    toy->words[WORDS - 1] = 1;
+    assert_false(atomic_load(&toy->stopping));
+    pthread_join(thread, NULL);
+    fault_point_set("spool_slow", false);
+    release();
+}
+
 static void refuses_what_was_not_frozen(void **state)
 {
     (void)state;
@@ -286,6 +315,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(finds_what_was_not_preserved, set_up, tear_down),
         cmocka_unit_test_setup_teardown(kernel_may_write, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dropped_pages_are_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(faults_come_between_requested_pages, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_was_not_frozen, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gives_up_when_told_to, set_up, tear_down),
     };
