@@ -37,9 +37,24 @@ static uint64_t memory_in_use(void)
     return used_memory ? used_memory() : 0;
 }
 
+/* Outlives the calls that contexts belong to; a timer needs one. */
+static api_context *lasting_context;
+
+static void on_timer(api_context *context, void *data)
+{
+    (void)context, (void)data;
+    rdb_uffd_tick();
+}
+
+static void tick_soon(unsigned msec)
+{
+    api.CreateTimer(lasting_context, msec, on_timer, NULL);
+}
+
 static struct rdb_uffd_host host = {
     .log = log_line,
     .memory_in_use = memory_in_use,
+    .tick_soon = tick_soon,
     .server_name = server_name,
     .server_version = server_version,
     .saver_cpus = saver_cpus,
@@ -160,6 +175,7 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
     read_saver_cpus(context);
     if (register_with_server(context, fault_points) != API_OK)
         return API_ERR;
+    lasting_context = api.GetDetachedThreadSafeContext(context);
     int error = rdb_uffd_start(&host, &settings);
     if (error) {
         api.Log(NULL, "warning", "uffd: cannot start: %s", strerror(-error));
@@ -174,8 +190,10 @@ int RedisModule_OnUnload(api_context *context)
 {
     (void)context;
     int error = rdb_uffd_stop();
-    if (!error)
+    if (!error) {
+        api.FreeThreadSafeContext(lasting_context);
         return API_OK;
+    }
     api.Log(NULL, "warning", "uffd: cannot be unloaded now: %s",
             error == -EBUSY ? "a background save is running" : strerror(-error));
     return API_ERR;

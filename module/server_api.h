@@ -52,6 +52,7 @@ typedef int (*api_set_number)(const char *name, long long value, void *data,
 typedef int (*api_apply)(api_context *, void *data, api_string **error);
 typedef void (*api_on_event)(api_context *, api_event event, uint64_t sub_event,
                              void *data);
+typedef void (*api_on_timer)(api_context *, void *data);
 typedef void (*api_on_key)(api_context *, api_string *name, api_key *, void *data);
 typedef void (*api_on_info)(api_info *, int for_crash_report);
 
@@ -153,6 +154,9 @@ struct api_information {
     X(api_scan_cursor *, ScanCursorCreate, (void))                                       \
     X(void, ScanCursorDestroy, (api_scan_cursor *))                                      \
     X(int, Scan, (api_context *, api_scan_cursor *, api_on_key, void *data))             \
+    X(api_context *, GetDetachedThreadSafeContext, (api_context *))                      \
+    X(void, FreeThreadSafeContext, (api_context *))                                      \
+    X(uint64_t, CreateTimer, (api_context *, long long msec, api_on_timer, void *data))  \
     X(int, SubscribeToServerEvent, (api_context *, api_event, api_on_event))
 
 /* The same for what older servers lack: NULL there. Since Redis 7.2: */

@@ -6,6 +6,7 @@
 
 #include "kernel/advice.h"
 #include "memory/pool.h"
+#include "memory/untouched.h"
 #include "memory/vacant.h"
 
 #define STACK_BYTES (256 * 1024)
@@ -21,6 +22,8 @@
 #define MEND_REST_USEC    400
 #define TOUCH_REST_USEC   100
 #define TOUCHES_PER_WATCH 8
+/* After a look for untouched memory, so many times as long without one. */
+#define UNTOUCHED_REST 100
 /* Memory that is kept ready: a share of the heap, within bounds; more if a
  * snapshot needed more. */
 #define READY_SHARE      32
@@ -70,22 +73,45 @@ static bool mend_region(struct snapshot *snapshot, const struct region *region)
     return true;
 }
 
+/* Regions by index, not under the lock for the whole walk: a freeze must not wait for
+ * hundreds of collapses. False: there are no more. */
+static bool get_region(struct snapshot *snapshot, size_t i, struct region *region)
+{
+    heap_lock(&snapshot->heap);
+    bool there = i < snapshot->heap.registered.count;
+    if (there)
+        *region = snapshot->heap.registered.regions[i];
+    heap_unlock(&snapshot->heap);
+    return there;
+}
+
 static void mend(struct snapshot *snapshot)
 {
-    /* Regions by index, not under the lock for the whole walk: a freeze must
-     * not wait for hundreds of collapses. */
-    for (size_t i = 0;; i++) {
-        heap_lock(&snapshot->heap);
-        struct region region = {0, 0};
-        if (i < snapshot->heap.registered.count)
-            region = snapshot->heap.registered.regions[i];
-        heap_unlock(&snapshot->heap);
-        if (!region.end)
-            break;
+    struct region region;
+    for (size_t i = 0; get_region(snapshot, i, &region); i++)
         if (!mend_region(snapshot, &region))
             return;
-    }
     atomic_store_explicit(&snapshot->mend_wanted, false, memory_order_relaxed);
+}
+
+static bool may_go_on(void *context)
+{
+    struct snapshot *snapshot = context;
+    return idle(snapshot) && !dirty_rate_is_wanted(snapshot);
+}
+
+/* What jemalloc takes and gives back without telling is found by looking, which takes
+ * longer for a larger heap: so much of the keeper's time at most. */
+static void map_untouched(struct snapshot *snapshot)
+{
+    static uint64_t due_usec;
+    uint64_t began = clock_usec();
+    struct region region;
+    if (began < due_usec || !untouched_can_be_mapped())
+        return;
+    for (size_t i = 0; get_region(snapshot, i, &region) && may_go_on(snapshot); i++)
+        untouched_map(&region, may_go_on, snapshot);
+    due_usec = began + (clock_usec() - began) * UNTOUCHED_REST;
 }
 
 static void ask_for_huge_pages(struct snapshot *snapshot)
@@ -102,9 +128,16 @@ static void refresh(struct snapshot *snapshot)
 {
     heap_lock(&snapshot->heap);
     if (idle(snapshot) && heap_is_stale(&snapshot->heap) &&
-        heap_open(&snapshot->heap, &snapshot->ability) == 0 &&
-        heap_refresh(&snapshot->heap, false) == 0 && snapshot->settings.huge_pages)
-        ask_for_huge_pages(snapshot);
+        heap_open(&snapshot->heap, &snapshot->ability) == 0) {
+        uint64_t before = regions_bytes(&snapshot->heap.registered);
+        heap_find_stacks(&snapshot->heap);
+        if (heap_refresh(&snapshot->heap, false) == 0 && snapshot->settings.huge_pages)
+            ask_for_huge_pages(snapshot);
+        /* What has come in small pages can be put together. Not without a cause: it
+         * would bring back what the allocator gives up. */
+        if (regions_bytes(&snapshot->heap.registered) > before)
+            atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
+    }
     heap_unlock(&snapshot->heap);
 }
 
@@ -155,6 +188,8 @@ static void do_chores(struct snapshot *snapshot)
     if (snapshot->settings.huge_pages &&
         atomic_load_explicit(&snapshot->mend_wanted, memory_order_relaxed))
         mend(snapshot);
+    if (snapshot->settings.huge_pages)
+        map_untouched(snapshot);
 }
 
 /* ---- the watchdog ---------------------------------------------------------------- */

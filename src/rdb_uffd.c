@@ -29,6 +29,9 @@
 /* A tick comes ten times a second: a quarter of a million frees in a second or
  * two, and no command waits for long. */
 #define FREE_USEC_PER_TICK 1000
+/* The allocator's decay ends then: what it purges before is preserved for nothing. Not in
+ * the pause, since it may take a millisecond. */
+#define TICK_AFTER_FREEZE_MSEC 5
 /* Savers, when the operator does not say: more would be many against one disk. */
 #define THREADS_BY_ITSELF 4u
 /* What new values take beside the old ones and the limit does not count: with what
@@ -168,6 +171,7 @@ static void begin_saving(struct snapshot *snapshot)
                           clock_usec() - snapshot->freeze_began_usec,
                           memory_order_relaxed);
     report_start(snapshot);
+    snapshot->host->tick_soon(TICK_AFTER_FREEZE_MSEC);
     saver_begin(snapshot);
     keeper_nudge(snapshot);
 }

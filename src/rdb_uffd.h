@@ -71,6 +71,8 @@ enum rdb_uffd_level { RDB_UFFD_VERBOSE, RDB_UFFD_NOTICE, RDB_UFFD_WARNING };
 struct rdb_uffd_host {
     void (*log)(enum rdb_uffd_level level, const char *text);
     uint64_t (*memory_in_use)(void); /* bytes, for buffer_percent; may be NULL */
+    /* Shall call rdb_uffd_tick() in so many milliseconds, besides the usual ticks. */
+    void (*tick_soon)(unsigned msec);
     const char *server_name;         /* "redis" or "valkey" */
     const char *server_version;      /* "7.0.15" */
     const char *saver_cpus;          /* the server's bgsave_cpulist, "": any */

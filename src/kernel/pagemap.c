@@ -22,6 +22,9 @@ struct scan_request {
 #define SCAN            _IOWR('f', 16, struct scan_request)
 #define CHECK_ASYNC     (UINT64_C(1) << 1)
 #define PAGE_IS_WRITTEN (UINT64_C(1) << 1)
+#define PAGE_IS_PRESENT (UINT64_C(1) << 3)
+#define PAGE_IS_SWAPPED (UINT64_C(1) << 4)
+#define PAGE_IS_HUGE    (UINT64_C(1) << 6)
 
 int pagemap_open(void)
 {
@@ -29,22 +32,56 @@ int pagemap_open(void)
     return descriptor < 0 ? -errno : descriptor;
 }
 
+static int scan(int pagemap, struct scan_request *request, struct pagemap_range *ranges,
+                size_t capacity, uint64_t *scanned)
+{
+    request->size = sizeof(*request);
+    request->ranges = (uint64_t)(uintptr_t)ranges;
+    request->range_count = capacity;
+    int count = ioctl(pagemap, SCAN, request);
+    if (count < 0)
+        return -errno;
+    *scanned = request->walk_end;
+    return count;
+}
+
 int pagemap_scan_written(int pagemap, uint64_t start, uint64_t end,
                          struct pagemap_range *ranges, size_t capacity, uint64_t *scanned)
 {
     struct scan_request request = {
-        .size = sizeof(request),
         .flags = CHECK_ASYNC,
         .start = start,
         .end = end,
-        .ranges = (uint64_t)(uintptr_t)ranges,
-        .range_count = capacity,
         .category_mask = PAGE_IS_WRITTEN,
         .return_mask = PAGE_IS_WRITTEN,
     };
-    int count = ioctl(pagemap, SCAN, &request);
-    if (count < 0)
-        return -errno;
-    *scanned = request.walk_end;
-    return count;
+    return scan(pagemap, &request, ranges, capacity, scanned);
+}
+
+int pagemap_scan_untouched(int pagemap, uint64_t start, uint64_t end,
+                           struct pagemap_range *ranges, size_t capacity,
+                           uint64_t *scanned)
+{
+    struct scan_request request = {
+        .start = start,
+        .end = end,
+        .category_inverted = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+        .category_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+        .return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+    };
+    return scan(pagemap, &request, ranges, capacity, scanned);
+}
+
+int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end)
+{
+    struct pagemap_range range;
+    uint64_t scanned;
+    struct scan_request request = {
+        .start = start,
+        .end = end,
+        .category_mask = PAGE_IS_HUGE,
+        .return_mask = PAGE_IS_HUGE,
+    };
+    int count = scan(pagemap, &request, &range, 1, &scanned);
+    return count < 0 ? count : count == 1 && range.start == start && range.end == end;
 }

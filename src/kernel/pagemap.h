@@ -1,4 +1,4 @@
-/* Which pages were written, as PAGEMAP_SCAN tells (Linux 6.7). */
+/* Which pages were written, touched, or are huge, as PAGEMAP_SCAN tells (Linux 6.7). */
 #ifndef RDB_UFFD_KERNEL_PAGEMAP_H
 #define RDB_UFFD_KERNEL_PAGEMAP_H
 
@@ -21,5 +21,11 @@ int pagemap_open(void);
 int pagemap_scan_written(int pagemap, uint64_t start, uint64_t end,
                          struct pagemap_range *ranges, size_t capacity,
                          uint64_t *scanned);
+/* Likewise the ranges that nobody has touched: neither in memory nor swapped out. */
+int pagemap_scan_untouched(int pagemap, uint64_t start, uint64_t end,
+                           struct pagemap_range *ranges, size_t capacity,
+                           uint64_t *scanned);
+/* 1 if all of [start, end) is in huge pages, 0 if not, or -errno. */
+int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end);
 
 #endif

@@ -10,6 +10,7 @@
 #include "kernel/fault_points.h"
 #include "kernel/mappings.h"
 #include "kernel/memory.h"
+#include "kernel/stacks.h"
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
 #include "memory/pages.h"
@@ -18,21 +19,22 @@
 
 /* The kernel's default ceiling for mappings is 65530. */
 #define REGIONS_MAX 65536
+#define STACKS_MAX  256
 /* Un-registering holds the memory map's lock, and walks the page table for what may
  * be protected. Boundaries of slices are those of huge pages. */
 #define UNREGISTER_SLICE     (UINT64_C(16) << 20)
 #define UNREGISTER_REST_USEC 200
 
-static int create_set(struct region_set *set)
+static int create_set(struct region_set *set, size_t capacity)
 {
-    struct region *storage = memory_map(REGIONS_MAX * sizeof(*storage));
-    regions_init(set, storage, REGIONS_MAX);
+    struct region *storage = memory_map(capacity * sizeof(*storage));
+    regions_init(set, storage, capacity);
     return storage ? 0 : -ENOMEM;
 }
 
 static void destroy_set(struct region_set *set)
 {
-    memory_unmap(set->regions, REGIONS_MAX * sizeof(*set->regions));
+    memory_unmap(set->regions, set->capacity * sizeof(*set->regions));
     set->regions = NULL;
 }
 
@@ -41,8 +43,10 @@ int heap_create(struct heap *heap)
     memset(heap, 0, sizeof(*heap));
     heap->userfaultfd = -1;
     atomic_store_explicit(&heap->changes, 1, memory_order_relaxed);
-    if (create_set(&heap->registered) == 0 && create_set(&heap->seen) == 0 &&
-        create_set(&heap->fresh) == 0)
+    if (create_set(&heap->registered, REGIONS_MAX) == 0 &&
+        create_set(&heap->seen, REGIONS_MAX) == 0 &&
+        create_set(&heap->fresh, REGIONS_MAX) == 0 &&
+        create_set(&heap->stacks, STACKS_MAX) == 0)
         return 0;
     heap_destroy(heap);
     return -ENOMEM;
@@ -54,6 +58,7 @@ void heap_destroy(struct heap *heap)
     destroy_set(&heap->registered);
     destroy_set(&heap->seen);
     destroy_set(&heap->fresh);
+    destroy_set(&heap->stacks);
 }
 
 void heap_lock(struct heap *heap)
@@ -135,10 +140,51 @@ static bool is_data(const struct mapping *mapping)
            strncmp(mapping->name, "[anon:", 6) == 0;
 }
 
+/* Exactly: a stack that has grown together with its neighbour is not known any more. */
+static bool is_stack(const struct heap *heap, const struct mapping *mapping)
+{
+    const struct region *stack = regions_find(&heap->stacks, mapping->start);
+    return stack && stack->start == mapping->start && stack->end == mapping->end;
+}
+
 static int add_mapping(const struct mapping *mapping, void *context)
 {
-    struct region_set *set = context;
-    return is_data(mapping) ? regions_add(set, mapping->start, mapping->end) : 0;
+    struct heap *heap = context;
+    return is_data(mapping) && !is_stack(heap, mapping)
+               ? regions_add(&heap->seen, mapping->start, mapping->end)
+               : 0;
+}
+
+struct stack_search {
+    struct heap *heap;
+    uint64_t bytes; /* of a stack */
+    uint64_t pointers[STACKS_MAX];
+    size_t pointer_count;
+    uint64_t guard_end; /* of the mapping before, if nobody may touch it */
+};
+
+static int note_stack(const struct mapping *mapping, void *context)
+{
+    struct stack_search *search = context;
+    bool guarded = search->guard_end == mapping->start;
+    search->guard_end = mapping->readable || mapping->writable ? 0 : mapping->end;
+    if (!guarded || !is_data(mapping) || mapping->end - mapping->start != search->bytes)
+        return 0;
+    for (size_t i = 0; i < search->pointer_count; i++)
+        if (search->pointers[i] >= mapping->start && search->pointers[i] < mapping->end)
+            return regions_add(&search->heap->stacks, mapping->start, mapping->end);
+    return 0;
+}
+
+void heap_find_stacks(struct heap *heap)
+{
+    struct stack_search search = {.heap = heap, .bytes = stacks_default_bytes()};
+    search.pointer_count = stacks_find_pointers(search.pointers, STACKS_MAX);
+    /* Those of threads that happen to run now stay known. */
+    if (heap->stacks.count > STACKS_MAX / 2)
+        regions_clear(&heap->stacks);
+    if (search.bytes)
+        (void)mappings_visit(note_stack, &search);
 }
 
 static int leave_out_object(struct dl_phdr_info *info, size_t size, void *context)
@@ -163,15 +209,16 @@ static int leave_out_private(void *context, void *start, size_t length)
     return regions_remove(context, from, from + length);
 }
 
-static int scan(struct region_set *set, struct ready_memory *ready)
+static int scan(struct heap *heap)
 {
+    struct region_set *set = &heap->seen;
     regions_clear(set);
-    int error = mappings_visit(add_mapping, set);
+    int error = mappings_visit(add_mapping, heap);
     if (!error)
         error = dl_iterate_phdr(leave_out_object, set);
     if (!error)
         error = memory_visit_private(leave_out_private, set);
-    return error || !ready ? error : ready_leave_out(ready, set);
+    return error || !heap->ready ? error : ready_leave_out(heap->ready, set);
 }
 
 /* Registers what is in `fresh`; what cannot be registered (memory of a kind
@@ -199,7 +246,7 @@ int heap_refresh(struct heap *heap, bool all)
     uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_relaxed);
     if (all)
         regions_clear(&heap->registered);
-    int error = scan(&heap->seen, heap->ready);
+    int error = scan(heap);
     if (!error)
         error = regions_subtract(&heap->seen, &heap->registered, &heap->fresh);
     if (!error)

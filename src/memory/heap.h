@@ -1,11 +1,11 @@
 /* The heap: which mappings of this process belong to the server's data, kept
  * registered with one userfaultfd so that a freeze only has to protect them.
  *
- * Every private anonymous mapping counts, except those of loaded objects
- * (.bss) and the main stack. That is more than the allocator's memory (stacks
- * of threads, for instance): protecting too much costs a few faults, and too
- * little would be a wrong snapshot. Shared mappings never count; all that our
- * own threads write to is in such.
+ * Every private anonymous mapping counts, except those of loaded objects (.bss), the
+ * main stack and what is surely another thread's stack. That is more than the
+ * allocator's memory: protecting too much costs a few faults, and too little would be
+ * a wrong snapshot. Shared mappings never count; all that our own threads write to is
+ * in such.
  *
  * Lock: heap_lock()/heap_unlock() around every function below but
  * heap_note_change(). Held by the keeper thread while it refreshes and by the
@@ -33,6 +33,7 @@ struct heap {
     struct region_set registered;
     struct region_set seen;  /* scratch of heap_refresh() */
     struct region_set fresh; /* also what heap_protect() protects */
+    struct region_set stacks;
 };
 
 /* 0 or -ENOMEM. */
@@ -60,6 +61,13 @@ void heap_disarm_now(struct heap *heap);
  * everything again (a mapping may have been replaced by another at the same
  * place). 0 or -errno. */
 int heap_refresh(struct heap *heap, bool all);
+
+/* Looks which mappings are stacks of threads, for the next refresh: 8 MB each that
+ * nobody has touched, and expensive to protect. Nothing of the past is on them. What is
+ * taken for one must have the default size, a guard page below, and the stack pointer
+ * of a waiting thread in it: a wrong guess would make the view refuse what is there.
+ * Not in a freeze: reads a file for every thread. */
+void heap_find_stacks(struct heap *heap);
 
 /* Takes every region out of the userfaultfd, in slices with a rest between them, so
  * that another one can have them; the next heap_refresh() brings them back. 0, or
