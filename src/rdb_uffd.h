@@ -73,9 +73,9 @@ struct rdb_uffd_host {
     uint64_t (*memory_in_use)(void); /* bytes, for buffer_percent; may be NULL */
     /* Shall call rdb_uffd_tick() in so many milliseconds, besides the usual ticks. */
     void (*tick_soon)(unsigned msec);
-    const char *server_name;         /* "redis" or "valkey" */
-    const char *server_version;      /* "7.0.15" */
-    const char *saver_cpus;          /* the server's bgsave_cpulist, "": any */
+    const char *server_name;    /* "redis" or "valkey" */
+    const char *server_version; /* "7.0.15" */
+    const char *saver_cpus;     /* the server's bgsave_cpulist, "": any */
 };
 
 enum rdb_uffd_state { RDB_UFFD_IDLE, RDB_UFFD_SAVING, RDB_UFFD_RELEASING };
