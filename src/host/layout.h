@@ -29,7 +29,7 @@ struct server_layout {
     uint16_t child_info_pipe;
     uint16_t aof_use_rdb_preamble, aof_rewrite_incremental_fsync;
     uint16_t rdb_pipe_read, rdb_child_exit_pipe, rdb_pipe_conns, rdb_pipe_numconns;
-    uint16_t replicas, tls_replication;
+    uint16_t replicas;
 
     uint16_t rio_bytes, rio_buffer; /* struct rio: size, and io.buffer.ptr */
     uint16_t connection_client;     /* private_data */

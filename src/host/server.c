@@ -46,6 +46,7 @@ static struct {
     char *(*sds_empty)(void);
     void (*sds_free)(char *sds);
     /* Some servers only. */
+    const void *(*tcp_connections)(void); /* the type of such connections */
     const void *expiring_hash_type;
     uint32_t (*lru_idle_seconds)(uint32_t lru);
     const int *lfu_decay_time;
@@ -95,6 +96,9 @@ static int find_symbols(char *reason, size_t reason_size)
         {"sdsempty", &symbols.sds_empty},
         {"sdsfree", &symbols.sds_free},
     };
+    const struct wanted_symbol since_8_0[] = {
+        {"connectionTypeTcp", &symbols.tcp_connections},
+    };
     const struct wanted_symbol redis_8_0[] = {
         {"mstrHashDictTypeWithHFE", &symbols.expiring_hash_type},
     };
@@ -105,6 +109,8 @@ static int find_symbols(char *reason, size_t reason_size)
         {"replicaRdbVersion", &symbols.replica_rdb_version},
     };
     int error = find_each(everywhere, COUNT(everywhere), reason, reason_size);
+    if (!error && layout->keyspace != KEYSPACE_REDIS_7_0)
+        error = find_each(since_8_0, COUNT(since_8_0), reason, reason_size);
     if (!error && layout->keyspace == KEYSPACE_REDIS_8_0)
         error = find_each(redis_8_0, COUNT(redis_8_0), reason, reason_size);
     if (!error && layout->keyspace == KEYSPACE_VALKEY_9_1)
@@ -158,7 +164,7 @@ static const char *mismatch(void)
     if (apart < -86400 || apart > 86400)
         return "its clock is not where it should be";
     if (!is_switch(layout->rdb_compression) || !is_switch(layout->rdb_checksum) ||
-        !is_switch(layout->cluster_enabled) || !is_switch(layout->tls_replication))
+        !is_switch(layout->cluster_enabled))
         return "its switches are not where they should be";
     if (layout->rio_bytes > RIO_BYTES_MAX)
         return "its streams are too large";
@@ -275,13 +281,32 @@ static bool wants_older_format(const char *client)
                                               atoi(layout->magic + MAGIC_NAME);
 }
 
+/* What is written to its socket is what the replica gets: TLS would have it encrypted,
+ * which is for the server's own connection to do. Each replica chooses for itself. */
+static bool is_plain_socket(const char *client)
+{
+    const char *connection = pointer_at(client + layout->client_connection);
+    return pointer_at(connection) == symbols.tcp_connections();
+}
+
+static const char *refuse_direct(void)
+{
+    const char *clients[SERVER_SOCKETS_MAX];
+    size_t count = direct_clients(clients, SERVER_SOCKETS_MAX);
+    if (count > SERVER_SOCKETS_MAX)
+        return "a transfer straight to so many replicas";
+    for (size_t i = 0; i < count; i++)
+        if (!is_plain_socket(clients[i]))
+            return "a transfer straight to connections that are not plain sockets";
+    return NULL;
+}
+
 static const char *refuse_transfer(void)
 {
     const char *client = transfer_client();
-    if (is_direct() && image_int(layout->tls_replication))
-        return "a transfer straight to the replicas' TLS connections";
-    if (is_direct() && direct_clients(NULL, 0) > SERVER_SOCKETS_MAX)
-        return "a transfer straight to so many replicas";
+    const char *why = is_direct() ? refuse_direct() : NULL;
+    if (why)
+        return why;
     if (!client || wish_of(client) != (is_direct() ? WISH_OWN_CONNECTION : 0))
         return "a transfer without data or functions";
     if (wants_older_format(client))

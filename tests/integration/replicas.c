@@ -81,3 +81,38 @@ void check_same_data(struct server *master, struct server *replica)
     CHECK(strcmp(digest, copy) == 0,
           "DEBUG DIGEST is %s at the master, %s at the replica", digest, copy);
 }
+
+/* ---- without a file ---- */
+
+bool straight_to_sockets;
+
+/* Whether a replica gets the dump through a connection of its own: what the setting is
+ * called, NULL where there is no choice. */
+static const char *own_connection_setting(void)
+{
+    static const char *const names[] = {"repl-rdb-channel",
+                                        "dual-channel-replication-enabled"};
+    struct server *server =
+        server_start(&(struct server_options){.without_module = true});
+    const char *found = NULL;
+    for (int i = 0; i < 2; i++)
+        if (server_ok(server, "CONFIG GET %s", names[i])->elements)
+            found = names[i];
+    server_stop(server);
+    return found;
+}
+
+void each_diskless_way(void (*body)(const char *config), const char *config)
+{
+    const char *setting = own_connection_setting();
+    straight_to_sockets = false;
+    if (setting)
+        server_common_config = format_text("%s no\n", setting);
+    body(config);
+    if (!setting)
+        return;
+    test_note("the same with %s", setting);
+    straight_to_sockets = true;
+    server_common_config = format_text("%s yes\n", setting);
+    body(config);
+}

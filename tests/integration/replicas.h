@@ -22,4 +22,15 @@ void replica_wait_link(struct server *replica);
 /* When writes have stopped: the same offsets, then the same DEBUG DIGEST. */
 void check_same_data(struct server *master, struct server *replica);
 
+/* ---- without a file ---- */
+
+#define DISKLESS_CONFIG "repl-diskless-sync yes\nrepl-diskless-sync-delay 0\n"
+
+/* Runs `body` with the master's `config`, which has DISKLESS_CONFIG in it: with the
+ * transfer through the server's own process, and straight to the sockets where it
+ * can. */
+void each_diskless_way(void (*body)(const char *config), const char *config);
+/* Which of the two it is now. */
+extern bool straight_to_sockets;
+
 #endif

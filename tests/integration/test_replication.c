@@ -21,8 +21,7 @@
 #define QUIET_CONFIG FILL_CONFIG "repl-ping-replica-period 3600\n"
 
 static const char *const disk = QUIET_CONFIG "repl-diskless-sync no\n";
-static const char *const diskless =
-    QUIET_CONFIG "repl-diskless-sync yes\nrepl-diskless-sync-delay 0\n";
+static const char *const diskless = QUIET_CONFIG DISKLESS_CONFIG;
 static const struct server_options follower = {.config = QUIET_CONFIG};
 
 static struct server *start_master(const char *config, uint64_t seed)
@@ -39,39 +38,6 @@ static struct writers *start_writers(struct server *master, uint64_t seed)
     struct writers *writers = writers_start(master, CONNECTIONS, COUNT, seed);
     writers_pace(writers, COMMANDS_PER_SECOND);
     return writers;
-}
-
-/* Whether a replica gets the dump through a connection of its own: what the setting is
- * called, NULL where there is no choice. */
-static const char *own_connection_setting(void)
-{
-    static const char *const names[] = {"repl-rdb-channel",
-                                        "dual-channel-replication-enabled"};
-    struct server *server =
-        server_start(&(struct server_options){.without_module = true});
-    const char *found = NULL;
-    for (int i = 0; i < 2; i++)
-        if (server_ok(server, "CONFIG GET %s", names[i])->elements)
-            found = names[i];
-    server_stop(server);
-    return found;
-}
-
-static bool straight_to_sockets;
-
-/* Through the server's own process, and straight to the sockets where it can. */
-static void each_diskless_way(void (*body)(const char *config))
-{
-    const char *setting = own_connection_setting();
-    if (setting)
-        server_common_config = format_text("%s no\n", setting);
-    body(diskless);
-    if (!setting)
-        return;
-    test_note("the same with %s", setting);
-    straight_to_sockets = true;
-    server_common_config = format_text("%s yes\n", setting);
-    body(diskless);
 }
 
 static void wait_for_transfer(struct server *master)
@@ -126,7 +92,7 @@ static void follow(const char *config)
 
 static void through_pipe(void)
 {
-    each_diskless_way(follow);
+    each_diskless_way(follow, diskless);
 }
 
 static void follow_swapdb(const char *config)
@@ -137,7 +103,7 @@ static void follow_swapdb(const char *config)
 
 static void through_pipe_swapdb(void)
 {
-    each_diskless_way(follow_swapdb);
+    each_diskless_way(follow_swapdb, diskless);
 }
 
 static void replica_without_module(void)
@@ -228,7 +194,7 @@ static void several_from_file(void)
 
 static void several_through_pipe(void)
 {
-    each_diskless_way(several_at_once);
+    each_diskless_way(several_at_once, diskless);
 }
 
 /* The second comes when the first one's transfer is half done. */
@@ -260,7 +226,7 @@ static void joining_from_file(void)
 
 static void joining_through_pipe(void)
 {
-    each_diskless_way(joining);
+    each_diskless_way(joining, diskless);
 }
 
 /* A replica asks while somebody's BGSAVE runs, which it cannot use. */
@@ -314,7 +280,7 @@ static void killed_from_file(void)
 
 static void killed_through_pipe(void)
 {
-    each_diskless_way(one_of_two_is_killed);
+    each_diskless_way(one_of_two_is_killed, diskless);
 }
 
 static void all_gone(const char *config)
@@ -351,7 +317,7 @@ static void all_gone_from_file(void)
 
 static void all_gone_through_pipe(void)
 {
-    each_diskless_way(all_gone);
+    each_diskless_way(all_gone, diskless);
 }
 
 /* It stands still in the middle of the transfer, with the pipe full, and is
@@ -532,7 +498,7 @@ static void progress_from_file(void)
 
 static void progress_through_pipe(void)
 {
-    each_diskless_way(progress_of_a_transfer);
+    each_diskless_way(progress_of_a_transfer, diskless);
 }
 
 static int version_of_dump(const char *path)

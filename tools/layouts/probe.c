@@ -56,7 +56,6 @@ void probe(void)
     SERVER(rdb_pipe_numconns, rdb_pipe_numconns);
     SERVER(cluster_enabled, cluster_enabled);
     SERVER(replicas, PROBE_REPLICAS);
-    SERVER(tls_replication, tls_replication);
 
     VALUE(rio_bytes, sizeof(struct _rio));
     FIELD(rio_buffer, struct _rio, io.buffer.ptr);
