@@ -119,8 +119,9 @@ static int register_with_server(api_context *context, bool fault_points)
 {
     api_event cron = {API_EVENT_CRON_LOOP, 1};
     api_event module_change = {API_EVENT_MODULE_CHANGE, 1};
-    api.SetModuleOptions(context,
-                         API_OPTION_HANDLE_IO_ERRORS | API_OPTION_HANDLE_REPL_ASYNC_LOAD);
+    api.SetModuleOptions(context, API_OPTION_HANDLE_IO_ERRORS |
+                                      API_OPTION_HANDLE_REPL_ASYNC_LOAD |
+                                      API_OPTION_HANDLE_SLOT_MIGRATION);
     if (fault_points && api.CreateCommand(context, "uffd.fault", fault_command, "admin",
                                           0, 0, 0) != API_OK)
         return API_ERR;

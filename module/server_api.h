@@ -16,6 +16,7 @@
 #define API_CONFIG_DEFAULT                0
 #define API_OPTION_HANDLE_IO_ERRORS       (1 << 0)
 #define API_OPTION_HANDLE_REPL_ASYNC_LOAD (1 << 2)
+#define API_OPTION_HANDLE_SLOT_MIGRATION  (1 << 5) /* Valkey 9: a must for MIGRATESLOTS */
 #define API_EVENT_CRON_LOOP               8
 #define API_EVENT_MODULE_CHANGE           9
 #define API_KEY_TYPE_MODULE               6
