@@ -172,6 +172,20 @@ static void forget_child(void)
     atomic_store_explicit(&child.pid, 0, memory_order_relaxed);
 }
 
+/* No child, by the operator's wish. A fork() that fails in the middle of a transfer is
+ * what servers are not made for: Valkey ends itself at the next one, Redis 8.0 believes
+ * that the pipe is still there. A child that fails at once is, everywhere. */
+static pid_t refuse(const struct child_request *request, int error)
+{
+    if (request->cause == CHILD_SAVE_SOCKET || request->cause == CHILD_SLOT_MIGRATION) {
+        child_exited(1 << 8);
+        return request->pid;
+    }
+    forget_child();
+    errno = error;
+    return -1;
+}
+
 static pid_t stand_in_fork(void)
 {
     struct child_request request = {.cause = CHILD_OTHER};
@@ -189,9 +203,7 @@ static pid_t stand_in_fork(void)
     case CHILD_TAKE_OVER:
         return request.pid;
     case CHILD_REFUSE:
-        forget_child();
-        errno = error;
-        return -1;
+        return refuse(&request, error);
     case CHILD_REAL_FORK:
         break;
     }

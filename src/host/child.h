@@ -40,7 +40,8 @@ struct child_request {
 enum child_decision {
     CHILD_TAKE_OVER, /* the snapshot has begun; hand out request->pid */
     CHILD_REAL_FORK,
-    CHILD_REFUSE, /* fork() returns -1; *error is the errno */
+    CHILD_REFUSE, /* fork() returns -1; *error is the errno. For a transfer: the pid of a
+                     child that has ended with exit code 1 */
 };
 
 struct child_operations {

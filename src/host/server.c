@@ -234,9 +234,11 @@ struct list_node {
 };
 #define GETS_DUMP 7 /* the replica's state */
 
+/* The list is the server's own mark of a transfer through its pipe: after a fork() that
+ * failed, Redis 8.0 still has the number of a pipe that it has closed. */
 static bool is_direct(void)
 {
-    return image_int(layout->rdb_pipe_read) < 0;
+    return !image_word(layout->rdb_pipe_conns);
 }
 
 /* Those that a dump is about to go to straight through their sockets: how many,
@@ -267,7 +269,7 @@ static const char *transfer_client(void)
         return direct_clients(&direct, 1) ? direct : NULL;
     const char *connection, *client;
     const char *connections = (const char *)(uintptr_t)image_word(layout->rdb_pipe_conns);
-    if (!connections || image_int(layout->rdb_pipe_numconns) < 1)
+    if (image_int(layout->rdb_pipe_numconns) < 1)
         return NULL;
     memcpy(&connection, connections, sizeof(connection));
     memcpy(&client, connection + layout->connection_client, sizeof(client));

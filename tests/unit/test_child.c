@@ -68,6 +68,16 @@ static pid_t save(void)
     return rdbSaveBackground(plain_fork);
 }
 
+static pid_t transfer(void)
+{
+    return rdbSaveToReplicasSockets(plain_fork);
+}
+
+static pid_t migrate_slots(void)
+{
+    return slotExportJobBeginSnapshotToTargetSocket(plain_fork);
+}
+
 static pid_t save_for_replica(void)
 {
     return startBgsaveForReplication(save);
@@ -264,6 +274,26 @@ static void refuses_when_told_to(void **state)
     assert_int_equal(child_pid(), 0);
     toy.decision = CHILD_TAKE_OVER;
     take_over();
+}
+
+/* Where a server does not survive a fork() that fails. */
+static void refuses_a_transfer_by_a_failed_child(void **state)
+{
+    (void)state;
+    forker *const transfers[] = {transfer, migrate_slots};
+    toy.decision = CHILD_REFUSE;
+    for (unsigned i = 0; i < sizeof(transfers) / sizeof(transfers[0]); i++) {
+        int status = 0;
+        pid_t pid = transfers[i]();
+        assert_true(pid > PID_CEILING);
+        assert_int_equal(kill(pid, SIGUSR1), 0);
+        assert_int_equal(toy.kills, 0);
+        assert_int_equal(waitpid(-1, &status, WNOHANG), pid);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 1);
+        assert_int_equal(toy.reaps, i + 1);
+        assert_int_equal(child_pid(), 0);
+    }
 }
 
 static void *save_on_a_thread(void *pid)
@@ -576,6 +606,7 @@ int main(void)
         INSTALLED(leaves_other_forks_alone),
         INSTALLED(forks_for_real_when_told_to),
         INSTALLED(refuses_when_told_to),
+        INSTALLED(refuses_a_transfer_by_a_failed_child),
         INSTALLED(takes_one_at_a_time_on_one_thread),
         INSTALLED(runs_until_it_is_reaped),
         INSTALLED(waits_for_the_end),
