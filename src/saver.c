@@ -271,7 +271,10 @@ static int save_to_pipe(struct snapshot *snapshot)
         mark[i] = digits[random[i] % 16];
     mark[MARK_BYTES] = '\r';
     mark[MARK_BYTES + 1] = '\n';
-    int error = rdb_output_write_plain(snapshot->output, head, sizeof(head));
+    /* Not before: a real child, had the freeze failed, would have got the same pipe. */
+    int error = rdb_output_never_block(snapshot->output);
+    if (!error)
+        error = rdb_output_write_plain(snapshot->output, head, sizeof(head));
     if (!error)
         error = write_dump(snapshot);
     if (!error)

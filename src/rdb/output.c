@@ -307,14 +307,18 @@ int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
     struct rdb_output *made = create(options, &error);
     if (!made)
         return error;
-    int flags = fcntl(descriptor, F_GETFL);
-    if (flags < 0 || fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) != 0) {
-        error = -errno;
-        rdb_output_close(made);
-        return error;
-    }
     made->descriptor = descriptor;
     *output = made;
+    return 0;
+}
+
+int rdb_output_never_block(struct rdb_output *output)
+{
+    if (output->to_sockets)
+        return 0;
+    int flags = fcntl(output->descriptor, F_GETFL);
+    if (flags < 0 || fcntl(output->descriptor, F_SETFL, flags | O_NONBLOCK) != 0)
+        return -errno;
     return 0;
 }
 

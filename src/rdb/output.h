@@ -41,11 +41,15 @@ int rdb_output_open_file(struct rdb_output **output, int directory,
 /* File only, before anything is written: creates it, replacing what is there. 0 or
  * -errno. */
 int rdb_output_create_file(struct rdb_output *output);
-/* Takes over `descriptor`, a pipe's write end that nobody else writes to (it is
- * made non-blocking). Waits in poll() for room, or for rdb_output_cancel(). On
- * failure `descriptor` is still the caller's. */
+/* Takes over `descriptor`, a pipe's write end. On failure it is still the caller's. 0
+ * or -errno. */
 int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
                                const struct rdb_output_options *options);
+/* Not for files, before anything is written: makes the pipe non-blocking, for everyone
+ * who has it, so it must be certain by now that nobody else will write to it. From then
+ * on a write waits in poll() for room, or for rdb_output_cancel(). Sockets need no such
+ * thing. 0 or -errno. */
+int rdb_output_never_block(struct rdb_output *output);
 
 /* Takes over sockets, which stay in the mode they are in: a copy goes to each. One
  * that fails, or takes nothing for as long as its own SO_SNDTIMEO, is left out from

@@ -1,5 +1,5 @@
-/* Transfers to replicas that the module does not make: nobody does, and the server
- * goes on. */
+/* Transfers to replicas that the module does not make: the server's own fork does,
+ * and finds all as it should be; or nobody, and the server goes on. */
 #include "fill.h"
 #include "replicas.h"
 
@@ -16,6 +16,9 @@
 
 static const struct server_options follower = {.config = QUIET_CONFIG};
 
+/* What goes wrong in a freeze, at its start and near its end. */
+static const char *const faults[] = {"spool_open", "protect_fails"};
+
 static struct server *start_master(const char *config)
 {
     struct server *master =
@@ -29,6 +32,30 @@ static void stop_both(struct server *master, struct server *replica)
 {
     server_stop(replica);
     server_stop(master);
+}
+
+/* ---- made by fork ---- */
+
+static void by_fork(const char *config)
+{
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        struct server *master = start_master(config);
+        server_ok(master, "UFFD.FAULT %s on", faults[i]);
+        struct server *replica = replica_start(master, &follower);
+        replica_wait_link(replica);
+        check_same_data(master, replica);
+        CHECK(server_info_number(master, "sync_full") == 1, "%s: sync_full is %s",
+              faults[i], server_info(master, "sync_full"));
+        CHECK(server_info_number(master, "uffd_fork_fallbacks") == 1,
+              "%s: uffd_fork_fallbacks", faults[i]);
+        stop_both(master, replica);
+    }
+}
+
+static void made_by_fork(void)
+{
+    needs_module();
+    each_diskless_way(by_fork, MASTER);
 }
 
 /* ---- made by nobody ---- */
@@ -61,6 +88,7 @@ static void made_by_nobody(void)
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
+        {"made_by_fork", made_by_fork, 120},
         {"made_by_nobody", made_by_nobody, 120},
         {0},
     };

@@ -140,6 +140,10 @@ static struct pipe_case open_pipe(void)
     assert_int_equal(pipe(ends), 0);
     made.reader = ends[0];
     assert_int_equal(rdb_output_open_descriptor(&made.output, ends[1], &options), 0);
+    /* Whoever else has the pipe sees no change until it is taken over for good. */
+    assert_false(fcntl(ends[1], F_GETFL) & O_NONBLOCK);
+    assert_int_equal(rdb_output_never_block(made.output), 0);
+    assert_true(fcntl(ends[1], F_GETFL) & O_NONBLOCK);
     return made;
 }
 
