@@ -21,6 +21,7 @@
 
 /* The server's flags (rdb.h, server.h, module.h of every known version). */
 #define AOF_PREAMBLE        1
+#define FOR_REPLICATION     2
 #define POLICY_LRU          1
 #define POLICY_LFU          2
 #define AUX_BEFORE          1
@@ -375,18 +376,27 @@ static int stream_end(struct stream *stream, const char *prefix, unsigned char *
     return *bytes ? 0 : -ENOMEM;
 }
 
+/* What the dump is for: Valkey tells only replicas which slots are on their way. */
+static int purpose_of(const struct child_request *request)
+{
+    if (request->cause == CHILD_REWRITE_AOF)
+        return AOF_PREAMBLE;
+    bool replication = request->cause == CHILD_SAVE_SOCKET || request->for_replica;
+    return replication ? FOR_REPLICATION : 0;
+}
+
 static int capture_header(const struct child_request *request,
                           struct server_capture *capture)
 {
     struct stream stream;
     unsigned char save_info[SAVE_INFO_BYTES_MAX];
-    bool aof = request->cause == CHILD_REWRITE_AOF;
-    void *replication = aof ? NULL : symbols.populate_save_info(save_info);
+    int purpose = purpose_of(request);
+    void *replication =
+        purpose == AOF_PREAMBLE ? NULL : symbols.populate_save_info(save_info);
     stream_begin(&stream);
-    bool written =
-        symbols.aux_fields(stream.rio, aof ? AOF_PREAMBLE : 0, replication) != -1 &&
-        symbols.modules_aux(stream.rio, AUX_BEFORE) != -1 &&
-        symbols.functions(stream.rio) != -1;
+    bool written = symbols.aux_fields(stream.rio, purpose, replication) != -1 &&
+                   symbols.modules_aux(stream.rio, AUX_BEFORE) != -1 &&
+                   symbols.functions(stream.rio) != -1;
     int error =
         stream_end(&stream, layout->magic, &capture->header, &capture->header_length);
     return written ? error : -EIO;

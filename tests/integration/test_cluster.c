@@ -242,6 +242,55 @@ static void start_two(struct server *both[2], const char *config)
         CHECK(clock_seconds() < end, "the cluster is not ready");
 }
 
+/* What a server says of slots that leave it: "[100->-ID]", "" if nothing. */
+static const char *open_slots(struct server *server)
+{
+    const char *nodes = server_text(server, "CLUSTER NODES");
+    const char *open = strchr(strstr(nodes, "myself"), '[');
+    return open ? strtok(strdup(open), "\r\n") : "";
+}
+
+/* What a new replica learns from its first synchronization about a slot on its way. */
+static const char *learned(struct server *both[2], const char *by_module)
+{
+    if (both[0]->has_module)
+        server_config_set(both[0], "uffd.enabled", by_module);
+    struct server *replica =
+        server_start(&(struct server_options){.config = CLUSTER_CONFIG});
+    meet(both[0], replica);
+    server_ok(replica, "CLUSTER REPLICATE %s", server_text(both[0], "CLUSTER MYID"));
+    replica_wait_link(replica);
+    const char *open = open_slots(replica);
+    server_stop(replica);
+    wait_until_no_child(both[0], 10);
+    return open;
+}
+
+static void slot_states(const char *config)
+{
+    struct server *both[2];
+    start_two(both, config);
+    server_ok(both[0], "CLUSTER SETSLOT %d MIGRATING %s", SLOT,
+              server_text(both[1], "CLUSTER MYID"));
+    CHECK(*open_slots(both[0]), "the slot does not migrate");
+    const char *stock = learned(both, "no"), *own = learned(both, "yes");
+    test_note("a replica learns \"%s\"", stock);
+    CHECK(strcmp(own, stock) == 0, "\"%s\" without fork, \"%s\" with", own, stock);
+    check_fork_free(both[0], 1);
+    server_stop(both[0]);
+    server_stop(both[1]);
+}
+
+static void slot_states_from_file(void)
+{
+    slot_states("repl-diskless-sync no\n");
+}
+
+static void slot_states_through_pipe(void)
+{
+    each_diskless_way(slot_states, DISKLESS_CONFIG);
+}
+
 /* ---- a migration that the server does by itself ---- */
 
 static void migrate(struct server *both[2])
@@ -375,6 +424,8 @@ int main(int argc, char **argv)
 {
     const struct test_case cases[] = {
         {"cluster", cluster, 180},
+        {"slot_states_from_file", slot_states_from_file, 60},
+        {"slot_states_through_pipe", slot_states_through_pipe, 120},
         {"migration_refused", migration_refused, 60},
         {"sentinel", sentinel, 120},
         {0},
