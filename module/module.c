@@ -24,6 +24,7 @@ __attribute__((visibility("default"))) int RedisModule_OnUnload(api_context *con
 static char server_name[16];
 static char server_version[32];
 static char saver_cpus[256];
+static char rewriter_cpus[256];
 static uint64_t (*used_memory)(void);
 
 static void log_line(enum rdb_uffd_level level, const char *text)
@@ -58,6 +59,7 @@ static struct rdb_uffd_host host = {
     .server_name = server_name,
     .server_version = server_version,
     .saver_cpus = saver_cpus,
+    .rewriter_cpus = rewriter_cpus,
 };
 
 /* Valkey reports the Redis version it is compatible with as well. */
@@ -75,16 +77,16 @@ static void identify_server(api_context *context)
     used_memory = (uint64_t(*)(void))symbol_find("zmalloc_used_memory");
 }
 
-/* Where the operator wants background saves to run: cannot be changed later. Its
- * name was written with an underscore, and is with a hyphen in newer servers. */
-static void read_saver_cpus(api_context *context)
+/* Where the operator wants background work to run: cannot be changed later. `setting`:
+ * with "?" for what was an underscore, and is a hyphen in newer servers. */
+static void read_cpus(api_context *context, const char *setting, char *cpus, size_t size)
 {
-    api_reply *reply = api.Call(context, "CONFIG", "cc", "GET", "bgsave?cpulist");
+    api_reply *reply = api.Call(context, "CONFIG", "cc", "GET", setting);
     api_reply *value = reply ? api.CallReplyArrayElement(reply, 1) : NULL;
     size_t length = 0;
     const char *text = value ? api.CallReplyStringPtr(value, &length) : NULL;
-    if (text && length < sizeof(saver_cpus))
-        snprintf(saver_cpus, sizeof(saver_cpus), "%.*s", (int)length, text);
+    if (text && length < size)
+        snprintf(cpus, size, "%.*s", (int)length, text);
     if (reply)
         api.FreeCallReply(reply);
 }
@@ -173,7 +175,8 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
     if (settings_load(context, arguments, count) != API_OK)
         return API_ERR;
     identify_server(context);
-    read_saver_cpus(context);
+    read_cpus(context, "bgsave?cpulist", saver_cpus, sizeof(saver_cpus));
+    read_cpus(context, "aof?rewrite?cpulist", rewriter_cpus, sizeof(rewriter_cpus));
     if (register_with_server(context, fault_points) != API_OK)
         return API_ERR;
     lasting_context = api.GetDetachedThreadSafeContext(context);

@@ -76,6 +76,7 @@ struct rdb_uffd_host {
     const char *server_name;    /* "redis" or "valkey" */
     const char *server_version; /* "7.0.15" */
     const char *saver_cpus;     /* the server's bgsave_cpulist, "": any */
+    const char *rewriter_cpus;  /* and its aof_rewrite_cpulist */
 };
 
 enum rdb_uffd_state { RDB_UFFD_IDLE, RDB_UFFD_SAVING, RDB_UFFD_RELEASING };

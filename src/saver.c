@@ -134,14 +134,22 @@ static int progress(struct keyspace_observer *observer, uint64_t keys)
     return atomic_load_explicit(&snapshot->view.error, memory_order_relaxed);
 }
 
+/* Where the operator wants it to run, "": anywhere. */
+static const char *wanted_cpus(const struct snapshot *snapshot)
+{
+    return snapshot->request.cause == CHILD_REWRITE_AOF ? snapshot->host->rewriter_cpus
+                                                        : snapshot->host->saver_cpus;
+}
+
 /* The writer and the fault server share one CPU; this thread takes another, and so do
  * those that help it, where there are enough. */
 static void take_place(struct snapshot *snapshot, const struct thread_cpus *all,
                        struct thread_cpus *for_crew)
 {
     uint32_t writer_cpu = snapshot->fault_server.writer_cpu;
-    if (snapshot->host->saver_cpus[0] && thread_may_place()) {
-        server_set_cpus(snapshot->host->saver_cpus);
+    const char *wanted = wanted_cpus(snapshot);
+    if (wanted[0] && thread_may_place()) {
+        server_set_cpus(wanted);
         thread_get_cpus(0, for_crew);
         return;
     }

@@ -21,8 +21,9 @@
 int server_identify(const char *server_name, const char *version, char *reason,
                     size_t reason_size);
 
-/* Puts the calling thread on these CPUs, as a child would be (bgsave_cpulist, as
- * the server reads it). Nothing happens when the server lacks the function. */
+/* Puts the calling thread on these CPUs, as a child would be (bgsave_cpulist or
+ * aof_rewrite_cpulist, as the server reads it). Nothing happens when the server lacks
+ * the function. */
 void server_set_cpus(const char *list);
 
 /* Replicas that one transfer can go to straight through their sockets. */

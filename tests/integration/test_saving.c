@@ -121,23 +121,47 @@ static int only_cpu_of(struct server *server, const char *name)
     return strpbrk(list, ",-") ? -1 : atoi(list);
 }
 
-/* The operator's choice goes before the module's own. */
-static void cpu_list(void)
+static void start_save(struct server *server)
+{
+    server_save_start(server);
+}
+
+static void start_rewrite(struct server *server)
+{
+    server_ok(server, "BGREWRITEAOF");
+}
+
+/* The operator's choice goes before the module's own. `setting` as every server knows
+ * it; it is for what `begin` starts, `other` is not. */
+static void check_cpu_list(const char *setting, const char *other,
+                           void (*begin)(struct server *server))
 {
     needs_module();
     if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
         skip("one CPU");
     for (int cpu = 0; cpu < 2; cpu++) {
-        struct server *server = start(format_text("bgsave_cpulist %d\n", cpu));
+        struct server *server =
+            start(format_text("%s %d\n%s %d\n", setting, cpu, other, !cpu));
         server_config_set(server, "rdb-key-save-delay", SLOW);
-        server_save_start(server);
+        begin(server);
         sleep_msec(300);
         int found = only_cpu_of(server, "uffd-saver");
-        CHECK(found == cpu, "bgsave_cpulist %d: the saver runs on %d", cpu, found);
-        CHECK(server_save_wait(server), "the save failed");
+        CHECK(found == cpu, "%s %d: the saver runs on %d", setting, cpu, found);
+        wait_until_no_child(server, 10);
+        check_fork_free(server, 1);
         CHECK(only_cpu_of(server, "uffd-saver") == -1, "it stays there");
         server_stop(server);
     }
+}
+
+static void cpu_list(void)
+{
+    check_cpu_list("bgsave_cpulist", "aof_rewrite_cpulist", start_save);
+}
+
+static void cpu_list_of_rewrites(void)
+{
+    check_cpu_list("aof_rewrite_cpulist", "bgsave_cpulist", start_rewrite);
 }
 
 /* Nothing that was pinned or prioritised for a save outlives it. */
@@ -257,6 +281,7 @@ int main(int argc, char **argv)
         {"key_save_delay", key_save_delay, 30},
         {"incremental_fsync", incremental_fsync, 30},
         {"cpu_list", cpu_list, 30},
+        {"cpu_list_of_rewrites", cpu_list_of_rewrites, 30},
         {"places_are_given_back", places_are_given_back, 30},
         {"freeze_is_an_event", freeze_is_an_event, 30},
         {"module_with_types", module_with_types, 30},
