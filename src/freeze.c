@@ -45,13 +45,22 @@ int freeze_open_output(struct snapshot *snapshot)
     return error;
 }
 
+/* A writer that is blocked is the server itself, which then does not read the pipe that
+ * the saver waits for: both would wait for ever. */
+static enum buffer_policy policy_of(const struct snapshot *snapshot)
+{
+    bool through_server = snapshot->capture.exit_pipe >= 0;
+    enum buffer_policy wanted = snapshot->settings.buffer_policy;
+    return through_server && wanted == BUFFER_BLOCK ? BUFFER_SPOOL : wanted;
+}
+
 /* The buffer and the index for what is registered now. */
 static int prepare_view(struct snapshot *snapshot, char *reason)
 {
     snapshot->limit = snapshot_limit(snapshot);
     struct preserved_settings settings = {
         .limit = snapshot->limit,
-        .policy = snapshot->settings.buffer_policy,
+        .policy = policy_of(snapshot),
         .compress = snapshot->settings.compression,
         .spool_directory = snapshot->settings.spool_directory,
     };

@@ -3,6 +3,7 @@
 #include "fill.h"
 #include "overwriter.h"
 #include "privacy.h"
+#include "replicas.h"
 #include "snapshot.h"
 
 #include <dirent.h>
@@ -178,6 +179,36 @@ static void block(void)
           "the wait was not counted");
     check_fork_free(server, 1);
     server_stop(server);
+}
+
+/* A writer that waits is the server, and so nobody would read the pipe for which the
+ * saver waits: there the policy is spool. */
+static void block_in_transfer(const char *config)
+{
+    uint64_t seed = test_seed();
+    server_common_config =
+        format_text("%s%s", server_common_config ? server_common_config : "", config);
+    struct server *server = start(
+        seed, (struct options){
+                  .arguments = "buffer-limit 4mb buffer-policy block compression no"});
+    struct overwriter *overwriter = overwrite(server, seed);
+    struct server *replica = replica_start(server, NULL);
+    replica_wait_link(replica);
+    note_result(server, overwriter_stop(overwriter, NULL));
+    check_same_data(server, replica);
+    CHECK(number(server, "writer_waits") > 0, "no writer waited");
+    CHECK((number(server, "last_spool_peak_bytes") > 0) == !straight_to_sockets,
+          "%.0f bytes were spooled", number(server, "last_spool_peak_bytes"));
+    check_fork_free(server, 1);
+    server_stop(replica);
+    server_stop(server);
+}
+
+static void block_while_transferring(void)
+{
+    each_diskless_way(block_in_transfer,
+                      DISKLESS_CONFIG "repl-ping-replica-period 3600\n"
+                                      "client-output-buffer-limit replica 0 0 0\n");
 }
 
 static char *keep_old_dump(struct server *server)
@@ -818,6 +849,7 @@ int main(int argc, char **argv)
         {"spool", spool, 60},
         {"spool_without_compression", spool_without_compression, 60},
         {"block", block, 60},
+        {"block_while_transferring", block_while_transferring, 60},
         {"abort_policy", abort_policy, 60},
         {"abort_policy_with_room", abort_policy_with_room, 60},
         {"twice_the_pages_of_json", twice_the_pages_of_json, 60},
