@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "host/child_report.h"
+#include "kernel/fault_points.h"
 #include "keyspace/crew.h"
 #include "keyspace/keyspace.h"
 #include "memory/late_unmap.h"
@@ -28,6 +29,9 @@
 /* At most so much rest at first, and this part of the time after that. */
 #define YIELD_FIRST_USEC 1000000
 #define YIELD_SHARE      4
+/* A kill waits so often while the file is being made: a tenth of a second. */
+#define CREATION_WAITS 10
+#define WAIT_MSEC      10
 /* Un-protecting takes the memory map's lock: in slices, so that a page fault of
  * the server waits for one slice only. */
 #define RELEASE_SLICE (UINT64_C(8) << 20)
@@ -224,16 +228,23 @@ static int write_dump(struct snapshot *snapshot)
     return rdb_output_write_plain(snapshot->output, &checksum, sizeof(checksum));
 }
 
+/* False if the save was not in the phase `from`. */
+static bool move_phase(struct snapshot *snapshot, uint32_t from, enum phase to)
+{
+    if (!atomic_compare_exchange_strong_explicit(
+            &snapshot->phase, &from, to, memory_order_acq_rel, memory_order_relaxed))
+        return false;
+    futex_wake_all(&snapshot->phase);
+    return true;
+}
+
 /* The step after which the save can no longer be cancelled. */
 static int publish(struct snapshot *snapshot)
 {
-    uint32_t saving = PHASE_SAVING;
     int error = atomic_load_explicit(&snapshot->view.error, memory_order_acquire);
     if (error)
         return error;
-    if (!atomic_compare_exchange_strong_explicit(&snapshot->phase, &saving,
-                                                 PHASE_PUBLISHING, memory_order_acq_rel,
-                                                 memory_order_relaxed))
+    if (!move_phase(snapshot, PHASE_SAVING, PHASE_PUBLISHING))
         return -ECANCELED;
     return rdb_output_publish(snapshot->output, snapshot->capture.file_name);
 }
@@ -242,7 +253,11 @@ static int publish(struct snapshot *snapshot)
 static int create_file(struct snapshot *snapshot)
 {
     char directory[256];
+    if (!move_phase(snapshot, PHASE_SAVING, PHASE_CREATING))
+        return -ECANCELED;
     int error = rdb_output_create_file(snapshot->output);
+    if (!move_phase(snapshot, PHASE_CREATING, PHASE_SAVING))
+        return -ECANCELED;
     if (error)
         snapshot_log(snapshot, RDB_UFFD_WARNING,
                      "Failed opening the temp RDB file %s (in server root dir %s) for "
@@ -407,6 +422,8 @@ static int wait_for_server(struct snapshot *snapshot, int error)
 static void run(struct snapshot *snapshot)
 {
     snapshot->failed_where = NULL;
+    if (fault_point(FAULT_LATE_SAVER))
+        sleep_usec(20000);
     int error = is_transfer(snapshot) ? save_to_pipe(snapshot) : save_to_file(snapshot);
     uint64_t msec = (clock_usec() - snapshot->freeze_began_usec) / 1000;
     int given_up = atomic_load_explicit(&snapshot->view.error, memory_order_acquire);
@@ -487,20 +504,31 @@ void saver_wait(struct snapshot *snapshot)
     }
 }
 
+/* True if it was time to. What may not be cut in two is waited for: to make a file on a
+ * file system that does not answer, not for ever. */
+static bool cancel(struct snapshot *snapshot)
+{
+    for (unsigned waits = 0;; waits++) {
+        if (move_phase(snapshot, PHASE_SAVING, PHASE_CANCELLED))
+            return true;
+        if (waits >= CREATION_WAITS &&
+            move_phase(snapshot, PHASE_CREATING, PHASE_CANCELLED))
+            return true;
+        uint32_t phase = snapshot_phase(snapshot);
+        if (phase == PHASE_CREATING || phase == PHASE_PUBLISHING)
+            futex_wait(&snapshot->phase, phase, WAIT_MSEC);
+        else if (phase != PHASE_SAVING)
+            return false;
+    }
+}
+
 void saver_kill(struct snapshot *snapshot, int signal)
 {
-    uint32_t saving = PHASE_SAVING;
     atomic_store_explicit(&snapshot->kill_signal, signal, memory_order_relaxed);
-    if (atomic_compare_exchange_strong_explicit(&snapshot->phase, &saving,
-                                                PHASE_CANCELLED, memory_order_acq_rel,
-                                                memory_order_relaxed)) {
+    bool cancelled = cancel(snapshot);
+    if (cancelled)
         view_fail(&snapshot->view, -ECANCELED);
+    /* RELEASING: a transfer that waits for the server to have read it all. */
+    if (cancelled || snapshot_phase(snapshot) == PHASE_RELEASING)
         snapshot_cancel_output(snapshot);
-        return;
-    }
-    /* A transfer that waits for the server to have read it all. */
-    if (snapshot_phase(snapshot) == PHASE_RELEASING)
-        snapshot_cancel_output(snapshot);
-    while (snapshot_phase(snapshot) == PHASE_PUBLISHING)
-        futex_wait(&snapshot->phase, PHASE_PUBLISHING, 10);
 }

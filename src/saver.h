@@ -13,7 +13,8 @@ void saver_begin(struct snapshot *snapshot);
 /* Returns when the save that was begun last has ended and is released. */
 void saver_wait(struct snapshot *snapshot);
 /* Ends a save as a signal would end a child. Returns at once, but for the
- * moment in which the finished dump is being renamed. Async-signal-safe. */
+ * moment in which the file is being made (a tenth of a second at most), or the
+ * finished dump renamed. Async-signal-safe. */
 void saver_kill(struct snapshot *snapshot, int signal);
 
 #endif

@@ -23,10 +23,12 @@
 #include "view/view.h"
 
 /* How far the save is. The saver moves it on; a kill may only move it from
- * SAVING to CANCELLED, so a dump is either published or given up, not both. */
+ * SAVING to CANCELLED, so a dump is either published or given up, not both; and the
+ * temporary file is there for the server to remove, or it is never made. */
 enum phase {
     PHASE_NONE,
     PHASE_SAVING,
+    PHASE_CREATING, /* the temporary file; then SAVING again */
     PHASE_CANCELLED,
     PHASE_PUBLISHING, /* renaming: too late to cancel */
     PHASE_RELEASING,

@@ -4,15 +4,20 @@
 #include "rdbfile.h"
 #include "replicas.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define KEYS        3000
 #define ROUNDS      60
 #define SOAK_ROUNDS 1000
 #define SLOW        "200" /* microseconds a key: more than half a second */
+/* Of the first save of a server, after the number that the module hands out as pid. */
+#define FIRST_TEMPORARY_FILE "temp-4194305.rdb"
 /* A tick of the server is a tenth of a second; but a disk that is busy keeps the
  * saver waiting in the kernel, as it would a child. */
 #define IDLE_SECONDS 5
@@ -198,6 +203,62 @@ static void save_points_removed(void)
     server_stop(server);
 }
 
+/* ---- before there is a file ---- */
+
+/* Whether a temporary file was made since the directory is watched. */
+static bool was_made(int watch)
+{
+    char events[4096] __attribute__((aligned(8)));
+    ssize_t length = read(watch, events, sizeof events);
+    for (char *at = events; length > 0 && at < events + length;) {
+        struct inotify_event *event = (struct inotify_event *)at;
+        if (strncmp(event->name, "temp-", 5) == 0)
+            return true;
+        at += sizeof *event + event->len;
+    }
+    return false;
+}
+
+/* A server that ends has looked for the file already: none may be made after that. */
+static void killed_before_it_begins(void)
+{
+    needs_module();
+    struct server *server = server_start(&(struct server_options){.fault = "late_saver"});
+    int watch = inotify_init1(IN_NONBLOCK);
+    CHECK(inotify_add_watch(watch, server->directory, IN_CREATE) >= 0, "inotify");
+    server_save_start(server);
+    flush(server);
+    check_idle(server);
+    CHECK(!was_made(watch), "a temporary file was made");
+    CHECK(server_info_number(server, "uffd_snapshots_cancelled") == 1, "not cancelled");
+    server_ok(server, "UFFD.FAULT late_saver off");
+    server_save(server);
+    CHECK(was_made(watch), "the test does not see the file");
+    server_stop(server);
+}
+
+/* A file system that does not answer: here a pipe is where the file is to be. */
+static void file_cannot_be_made(void)
+{
+    needs_module();
+    struct server *server = start();
+    struct stat dump = dump_of(server);
+    const char *pipe = server_path(server, FIRST_TEMPORARY_FILE);
+    CHECK(mkfifo(pipe, 0600) == 0, "mkfifo");
+    server_save_start(server);
+    sleep_msec(100);
+    double began = clock_seconds();
+    flush(server);
+    CHECK(clock_seconds() - began < 1, "FLUSHALL waits for the saver");
+    CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1, "it goes on");
+    CHECK(open(pipe, O_RDONLY | O_NONBLOCK) >= 0, "open");
+    check_idle(server);
+    check_untouched(server, &dump);
+    make_good(server);
+    server_save(server);
+    server_stop(server);
+}
+
 /* ---- the server ends ---- */
 
 static void shut_down(void (*begin)(struct server *), const char *how)
@@ -255,6 +316,8 @@ int main(int argc, char **argv)
         {"appendonly_no", appendonly_no, 30},
         {"debug_reload", debug_reload, 30},
         {"save_points_removed", save_points_removed, 30},
+        {"killed_before_it_begins", killed_before_it_begins, 30},
+        {"file_cannot_be_made", file_cannot_be_made, 30},
         {"shutdown_nosave", shutdown_nosave, 30},
         {"shutdown_save", shutdown_save, 30},
         {"shutdown_now_force", shutdown_now_force, 30},
