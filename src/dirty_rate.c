@@ -35,7 +35,7 @@ static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *resu
     const struct dirty_rate *rate = &snapshot->dirty_rate;
     const struct dirty_sample *last = &rate->samples[rate->sample_count - 1];
     uint64_t save_msec =
-        atomic_load_explicit(&snapshot->last_save_msec, memory_order_relaxed);
+        atomic_load_explicit(&snapshot->last_whole_save_msec, memory_order_relaxed);
     uint64_t usec = save_msec ? save_msec * 1000 : last->usec;
     struct dirty_count need =
         dirty_predict(rate->samples, rate->sample_count, usec, rate->heap_bytes);
@@ -135,6 +135,15 @@ void dirty_rate_run(struct snapshot *snapshot)
     rate->error = measure(snapshot);
     /* Writes have split huge pages. */
     atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
+    set_state(rate, DONE);
+}
+
+void dirty_rate_refuse(struct snapshot *snapshot)
+{
+    struct dirty_rate *rate = &snapshot->dirty_rate;
+    if (get_state(rate) != WANTED)
+        return;
+    rate->error = -ESHUTDOWN;
     set_state(rate, DONE);
 }
 

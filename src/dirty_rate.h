@@ -6,6 +6,7 @@
  * measurement ends with -ECANCELED.
  *
  *   NONE ──ask()──▶ WANTED ──keeper──▶ RUNNING ──▶ DONE ──take()──▶ NONE
+ *                      └──keeper: switched off──────▶ DONE
  */
 #ifndef RDB_UFFD_DIRTY_RATE_H
 #define RDB_UFFD_DIRTY_RATE_H
@@ -24,8 +25,8 @@ struct rdb_uffd_dirty_rate {
     uint64_t measured_msec;
     uint64_t heap_bytes;
     uint64_t pages;     /* of 4 KB, written at least once in this time */
-    uint64_t save_msec; /* the next save takes as long as the last one; 0: no save yet,
-                           and the prediction is for the measured time */
+    uint64_t save_msec; /* the next save takes as long as the last one that succeeded; 0:
+                           there is none, and the prediction is for the measured time */
     uint64_t predicted_pages;
     uint64_t predicted_bytes;     /* of buffer, the index included */
     uint64_t predicted_lz4_bytes; /* 0: no save has compressed pages yet */
@@ -50,7 +51,8 @@ void dirty_rate_init(struct snapshot *snapshot);
 /* Main thread. 0; -EBUSY when one is under way. */
 int dirty_rate_ask(struct snapshot *snapshot, unsigned seconds);
 /* Main thread. -EAGAIN while it is measured; else 0 with `*result`, or why there is
- * none: -ECANCELED (a save began), -ENOTTY or -EINVAL (the kernel cannot) … */
+ * none: -ECANCELED (a save began), -ESHUTDOWN (switched off), -ENOTTY or -EINVAL (the
+ * kernel cannot) … */
 int dirty_rate_take(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *result);
 /* Main thread, before it takes the heap's lock for a freeze; and with the lock held. */
 void dirty_rate_stop(struct snapshot *snapshot);
@@ -61,5 +63,7 @@ bool dirty_rate_is_active(struct snapshot *snapshot);
 bool dirty_rate_is_wanted(struct snapshot *snapshot);
 /* Keeper: measures if somebody has asked. Returns when that is over. */
 void dirty_rate_run(struct snapshot *snapshot);
+/* Keeper: the module has been switched off; who has asked gets -ESHUTDOWN. */
+void dirty_rate_refuse(struct snapshot *snapshot);
 
 #endif

@@ -177,8 +177,11 @@ static void touch_ahead(struct snapshot *snapshot)
 
 static void do_chores(struct snapshot *snapshot)
 {
-    if (snapshot->ability.error || !snapshot->settings.enabled)
+    if (snapshot->ability.error || !snapshot->settings.enabled) {
+        /* It was asked for while there was a yes; somebody waits for the answer. */
+        dirty_rate_refuse(snapshot);
         return;
+    }
     pool_purge();
     refresh(snapshot);
     prepare_buffer(snapshot);

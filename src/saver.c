@@ -371,6 +371,7 @@ static void count_result(struct snapshot *snapshot, int error, uint64_t msec)
                                   1, memory_order_relaxed);
         return;
     }
+    atomic_store_explicit(&snapshot->last_whole_save_msec, msec, memory_order_relaxed);
     atomic_fetch_add_explicit(&snapshot->snapshots_ok, 1, memory_order_relaxed);
     if (snapshot->request.cause == CHILD_SAVE_DISK)
         snapshot_log(snapshot, RDB_UFFD_NOTICE, "DB saved on disk");

@@ -105,6 +105,7 @@ struct snapshot {
     _Atomic uint64_t snapshots_cancelled; /* by the server: no failure */
     _Atomic uint64_t last_freeze_usec;
     _Atomic uint64_t last_save_msec;
+    _Atomic uint64_t last_whole_save_msec; /* of the last one that succeeded, 0: none */
     _Atomic uint64_t last_release_usec;
     _Atomic uint64_t last_pages_preserved;
     _Atomic uint64_t last_spool_peak_bytes;

@@ -159,9 +159,11 @@ static const char *const no_tracking =
     "this kernel cannot tell which pages were written: that takes Linux 6.7 "
     "(UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN)";
 
+static const char *const switched_off = "the module is switched off (uffd.enabled no)";
+
 static unsigned seconds_of_last_save(struct snapshot *snapshot)
 {
-    uint64_t seconds = (RELAXED(snapshot->last_save_msec) + 999) / 1000;
+    uint64_t seconds = (RELAXED(snapshot->last_whole_save_msec) + 999) / 1000;
     return seconds < 1 ? 1 : seconds > 10 ? 10 : (unsigned)seconds;
 }
 
@@ -171,7 +173,7 @@ const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
     if (the_face.unsupported[0])
         return the_face.unsupported;
     if (!snapshot->settings.enabled)
-        return "the module is switched off (uffd.enabled no)";
+        return switched_off;
     if (snapshot_phase(snapshot) != PHASE_NONE)
         return "a background save is running";
     if (!snapshot->ability.tracks_asynchronously || dirty_probe() != 0)
@@ -195,6 +197,8 @@ bool rdb_uffd_end_dirty_rate(struct rdb_uffd_dirty_rate *result, const char **fa
     *failure = NULL;
     if (error == -ECANCELED)
         *failure = "a background save has begun: the measurement was given up";
+    else if (error == -ESHUTDOWN)
+        *failure = switched_off;
     else if (error == -ENOTTY || error == -EINVAL)
         *failure = no_tracking;
     else if (error)

@@ -4,9 +4,12 @@
 #include "overwriter.h"
 #include "snapshot.h"
 
+#include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define KEYS     30000
@@ -254,6 +257,84 @@ static void save_wins(void)
     server_stop(server);
 }
 
+/* Every thread on one CPU, and the keeper behind all others: what the main thread does
+ * before it rests has been done when the keeper comes. */
+static void hold_back_keeper(struct server *server)
+{
+    cpu_set_t one;
+    struct sched_param none = {0};
+    struct dirent *task;
+    char *path = format_text("/proc/%d/task", (int)server->pid);
+    DIR *tasks = opendir(path);
+    CHECK(tasks, "no %s", path);
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    while ((task = readdir(tasks))) {
+        pid_t id = atoi(task->d_name);
+        FILE *file = fopen(format_text("%s/%s/comm", path, task->d_name), "r");
+        char name[32] = "";
+        if (!file || !id)
+            continue;
+        if (fgets(name, sizeof(name), file) && strcmp(name, "uffd-keeper\n") == 0)
+            CHECK(sched_setscheduler(id, SCHED_IDLE, &none) == 0, "sched_setscheduler");
+        CHECK(sched_setaffinity(id, sizeof(one), &one) == 0, "sched_setaffinity");
+        fclose(file);
+    }
+    closedir(tasks);
+}
+
+static void send_now(redisContext *connection, const char *command)
+{
+    int done = 0;
+    redisAppendCommand(connection, command);
+    while (!done)
+        CHECK(redisBufferWrite(connection, &done) == REDIS_OK, "%s", connection->errstr);
+}
+
+/* Switched off after it was asked for, before the keeper has begun. */
+static void switched_off_meanwhile(void)
+{
+    struct server *server = start("", test_seed());
+    needs_tracking(server);
+    hold_back_keeper(server);
+    redisContext *asks = server_connect(server), *switches = server_connect(server);
+    send_now(server->connection, "DEBUG SLEEP 0.3");
+    sleep_msec(100);
+    send_now(asks, "UFFD.DIRTYRATE 1");
+    sleep_msec(20);
+    send_now(switches, "CONFIG SET uffd.enabled no");
+    struct timeval limit = {.tv_sec = 5};
+    void *reply = NULL;
+    redisSetTimeout(asks, limit);
+    CHECK(redisGetReply(asks, &reply) == REDIS_OK, "no answer: %s", asks->errstr);
+    redisReply *answered = reply;
+    CHECK(answered->type == REDIS_REPLY_ERROR && strstr(answered->str, "switched off"),
+          "measured all the same");
+    CHECK(redisGetReply(server->connection, &reply) == REDIS_OK, "DEBUG SLEEP");
+    server_config_set(server, "uffd.enabled", "yes");
+    server_ok(server, "UFFD.DIRTYRATE 1");
+    server_stop(server);
+}
+
+/* A save that ends early says nothing of how long the next one takes. */
+static void failed_save_does_not_count(void)
+{
+    struct server *server = start("", test_seed());
+    needs_tracking(server);
+    server_config_set(server, "rdb-key-save-delay", "50");
+    server_save(server);
+    double took = number(server, "last_save_msec");
+    CHECK(took > 1000, "the save took %.0f ms only", took);
+    server_ok(server, "UFFD.FAULT output_write on");
+    server_save_start(server);
+    CHECK(!server_save_wait(server), "the save did not fail");
+    CHECK(number(server, "last_save_msec") < took, "the failed save took as long");
+    redisReply *rate = server_ok(server, "UFFD.DIRTYRATE 1");
+    CHECK(answer(rate, "save_msec") == (long long)took, "predicted for %lld ms, not %.0f",
+          answer(rate, "save_msec"), took);
+    server_stop(server);
+}
+
 /* The client that asked is gone: nothing waits for it. */
 static void client_goes(void)
 {
@@ -326,6 +407,8 @@ int main(int argc, char **argv)
         {"quiet_server", quiet_server, 30},
         {"save_wins", save_wins, 120},
         {"client_goes", client_goes, 30},
+        {"switched_off_meanwhile", switched_off_meanwhile, 30},
+        {"failed_save_does_not_count", failed_save_does_not_count, 30},
         {"asked_wrongly", asked_wrongly, 60},
         {"kernel_cannot", kernel_cannot, 30},
         {0},
