@@ -267,6 +267,14 @@ static void check_huge_pages(struct examination *on)
             "takes about ten times as long",
             mode == HUGE_PAGES_NEVER ? "never" : "not there");
         advise(on, "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled");
+    } else if (process_refuses_huge_pages() > 0) {
+        say(on, DOCTOR_WARN,
+            "this process is kept from them (PR_SET_THP_DISABLE): a freeze takes about "
+            "ten times as long");
+        advise(on, "%s",
+               on->now->supported && on->now->settings->enabled
+                   ? "CONFIG SET uffd.huge-pages no, then yes: the module lifts that"
+                   : "the module lifts that as soon as saves need no fork");
     } else
         say(on, DOCTOR_OK, "asked for by the module (transparent_hugepage: %s)",
             mode == HUGE_PAGES_ALWAYS ? "always" : "madvise");

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,6 +14,7 @@
 #include "keeper.h"
 #include "kernel/advice.h"
 #include "kernel/fault_points.h"
+#include "kernel/process.h"
 #include "kernel/sandbox.h"
 #include "keyspace/crew.h"
 #include "log_limit.h"
@@ -404,6 +404,26 @@ static void call_helpers(struct snapshot *snapshot)
     the_face.helpers_wanted = wanted;
 }
 
+/* The server, or who started it, switches huge pages off for it because of fork: that
+ * is lifted while saves need none, and put back when they do. */
+static void want_huge_pages(bool wanted)
+{
+    if (wanted && !the_face.huge_pages_refused) {
+        int how = process_refuses_huge_pages();
+        if (how > 0 && process_refuse_huge_pages(0) == 0)
+            the_face.huge_pages_refused = how;
+    } else if (!wanted && the_face.huge_pages_refused) {
+        process_refuse_huge_pages(the_face.huge_pages_refused);
+        the_face.huge_pages_refused = 0;
+    }
+}
+
+static void settle_huge_pages(const struct rdb_uffd_settings *settings)
+{
+    want_huge_pages(settings->enabled && settings->huge_pages &&
+                    !the_face.unsupported[0]);
+}
+
 static int stand_in(struct snapshot *snapshot)
 {
     if (the_face.unsupported[0])
@@ -417,9 +437,7 @@ static int stand_in(struct snapshot *snapshot)
     allocator_make_ready();
     allocator_make_ready();
     late_free_install(pool_free);
-    /* The server switches huge pages off for itself because of fork. */
-    if (snapshot->settings.huge_pages)
-        prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+    settle_huge_pages(&snapshot->settings);
     return child_install(&child_operations);
 }
 
@@ -430,6 +448,7 @@ static void leave_server(void)
     guard_remove();
     late_free_remove();
     allocator_restore();
+    want_huge_pages(false);
 }
 
 int rdb_uffd_start(const struct rdb_uffd_host *host,
@@ -495,6 +514,7 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
     snapshot->settings = *settings;
     if (!the_face.started)
         return;
+    settle_huge_pages(settings);
     if (snapshot_phase(snapshot) != PHASE_NONE) {
         snapshot->limit = snapshot_limit(snapshot);
         preserved_set_limit(&snapshot->preserved, snapshot->limit);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -141,4 +142,17 @@ enum huge_page_mode process_huge_page_mode(void)
     if (strstr(modes, "[always]"))
         return HUGE_PAGES_ALWAYS;
     return strstr(modes, "[madvise]") ? HUGE_PAGES_ON_ADVICE : HUGE_PAGES_NEVER;
+}
+
+int process_refuses_huge_pages(void)
+{
+    int how = prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0);
+    return how < 0 ? -errno : how;
+}
+
+/* Bit 0 says whether, the others, which newer kernels have, what is excepted. */
+int process_refuse_huge_pages(int how)
+{
+    unsigned long whether = (unsigned)how & 1, excepted = (unsigned)how & ~1u;
+    return prctl(PR_SET_THP_DISABLE, whether, excepted, 0, 0) ? -errno : 0;
 }

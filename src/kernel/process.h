@@ -41,4 +41,10 @@ enum huge_page_mode {
 /* /sys/kernel/mm/transparent_hugepage/enabled */
 enum huge_page_mode process_huge_page_mode(void);
 
+/* Whether this process has given huge pages up (PR_SET_THP_DISABLE): 0, or what
+ * process_refuse_huge_pages() takes to have it so again; -errno. */
+int process_refuses_huge_pages(void);
+/* 0 or -errno. */
+int process_refuse_huge_pages(int how);
+
 #endif

@@ -3,8 +3,10 @@
 #include "fill.h"
 #include "snapshot.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 static struct server *start_filled(bool without_module, uint64_t seed)
 {
@@ -229,6 +231,52 @@ static void switched_off(void)
     server_stop(server);
 }
 
+static int gets_huge_pages(struct server *server)
+{
+    char line[128];
+    int enabled = -1;
+    FILE *file = fopen(format_text("/proc/%d/status", (int)server->pid), "r");
+    while (file && fgets(line, sizeof(line), file))
+        sscanf(line, "THP_enabled: %d", &enabled);
+    if (file)
+        fclose(file);
+    if (enabled < 0)
+        skip("this kernel does not tell THP_enabled");
+    return enabled;
+}
+
+/* Who started the server has switched them off, as a server does by itself where
+ * huge pages are given unasked. */
+static void huge_pages_as_before(void)
+{
+    needs_module();
+    CHECK(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0, "prctl");
+    struct server *server = server_start(NULL);
+    static const struct {
+        const char *setting, *value;
+        int expected;
+    } steps[] = {
+        {"uffd.huge-pages", "no", 0},  {"uffd.enabled", "no", 0},
+        {"uffd.huge-pages", "yes", 0}, {"uffd.enabled", "yes", 1},
+        {"uffd.enabled", "no", 0},     {"uffd.enabled", "yes", 1},
+    };
+    CHECK(gets_huge_pages(server) == 1, "not after loading");
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        server_config_set(server, steps[i].setting, steps[i].value);
+        CHECK(gets_huge_pages(server) == steps[i].expected, "%s %s: not %d",
+              steps[i].setting, steps[i].value, steps[i].expected);
+    }
+    server_ok(server, "MODULE UNLOAD uffd");
+    server->has_module = false;
+    CHECK(gets_huge_pages(server) == 0, "not as before after unloading");
+    server_stop(server);
+    CHECK(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0) == 0, "prctl");
+    server = server_start(NULL);
+    server_config_set(server, "uffd.huge-pages", "no");
+    CHECK(gets_huge_pages(server) == 1, "switched off though it was on before");
+    server_stop(server);
+}
+
 /* A change of settings in the middle of a save harms nothing. */
 static void switched_while_saving(void)
 {
@@ -301,6 +349,7 @@ int main(int argc, char **argv)
         {"wrong_value_in_configuration", wrong_value_in_configuration, 20},
         {"settings_in_configuration", settings_in_configuration, 20},
         {"switched_off", switched_off, 20},
+        {"huge_pages_as_before", huge_pages_as_before, 20},
         {"switched_while_saving", switched_while_saving, 30},
         {"newer_than_known", newer_than_known, 60},
         {"structures_elsewhere", structures_elsewhere, 60},
