@@ -136,11 +136,12 @@ static int register_with_server(api_context *context, bool fault_points)
     return api.SubscribeToServerEvent(context, cron, on_cron);
 }
 
-/* Whatever the doctor finds missing, each on one line with its remedy. */
-static void log_failures(const char *before)
+/* Whatever the doctor finds missing, each on one line with its remedy. Returns how
+ * many lines. */
+static size_t log_failures(const char *before)
 {
     struct doctor_finding findings[DOCTOR_FINDINGS];
-    size_t count = rdb_uffd_examine(findings);
+    size_t count = rdb_uffd_examine(findings), lines = 0;
     for (size_t i = 0; i < count; i++) {
         const struct doctor_finding *finding = &findings[i];
         if (finding->status != DOCTOR_FAIL)
@@ -148,8 +149,12 @@ static void log_failures(const char *before)
         api.Log(NULL, "warning", "uffd: %s%s: %s; %s", before, finding->name,
                 finding->text, finding->remedy);
         before = "";
+        lines++;
     }
+    return lines;
 }
+
+#define KEEPS_FORKING "version " RDB_UFFD_VERSION ": background saves keep using fork: "
 
 static void log_start(void)
 {
@@ -159,9 +164,9 @@ static void log_start(void)
         api.Log(NULL, "notice",
                 "uffd: version %s: background saves of %s %s without fork",
                 RDB_UFFD_VERSION, server_name, server_version);
-    log_failures(now.supported ? ""
-                               : "version " RDB_UFFD_VERSION
-                                 ": background saves keep using fork: ");
+    /* What the doctor has no name for is told all the same. */
+    if (!log_failures(now.supported ? "" : KEEPS_FORKING) && !now.supported)
+        api.Log(NULL, "warning", "uffd: " KEEPS_FORKING "%s", now.unsupported_reason);
 }
 
 int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)

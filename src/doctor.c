@@ -78,12 +78,16 @@ static void check_server(struct examination *on)
 
 static void check_allocator(struct examination *on)
 {
-    if (on->now->has_allocator) {
+    if (!on->now->has_allocator) {
+        say(on, DOCTOR_FAIL, "the server does not use jemalloc");
+        advise(on, "use a build of the server with jemalloc (make MALLOC=jemalloc)");
+    } else if (on->now->guard_reason[0]) {
+        say(on, DOCTOR_FAIL, "jemalloc, but %.200s", on->now->guard_reason);
+        advise(on,
+               "use a build of the server whose calls go through its symbol table, as "
+               "Debian's do (linked dynamically); until then saves use fork");
+    } else
         say(on, DOCTOR_OK, "jemalloc");
-        return;
-    }
-    say(on, DOCTOR_FAIL, "the server does not use jemalloc");
-    advise(on, "use a build of the server with jemalloc (make MALLOC=jemalloc)");
 }
 
 static void check_fallbacks(struct examination *on)
@@ -199,7 +203,8 @@ static void check_privilege(struct examination *on)
     const struct process_facts *process = &on->process;
     const char *user = process->user_name;
     if (can_open(on) && !on->now->supported && !on->ability.error &&
-        !on->now->layout_reason[0] && on->now->has_allocator) {
+        !on->now->layout_reason[0] && on->now->has_allocator &&
+        !on->now->guard_reason[0]) {
         say(on, DOCTOR_WARN,
             "granted to user %s by now, but not when the module was "
             "loaded",

@@ -29,7 +29,8 @@ struct doctor_case {
     const struct rdb_uffd_settings *settings;
     const char *layout_reason; /* why the server's layout is not known, "" if it is */
     bool has_allocator;
-    bool supported; /* as found at load */
+    const char *guard_reason; /* why the allocator cannot be guarded, "" if it is */
+    bool supported;           /* as found at load */
     uint64_t heap_bytes;
     uint64_t least_limit; /* for this heap, bytes */
     uint64_t limit;

@@ -16,6 +16,7 @@ struct face {
     char unsupported[REASON_BYTES];   /* why no save can be served, "" if it can */
     char layout_reason[REASON_BYTES]; /* why the server is not known, "" if it is */
     bool has_allocator;
+    char guard_reason[REASON_BYTES]; /* why its calls cannot be guarded, "" if they are */
     int huge_pages_refused; /* by the process before we came; 0: not, or it still is */
     char last_fallback_reason[REASON_BYTES];
     uint64_t forks_replaced;

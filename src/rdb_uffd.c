@@ -428,9 +428,14 @@ static int stand_in(struct snapshot *snapshot)
 {
     if (the_face.unsupported[0])
         return child_install(&child_operations);
-    int error = guard_install(&guard_operations, allocator_function());
+    int error = fault_point(FAULT_NO_GUARD)
+                    ? -ENOENT
+                    : guard_install(&guard_operations, allocator_function());
     if (error) {
-        freeze_explain(the_face.unsupported, error, "cannot guard the allocator");
+        freeze_explain(the_face.guard_reason, error,
+                       "the allocator's calls to the kernel cannot be guarded");
+        memcpy(the_face.unsupported, the_face.guard_reason, REASON_BYTES);
+        snapshot->ability.error = -ENOTSUP;
         return child_install(&child_operations);
     }
     allocator_create_pool();

@@ -131,6 +131,7 @@ size_t rdb_uffd_examine(struct doctor_finding findings[DOCTOR_FINDINGS])
         .settings = &snapshot->settings,
         .layout_reason = the_face.layout_reason,
         .has_allocator = the_face.has_allocator,
+        .guard_reason = the_face.guard_reason,
         .supported = !the_face.unsupported[0],
         .limit = snapshot_limit(snapshot),
         .last = history_at(&the_face.history, 0),

@@ -29,6 +29,7 @@
     POINT(NEWER_SERVER, "newer_server")   /* it says that its version is 99.9.9 */       \
     POINT(MOVED_LAYOUT, "moved_layout")   /* its variables lie elsewhere */              \
     POINT(NO_JEMALLOC, "no_jemalloc")     /* the server has another allocator */         \
+    POINT(NO_GUARD, "no_guard")           /* … and calls that cannot be patched */     \
     POINT(NO_DIRTY_TRACKING, "no_dirty_tracking") /* a kernel before 6.7 */              \
     POINT(STALE_VACANT, "stale_vacant")           /* memory in use counts as vacant */   \
     POINT(LATE_SAVER, "late_saver")               /* it begins 20 ms later */            \

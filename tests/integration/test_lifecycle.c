@@ -327,6 +327,25 @@ static void check_unknown(const char *fault, const char *said)
     server_stop(server);
 }
 
+static void calls_not_patched(void)
+{
+    needs_module();
+    struct server *server = server_start(&(struct server_options){.fault = "no_guard"});
+    const char *reason = server_info(server, "uffd_unsupported_reason");
+    CHECK(strstr(reason, "cannot be guarded"), "the reason: %s", reason);
+    CHECK(server_log_lines(server, "keep using fork: allocator: ") == 1, "the log");
+    redisReply *lines = server_ok(server, "UFFD.DOCTOR");
+    for (size_t i = 0; i < lines->elements; i++) {
+        const char *line = lines->element[i]->str;
+        bool failed = strncmp(line, "FAIL", 4) == 0;
+        CHECK(failed == (strstr(line, "cannot be guarded") != NULL), "%s", line);
+        CHECK(!strstr(line, "MODULE UNLOAD"), "%s", line);
+    }
+    server_save(server);
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "not counted");
+    server_stop(server);
+}
+
 static void newer_than_known(void)
 {
     check_unknown("newer_server", "99.9.9");
@@ -351,6 +370,7 @@ int main(int argc, char **argv)
         {"switched_off", switched_off, 20},
         {"huge_pages_as_before", huge_pages_as_before, 20},
         {"switched_while_saving", switched_while_saving, 30},
+        {"calls_not_patched", calls_not_patched, 20},
         {"newer_than_known", newer_than_known, 60},
         {"structures_elsewhere", structures_elsewhere, 60},
         {0},
