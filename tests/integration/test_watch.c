@@ -1,12 +1,13 @@
 /* uffd-watch, as people and scripts call it, against real servers. */
 #include "fill.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define WORDS_MAX 16
+#define WORDS_MAX 70
 
 static struct server *start(const char *config)
 {
@@ -27,7 +28,7 @@ static const char *watch(int code, const char *const *words)
 {
     const char *program = getenv("UFFD_WATCH"), *all[WORDS_MAX + 2] = {0};
     all[0] = program ? program : "./uffd-watch";
-    for (int i = 0; words[i]; i++)
+    for (int i = 0; i < WORDS_MAX && words[i]; i++)
         all[i + 1] = words[i];
     char *path = format_text("%s/watch-output", test_directory());
     unlink(path);
@@ -64,6 +65,8 @@ static void once(void)
     text = WATCH(0, "--once", address_of(one));
     expect(text, "saving");
     expect(text, "10000");
+    /* The server knows when it began, who looks for the first time does not. */
+    expect(text, " s left");
     CHECK(server_save_wait(one), "the save failed");
 }
 
@@ -268,9 +271,50 @@ static void no_module(void)
     expect(WATCH(1, "--once", address_of(server)), "module");
 }
 
+/* A server that is stopped still takes connections. */
+static void stopped_server(void)
+{
+    char *path = format_text("%s/socket", test_directory());
+    struct server *server = start(format_text("unixsocket %s\n", path));
+    CHECK(kill(server->pid, SIGSTOP) == 0, "kill");
+    double began = clock_seconds();
+    expect(WATCH(1, "--once", "--timeout", "0.5", path), "no answer");
+    expect(WATCH(1, "--once", "--timeout", "0.5", address_of(server)), "no answer");
+    CHECK(clock_seconds() - began < 5, "it waited for long");
+    CHECK(kill(server->pid, SIGCONT) == 0, "kill");
+    server_stop(server);
+}
+
+static void addresses(void)
+{
+    struct server *server = start("bind 127.0.0.1 -::1\n");
+    expect(WATCH(0, "--once", format_text("localhost:%d", server->port)), "idle");
+    bool has_ipv6 = access("/proc/net/if_inet6", F_OK) == 0 &&
+                    run_program(NULL, (const char *[]){"grep", "-q", "^0*1 ",
+                                                       "/proc/net/if_inet6", NULL}) == 0;
+    if (has_ipv6)
+        expect(WATCH(0, "--once", format_text("[::1]:%d", server->port)), "idle");
+    /* Understood, though nobody is there: not a mistake of the command line. */
+    expect(WATCH(1, "--once", "::2"), "cannot connect");
+    server_stop(server);
+}
+
 static void wrong_words(void)
 {
     needs_module();
+    static const char *const names[] = {"localhost:abc", "localhost:99999",
+                                        "localhost:0",   "localhost:",
+                                        "localhost:1x",  "[::1]6379",
+                                        "[::1",          "[]:1",
+                                        "[::1]:x",       ""};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        expect(WATCH(2, "--once", names[i]), format_text("uffd-watch: %s: ", names[i]));
+    unsetenv("REDISCLI_AUTH");
+    expect(WATCH(2, "--once", "-u", "watcher", "127.0.0.1:1"), "password");
+    const char *many[67] = {"--once"};
+    for (int i = 1; i < 66; i++)
+        many[i] = "127.0.0.1:1";
+    expect(watch(2, many), "64 servers");
     WATCH(2, "--nothing");
     WATCH(2, "--interval", "x");
     WATCH(2, "--interval", "-1");
@@ -289,6 +333,8 @@ int main(int argc, char **argv)
         {"unix_socket", unix_socket, 30},
         {"passwords", passwords, 30},
         {"no_server", no_server, 30},
+        {"stopped_server", stopped_server, 30},
+        {"addresses", addresses, 30},
         {"no_module", no_module, 30},
         {"wrong_words", wrong_words, 30},
         {0},

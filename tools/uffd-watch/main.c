@@ -21,8 +21,8 @@ static const char help[] =
     "Shows what the module rdb_uffd does: state and progress of a save, buffer,\n"
     "spool, page faults, writers that waited, freezes of the last saves.\n"
     "\n"
-    "  server               host:port, host, or the path of a unix socket\n"
-    "                       (127.0.0.1:6379)\n"
+    "  server               host:port, host, [address]:port, or the path of a unix\n"
+    "                       socket (127.0.0.1:6379); at most 64\n"
     "  -i, --interval SEC   look every SEC seconds (1)\n"
     "  -1, --once           look once and exit\n"
     "  -j, --json           as JSON: a list with an object for each server\n"
@@ -147,6 +147,28 @@ static void rest(double interval)
     nanosleep(&duration, NULL);
 }
 
+_Noreturn static void refuse(const char *what, const char *why)
+{
+    fprintf(stderr, "uffd-watch: %s%s%s\n", what, why ? ": " : "", why ? why : "");
+    exit(2);
+}
+
+static void check_options(const struct options *options)
+{
+    if (options->json && options->prometheus)
+        refuse("--json or --prometheus, not both", NULL);
+    if (options->login.user && !options->login.password)
+        refuse("--user needs a password, in REDISCLI_AUTH or by --password", NULL);
+}
+
+static void take_server(struct watched *server, const char *name)
+{
+    server->name = name;
+    const char *wrong = address_parse(&server->address, name);
+    if (wrong)
+        refuse(name, wrong);
+}
+
 int main(int argc, char **argv)
 {
     static struct watched servers[SERVERS_MAX];
@@ -156,14 +178,13 @@ int main(int argc, char **argv)
     int option, count = 0;
     while ((option = getopt_long(argc, argv, "i:1jpu:a:hV", long_options, NULL)) != -1)
         take_option(&options, option);
-    if (options.json && options.prometheus) {
-        fprintf(stderr, "uffd-watch: --json or --prometheus, not both\n");
-        return 2;
-    }
-    for (int i = optind; i < argc && count < SERVERS_MAX; i++)
-        servers[count++].name = argv[i];
+    check_options(&options);
+    if (argc - optind > SERVERS_MAX)
+        refuse("more than 64 servers", NULL);
+    for (int i = optind; i < argc; i++)
+        take_server(&servers[count++], argv[i]);
     if (!count)
-        servers[count++].name = "127.0.0.1:6379";
+        take_server(&servers[count++], "127.0.0.1:6379");
     signal(SIGPIPE, SIG_IGN);
     for (;;) {
         bool all_good = true;

@@ -34,7 +34,8 @@ static bool fail(struct watched *server, const char *what, const char *why)
 
 /* ---- connecting ------------------------------------------------------------------ */
 
-static redisContext *open_connection(const char *name, const struct login *login)
+static redisContext *open_connection(const struct address *address,
+                                     const struct login *login)
 {
     struct timeval timeout = {
         .tv_sec = (time_t)login->timeout_seconds,
@@ -42,17 +43,10 @@ static redisContext *open_connection(const char *name, const struct login *login
             (suseconds_t)((login->timeout_seconds - (time_t)login->timeout_seconds) *
                           1e6),
     };
-    if (strchr(name, '/'))
-        return redisConnectUnixWithTimeout(name, timeout);
-    char host[256];
-    const char *colon = strrchr(name, ':');
-    size_t length = colon ? (size_t)(colon - name) : strlen(name);
-    if (length >= sizeof(host))
-        length = sizeof(host) - 1;
-    memcpy(host, name, length);
-    host[length] = '\0';
-    redisContext *connection = redisConnectWithTimeout(
-        length ? host : "127.0.0.1", colon ? atoi(colon + 1) : 6379, timeout);
+    redisContext *connection =
+        address->path ? redisConnectUnixWithTimeout(address->path, timeout)
+                      : redisConnectWithTimeout(address->host, address->port, timeout);
+    /* A server that is stopped takes connections, but does not answer. */
     if (connection && !connection->err)
         redisSetTimeout(connection, timeout);
     return connection;
@@ -102,7 +96,7 @@ static bool reach(struct watched *server, const struct login *login)
 {
     if (server->connection)
         return true;
-    redisContext *connection = open_connection(server->name, login);
+    redisContext *connection = open_connection(&server->address, login);
     server->connection = connection;
     if (!connection || connection->err)
         return fail(server, "cannot connect", connection ? connection->errstr : NULL);
@@ -153,7 +147,6 @@ static void compare_with_last_look(struct watched *server, double now)
     double faults = watched_number(server, "uffd_last_faults");
     double saves = watched_number(server, "uffd_forks_replaced");
     double passed = server->looked > 0 ? now - server->looked : 0;
-    bool saving = strcmp(watched_text(server, "uffd_state"), "saving") == 0;
     double more = faults - server->faults_before;
     if (saves > server->saves_before) {
         note_freeze(server);
@@ -161,10 +154,6 @@ static void compare_with_last_look(struct watched *server, double now)
         more = faults;
     }
     server->faults_per_second = passed > 0 && more > 0 ? more / passed : 0;
-    if (!saving)
-        server->began = 0;
-    else if (server->began == 0 || saves > server->saves_before)
-        server->began = now;
     server->faults_before = faults;
     server->saves_before = saves;
     server->looked = now;

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "address.h"
+
 #define FREEZES_KEPT 5
 
 struct login {
@@ -16,7 +18,8 @@ struct login {
 };
 
 struct watched {
-    const char *name; /* host:port or the path of a socket */
+    const char *name; /* as it was given */
+    struct address address;
     void *connection; /* redisContext, NULL: not connected */
     char *info;       /* the whole answer to INFO, NULL: none */
     char error[256];  /* "" when the last look went well */
@@ -25,7 +28,6 @@ struct watched {
     /* From one look to the next. */
     double faults_before, saves_before;
     double faults_per_second;
-    double began; /* when the save under way was first seen, 0: none */
     double freezes_msec[FREEZES_KEPT]; /* of the last saves, the last one first */
     int freeze_count;
 };

@@ -23,7 +23,7 @@ static void show_progress(const struct watched *server)
     double done = watched_number(server, "uffd_keys_saved");
     double total = watched_number(server, "uffd_keys_total");
     double share = total > 0 ? done / total : 0;
-    double passed = server->began > 0 ? server->looked - server->began : 0;
+    double passed = watched_number(server, "uffd_save_elapsed_msec") / 1000;
     printf("  ");
     show_bar(share);
     printf("  %.0f of %.0f keys", done, total);
@@ -195,8 +195,8 @@ static bool wanted(const char *name, const char *field)
 static const char *type_of(const char *name)
 {
     static const char *const counters[] = {
-        "uffd_snapshots_ok",   "uffd_snapshots_failed", "uffd_snapshots_cancelled",
-        "uffd_forks_replaced", "uffd_fork_fallbacks",   "uffd_advices_refused",
+        "uffd_snapshots_ok",     "uffd_snapshots_failed", "uffd_snapshots_cancelled",
+        "uffd_forks_replaced",   "uffd_fork_fallbacks",   "uffd_advices_refused",
         "uffd_huge_pages_mended"};
     for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
         if (wanted(name, counters[i]))
