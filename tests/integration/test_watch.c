@@ -1,6 +1,8 @@
 /* uffd-watch, as people and scripts call it, against real servers. */
 #include "fill.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,6 +71,82 @@ static void once(void)
     expect(text, " s left");
     CHECK(server_save_wait(one), "the save failed");
 }
+
+/* ---- on a terminal --------------------------------------------------------------- */
+
+/* Starts it on a terminal of its own, which the descriptor is the other end of. */
+static int watch_on_terminal(const char *address)
+{
+    int master = posix_openpt(O_RDWR | O_NOCTTY), slave = -1;
+    CHECK(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0, "no terminal");
+    slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+    CHECK(slave >= 0, "%s", ptsname(master));
+    const char *program = getenv("UFFD_WATCH");
+    pid_t watcher = fork();
+    CHECK(watcher >= 0, "fork");
+    if (watcher == 0) {
+        dup2(slave, STDOUT_FILENO);
+        program = program ? program : "./uffd-watch";
+        execl(program, program, "--interval", "0.3", address, (char *)NULL);
+        _exit(127);
+    }
+    close(slave);
+    return master;
+}
+
+/* Some writes, so that there are faults, and what the terminal shows meanwhile. */
+static const char *write_and_read(struct server *server, int master, double seconds)
+{
+    size_t size = 65536, length = 0;
+    char *text = calloc(1, size);
+    double until = clock_seconds() + seconds;
+    for (int key = 0; clock_seconds() < until; key++) {
+        struct pollfd readable = {.fd = master, .events = POLLIN};
+        server_ok(server, "SETRANGE key:%d 0 changed", key % 10000);
+        if (poll(&readable, 1, 1) > 0 && length + 1 < size) {
+            ssize_t got = read(master, text + length, size - 1 - length);
+            CHECK(got > 0, "the watch has ended: %s", text);
+            length += (size_t)got;
+        }
+    }
+    return text;
+}
+
+/* The largest number that stands before the word. */
+static double largest_before(const char *text, const char *word)
+{
+    double largest = -1;
+    for (const char *at = text; (at = strstr(at, word)); at++) {
+        const char *number = at;
+        while (number > text && strchr("0123456789.", number[-1]))
+            number--;
+        double value = number < at ? strtod(number, NULL) : -1;
+        largest = value > largest ? value : largest;
+    }
+    return largest;
+}
+
+static void on_terminal(void)
+{
+    struct server *server = start("");
+    server_config_set(server, "rdb-key-save-delay", "300");
+    server_save_start(server);
+    int master = watch_on_terminal(address_of(server));
+    const char *text = write_and_read(server, master, 2);
+    expect(text, "\033[H\033[J");
+    expect(text, "saving");
+    expect(text, "  [#");
+    expect(text, " of 10000 keys, about ");
+    double left = largest_before(text, " s left"),
+           faults = largest_before(text, " faults/s");
+    CHECK(left > 0 && left < 60, "%f s left", left);
+    CHECK(faults > 0, "no faults: %s", text);
+    CHECK(server_save_wait(server), "the save failed");
+    expect(write_and_read(server, master, 1), "idle");
+    close(master);
+}
+
+/* ---- for programs ---------------------------------------------------------------- */
 
 static const char *json_value(const char *at);
 
@@ -326,6 +404,7 @@ int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
         {"once", once, 30},
+        {"on_terminal", on_terminal, 30},
         {"json", json, 30},
         {"prometheus", prometheus, 30},
         {"alarm_rules", alarm_rules, 30},
