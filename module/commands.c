@@ -4,43 +4,13 @@
 #include <stdio.h>
 
 #include "dirtyrate.h"
+#include "doctor_command.h"
 #include "info.h"
 #include "rdb_uffd.h"
+#include "reply.h"
 
 /* The map's length is told when it is known. */
 #define LENGTH_LATER (-1)
-
-/* ---- replies --------------------------------------------------------------------- */
-
-static void reply_text(api_context *context, const char *name, const char *value)
-{
-    api.ReplyWithCString(context, name);
-    api.ReplyWithCString(context, value);
-}
-
-static void reply_number(api_context *context, const char *name, uint64_t value)
-{
-    api.ReplyWithCString(context, name);
-    api.ReplyWithLongLong(context, (long long)value);
-}
-
-/* An optional argument at `arguments[1]`, from `least` to `most`. False when an error
- * was answered. */
-static bool take_number(api_context *context, api_string **arguments, int count,
-                        long long least, long long most, const char *range_error,
-                        long long *number)
-{
-    if (count < 2)
-        return true;
-    if (api.StringToLongLong(arguments[1], number) != API_OK) {
-        api.ReplyWithError(context, "ERR value is not an integer or out of range");
-        return false;
-    }
-    if (*number >= least && *number <= most)
-        return true;
-    api.ReplyWithError(context, range_error);
-    return false;
-}
 
 /* ---- UFFD.STATUS ----------------------------------------------------------------- */
 
@@ -81,11 +51,6 @@ static int status_command(api_context *context, api_string **arguments, int coun
 
 /* ---- UFFD.HISTORY ---------------------------------------------------------------- */
 
-static uint64_t round_usec(uint64_t nsec)
-{
-    return (nsec + 500) / 1000;
-}
-
 static void reply_save(api_context *context, const struct history_entry *save)
 {
     const struct {
@@ -103,9 +68,9 @@ static void reply_save(api_context *context, const struct history_entry *save)
         {"writer_waits", save->writer_waits},
         {"writer_wait_usec", save->writer_wait_usec},
         {"writer_wait_longest_usec", save->writer_wait_longest_usec},
-        {"fault_wait_p50_usec", round_usec(save->fault_wait_p50_nsec)},
-        {"fault_wait_p99_usec", round_usec(save->fault_wait_p99_nsec)},
-        {"fault_wait_max_usec", round_usec(save->fault_wait_max_nsec)},
+        {"fault_wait_p50_usec", save->fault_wait_p50_usec},
+        {"fault_wait_p99_usec", save->fault_wait_p99_usec},
+        {"fault_wait_max_usec", save->fault_wait_max_usec},
     };
     const long count = sizeof(numbers) / sizeof(numbers[0]);
     api.ReplyWithMap(context, 5 + count);
@@ -131,43 +96,6 @@ static int history_command(api_context *context, api_string **arguments, int cou
     api.ReplyWithArray(context, (long)known);
     for (long long back = 0; back < known; back++)
         reply_save(context, rdb_uffd_history((size_t)back));
-    return API_OK;
-}
-
-/* ---- UFFD.DOCTOR ----------------------------------------------------------------- */
-
-static void reply_finding_as_line(api_context *context,
-                                  const struct doctor_finding *finding)
-{
-    char line[sizeof(finding->text) + sizeof(finding->remedy) + 64];
-    snprintf(line, sizeof(line), "%-4s %s: %s%s%s", doctor_status_name(finding->status),
-             finding->name, finding->text, finding->remedy[0] ? " - remedy: " : "",
-             finding->remedy);
-    api.ReplyWithSimpleString(context, line);
-}
-
-static void reply_finding_as_map(api_context *context,
-                                 const struct doctor_finding *finding)
-{
-    api.ReplyWithMap(context, 4);
-    reply_text(context, "name", finding->name);
-    reply_text(context, "status", doctor_status_name(finding->status));
-    reply_text(context, "text", finding->text);
-    reply_text(context, "remedy", finding->remedy);
-}
-
-/* Lines for people; for programs, which ask for RESP3, maps. */
-static int doctor_command(api_context *context, api_string **arguments, int count)
-{
-    (void)arguments;
-    if (count != 1)
-        return api.WrongArity(context);
-    struct doctor_finding findings[DOCTOR_FINDINGS];
-    size_t found = rdb_uffd_examine(findings);
-    bool maps = api.GetContextFlags(context) & API_CONTEXT_RESP3;
-    api.ReplyWithArray(context, (long)found);
-    for (size_t i = 0; i < found; i++)
-        (maps ? reply_finding_as_map : reply_finding_as_line)(context, &findings[i]);
     return API_OK;
 }
 

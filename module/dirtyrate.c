@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "rdb_uffd.h"
+#include "reply.h"
 
 #define PAGE 4096
 
@@ -21,12 +22,6 @@ static int reply_error(api_context *context, const char *why)
     char text[512];
     snprintf(text, sizeof(text), "ERR %s", why);
     return api.ReplyWithError(context, text);
-}
-
-static void reply_number(api_context *context, const char *name, uint64_t value)
-{
-    api.ReplyWithCString(context, name);
-    api.ReplyWithLongLong(context, (long long)value);
 }
 
 static void reply_part(api_context *context, const char *name, double part)
@@ -74,10 +69,9 @@ int dirtyrate_command(api_context *context, api_string **arguments, int count)
     long long seconds = 0;
     if (count > 2)
         return api.WrongArity(context);
-    if (count == 2 && api.StringToLongLong(arguments[1], &seconds) != API_OK)
-        return reply_error(context, "value is not an integer or out of range");
-    if (count == 2 && (seconds < 1 || seconds > DIRTY_RATE_MAX_SECONDS))
-        return reply_error(context, "seconds must be from 1 to 60");
+    if (!take_number(context, arguments, count, 1, DIRTY_RATE_MAX_SECONDS,
+                     "ERR seconds must be from 1 to 60", &seconds))
+        return API_OK;
     if (api.GetContextFlags(context) &
         (API_CONTEXT_DENY_BLOCKING | API_CONTEXT_MULTI | API_CONTEXT_LUA))
         return reply_error(context, "UFFD.DIRTYRATE takes its time: not in a "

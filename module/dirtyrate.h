@@ -4,6 +4,9 @@
 
 #include "server_api.h"
 
+/* UFFD.DIRTYRATE [seconds]: answers an error at once, or blocks the client until
+ * dirtyrate_tick() finds the measurement ended; the answer is a map. One client at a
+ * time; one that goes away meanwhile is not waited for. */
 int dirtyrate_command(api_context *context, api_string **arguments, int count);
 /* Answers the client when the measurement has ended. A few times a second. */
 void dirtyrate_tick(void);

@@ -5,11 +5,6 @@
 
 static const char *const state_names[] = {"idle", "saving", "releasing"};
 
-static uint64_t round_usec(uint64_t nsec)
-{
-    return (nsec + 500) / 1000;
-}
-
 static void visit_texts(const struct info_visitor *to,
                         const struct rdb_uffd_statistics *now)
 {
@@ -65,9 +60,9 @@ void info_visit(const struct info_visitor *to)
         {"writer_waits", now.writer_waits},
         {"writer_wait_usec", now.writer_wait_usec},
         {"writer_wait_longest_usec", now.writer_wait_longest_usec},
-        {"fault_wait_p50_usec", round_usec(now.fault_wait_p50_nsec)},
-        {"fault_wait_p99_usec", round_usec(now.fault_wait_p99_nsec)},
-        {"fault_wait_max_usec", round_usec(now.fault_wait_max_nsec)},
+        {"fault_wait_p50_usec", now.fault_wait_p50_usec},
+        {"fault_wait_p99_usec", now.fault_wait_p99_usec},
+        {"fault_wait_max_usec", now.fault_wait_max_usec},
         {"advices_refused", now.advices_refused},
         {"late_free_bytes", now.late_free_bytes},
         {"ready_bytes", now.ready_bytes},

@@ -4,6 +4,8 @@
 
 #include "server_api.h"
 
+/* For the server to call when INFO is asked for, and when it reports its crash: what it
+ * reads then may be half written, but nothing is locked, allocated or waited for. */
 void info_fill(api_info *info, int for_crash_report);
 
 /* Calls `text` or `number` for every field of INFO, in its order, names without

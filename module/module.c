@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "dirtyrate.h"
+#include "doctor_command.h"
 #include "info.h"
 #include "kernel/fault_points.h"
 #include "kernel/symbols.h"
@@ -14,8 +15,7 @@
 #include "server_api.h"
 #include "settings.h"
 
-#define MODULE_NAME    "uffd"
-#define MODULE_VERSION 1
+#define MODULE_NAME "uffd"
 
 __attribute__((visibility("default"))) int
 RedisModule_OnLoad(api_context *context, api_string **arguments, int count);
@@ -81,14 +81,8 @@ static void identify_server(api_context *context)
  * with "?" for what was an underscore, and is a hyphen in newer servers. */
 static void read_cpus(api_context *context, const char *setting, char *cpus, size_t size)
 {
-    api_reply *reply = api.Call(context, "CONFIG", "cc", "GET", setting);
-    api_reply *value = reply ? api.CallReplyArrayElement(reply, 1) : NULL;
-    size_t length = 0;
-    const char *text = value ? api.CallReplyStringPtr(value, &length) : NULL;
-    if (text && length < size)
-        snprintf(cpus, size, "%.*s", (int)length, text);
-    if (reply)
-        api.FreeCallReply(reply);
+    if (!server_api_setting(context, setting, cpus, size))
+        cpus[0] = '\0';
 }
 
 static void on_cron(api_context *context, api_event event, uint64_t sub_event, void *data)
@@ -117,6 +111,14 @@ static int fault_command(api_context *context, api_string **arguments, int count
     return api.ReplyWithSimpleString(context, "OK");
 }
 
+/* The server wants one number: 1.2.3 is 10203. */
+static int version_number(void)
+{
+    int major = 0, minor = 0, patch = 0;
+    sscanf(RDB_UFFD_VERSION, "%d.%d.%d", &major, &minor, &patch);
+    return major * 10000 + minor * 100 + patch;
+}
+
 static int register_with_server(api_context *context, bool fault_points)
 {
     api_event cron = {API_EVENT_CRON_LOOP, 1};
@@ -136,27 +138,9 @@ static int register_with_server(api_context *context, bool fault_points)
     return api.SubscribeToServerEvent(context, cron, on_cron);
 }
 
-/* Whatever the doctor finds missing, each on one line with its remedy. Returns how
- * many lines. */
-static size_t log_failures(const char *before)
-{
-    struct doctor_finding findings[DOCTOR_FINDINGS];
-    size_t count = rdb_uffd_examine(findings), lines = 0;
-    for (size_t i = 0; i < count; i++) {
-        const struct doctor_finding *finding = &findings[i];
-        if (finding->status != DOCTOR_FAIL)
-            continue;
-        api.Log(NULL, "warning", "uffd: %s%s: %s; %s", before, finding->name,
-                finding->text, finding->remedy);
-        before = "";
-        lines++;
-    }
-    return lines;
-}
-
 #define KEEPS_FORKING "version " RDB_UFFD_VERSION ": background saves keep using fork: "
 
-static void log_start(void)
+static void log_start(api_context *context)
 {
     struct rdb_uffd_statistics now;
     rdb_uffd_get_statistics(&now);
@@ -165,17 +149,24 @@ static void log_start(void)
                 "uffd: version %s: background saves of %s %s without fork",
                 RDB_UFFD_VERSION, server_name, server_version);
     /* What the doctor has no name for is told all the same. */
-    if (!log_failures(now.supported ? "" : KEEPS_FORKING) && !now.supported)
+    if (!doctor_log_failures(context, now.supported ? "" : KEEPS_FORKING) &&
+        !now.supported)
         api.Log(NULL, "warning", "uffd: " KEEPS_FORKING "%s", now.unsupported_reason);
+}
+
+static int refuse_to_load(const char *why)
+{
+    api.Log(NULL, "warning", "uffd: cannot be loaded: %s", why);
+    return API_ERR;
 }
 
 int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
 {
     if (server_api_load(context) != API_OK)
         return API_ERR;
-    api.SetModuleAttribs(context, MODULE_NAME, MODULE_VERSION, API_VERSION);
+    api.SetModuleAttribs(context, MODULE_NAME, version_number(), API_VERSION);
     if (api.IsModuleNameBusy(MODULE_NAME))
-        return API_ERR;
+        return refuse_to_load("it is loaded already");
     bool fault_points = fault_points_init();
     if (settings_load(context, arguments, count) != API_OK)
         return API_ERR;
@@ -183,15 +174,13 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
     read_cpus(context, "bgsave?cpulist", saver_cpus, sizeof(saver_cpus));
     read_cpus(context, "aof?rewrite?cpulist", rewriter_cpus, sizeof(rewriter_cpus));
     if (register_with_server(context, fault_points) != API_OK)
-        return API_ERR;
+        return refuse_to_load("the server does not take its commands or callbacks");
     lasting_context = api.GetDetachedThreadSafeContext(context);
     int error = rdb_uffd_start(&host, &settings);
-    if (error) {
-        api.Log(NULL, "warning", "uffd: cannot start: %s", strerror(-error));
-        return API_ERR;
-    }
+    if (error)
+        return refuse_to_load(strerror(-error));
     scan_for_module_values(context);
-    log_start();
+    log_start(context);
     return API_OK;
 }
 

@@ -7,6 +7,7 @@
 #ifndef RDB_UFFD_MODULE_SERVER_API_H
 #define RDB_UFFD_MODULE_SERVER_API_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -172,6 +173,10 @@ struct server_api {
 #undef API_MEMBER
 };
 extern struct server_api api;
+
+/* A setting of the server by its name, or by a pattern that fits one only. False when
+ * there is none, or it does not fit. Main thread. */
+bool server_api_setting(api_context *context, const char *name, char *value, size_t size);
 
 /* Looks every name up. API_ERR when the server lacks one that is not optional (it is
  * older than 7.0). */

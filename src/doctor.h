@@ -23,10 +23,18 @@ struct rdb_uffd_host;
 struct rdb_uffd_settings;
 struct history_entry;
 
+/* The server's answers about its own settings. */
+struct doctor_server {
+    /* False when it has none of this name, or the value does not fit. */
+    bool (*setting)(void *context, const char *name, char *value, size_t size);
+    void *context;
+};
+
 /* What the face knows. */
 struct doctor_case {
     const struct rdb_uffd_host *host;
     const struct rdb_uffd_settings *settings;
+    const struct doctor_server *server;
     const char *layout_reason; /* why the server's layout is not known, "" if it is */
     bool has_allocator;
     const char *guard_reason; /* why the allocator cannot be guarded, "" if it is */

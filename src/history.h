@@ -38,9 +38,9 @@ struct history_entry {
     uint64_t writer_wait_usec;
     uint64_t writer_wait_longest_usec;
     /* Every fault, from the moment the fault server is awake for it. */
-    uint64_t fault_wait_p50_nsec;
-    uint64_t fault_wait_p99_nsec;
-    uint64_t fault_wait_max_nsec;
+    uint64_t fault_wait_p50_usec;
+    uint64_t fault_wait_p99_usec;
+    uint64_t fault_wait_max_usec;
 };
 
 struct history {
@@ -49,6 +49,7 @@ struct history {
     size_t next;
 };
 
+/* Forgets all saves; also makes one of unknown content ready. */
 void history_clear(struct history *history);
 /* Copies the entry; the oldest one goes when there are HISTORY_SAVES. */
 void history_add(struct history *history, const struct history_entry *entry);

@@ -118,9 +118,9 @@ struct rdb_uffd_statistics {
     uint64_t writer_wait_usec;
     uint64_t writer_wait_longest_usec;
     /* Of every fault of the save under way, or the last one. */
-    uint64_t fault_wait_p50_nsec;
-    uint64_t fault_wait_p99_nsec;
-    uint64_t fault_wait_max_nsec;
+    uint64_t fault_wait_p50_usec;
+    uint64_t fault_wait_p99_usec;
+    uint64_t fault_wait_max_usec;
     uint64_t save_id;           /* of the save under way, or the last one; 0: none */
     const char *save_cause;     /* … and what made the server ask for it, "" */
     uint64_t save_elapsed_msec; /* of the save under way, 0 when idle */
@@ -159,6 +159,8 @@ void rdb_uffd_modules_changed(void);
  * and does what only the main thread may do. */
 void rdb_uffd_tick(void);
 
+/* Fills in all of it, also when nothing is supported. Its texts are static or the
+ * module's own: valid until the server runs on. */
 void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics);
 /* Sets the counters to 0 and forgets the history; not what belongs to a save under
  * way, nor the number of the next one. */
@@ -167,9 +169,10 @@ void rdb_uffd_reset_statistics(void);
  * the server runs on. */
 const struct history_entry *rdb_uffd_history(size_t back);
 
-/* What is fine, doubtful or missing, and what to do about it. Returns how many
- * findings there are. */
-size_t rdb_uffd_examine(struct doctor_finding findings[DOCTOR_FINDINGS]);
+/* What is fine, doubtful or missing, and what to do about it. Asks `server` on the way.
+ * Returns how many findings there are. */
+size_t rdb_uffd_examine(const struct doctor_server *server,
+                        struct doctor_finding findings[DOCTOR_FINDINGS]);
 
 /* Begins to measure how fast the heap is written to, for 1 to DIRTY_RATE_MAX_SECONDS
  * seconds; 0: as long as the last save took, within 1 to 10. Returns NULL, or why it

@@ -14,9 +14,9 @@ static uint64_t get(_Atomic uint64_t *value)
     return atomic_load_explicit(value, memory_order_relaxed);
 }
 
-static number usec(uint64_t nsec)
+uint64_t report_wait_usec(const struct wait_histogram *waits, unsigned permille)
 {
-    return (nsec + 500) / 1000;
+    return (wait_histogram_quantile(waits, permille) + 500) / 1000;
 }
 
 void report_start(struct snapshot *snapshot)
@@ -40,9 +40,9 @@ static void fill_waits(struct history_entry *record, struct fault_server *server
     record->writer_waits = get(&faults->writer_waits);
     record->writer_wait_usec = get(&faults->writer_wait_usec);
     record->writer_wait_longest_usec = get(&faults->writer_wait_longest_usec);
-    record->fault_wait_p50_nsec = wait_histogram_quantile(server->waits, 500);
-    record->fault_wait_p99_nsec = wait_histogram_quantile(server->waits, 990);
-    record->fault_wait_max_nsec = wait_histogram_quantile(server->waits, 1000);
+    record->fault_wait_p50_usec = report_wait_usec(server->waits, 500);
+    record->fault_wait_p99_usec = report_wait_usec(server->waits, 990);
+    record->fault_wait_max_usec = report_wait_usec(server->waits, 1000);
 }
 
 /* A few pages say little. */
@@ -90,8 +90,8 @@ void report_end(struct snapshot *snapshot)
                  save->reason[0] ? ": " : "", save->reason, save->cause,
                  (number)save->duration_msec, (number)save->keys,
                  (number)save->file_bytes, (number)save->freeze_usec,
-                 (number)save->faults, usec(save->fault_wait_p50_nsec),
-                 usec(save->fault_wait_p99_nsec), usec(save->fault_wait_max_nsec),
+                 (number)save->faults, (number)save->fault_wait_p50_usec,
+                 (number)save->fault_wait_p99_usec, (number)save->fault_wait_max_usec,
                  (number)save->pages_preserved, (number)save->buffer_peak_bytes,
                  (number)save->spool_peak_bytes, (number)save->writer_waits,
                  (number)save->writer_wait_usec, (number)save->writer_wait_longest_usec);

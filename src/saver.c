@@ -100,8 +100,6 @@ static void yield_to_writers(struct save *save, uint64_t now)
     }
 }
 
-/* The first moments after a freeze, when nearly every write of the server hits a
- * page for the first time. */
 /* Several threads. */
 static int may_help(struct keyspace_observer *observer, uint64_t keys)
 {
@@ -113,6 +111,8 @@ static int may_help(struct keyspace_observer *observer, uint64_t keys)
     return atomic_load_explicit(&snapshot->view.error, memory_order_relaxed);
 }
 
+/* The first moments after a freeze, when nearly every write of the server hits a
+ * page for the first time. */
 static void let_writers_begin(struct save *save)
 {
     uint64_t now = clock_usec();

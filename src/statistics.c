@@ -8,6 +8,7 @@
 #include "keyspace/crew.h"
 #include "memory/allocator.h"
 #include "rdb_uffd.h"
+#include "report.h"
 #include "snapshot.h"
 
 /* ---- statistics ------------------------------------------------------------------ */
@@ -51,9 +52,9 @@ static void wait_statistics(struct snapshot *snapshot,
     statistics->writer_waits = RELAXED(faults->writer_waits);
     statistics->writer_wait_usec = RELAXED(faults->writer_wait_usec);
     statistics->writer_wait_longest_usec = RELAXED(faults->writer_wait_longest_usec);
-    statistics->fault_wait_p50_nsec = wait_histogram_quantile(waits, 500);
-    statistics->fault_wait_p99_nsec = wait_histogram_quantile(waits, 990);
-    statistics->fault_wait_max_nsec = wait_histogram_quantile(waits, 1000);
+    statistics->fault_wait_p50_usec = report_wait_usec(waits, 500);
+    statistics->fault_wait_p99_usec = report_wait_usec(waits, 990);
+    statistics->fault_wait_max_usec = report_wait_usec(waits, 1000);
 }
 
 void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
@@ -123,12 +124,14 @@ const struct history_entry *rdb_uffd_history(size_t back)
     return history_at(&the_face.history, back);
 }
 
-size_t rdb_uffd_examine(struct doctor_finding findings[DOCTOR_FINDINGS])
+size_t rdb_uffd_examine(const struct doctor_server *server,
+                        struct doctor_finding findings[DOCTOR_FINDINGS])
 {
     struct snapshot *snapshot = &the_snapshot;
     struct doctor_case now = {
         .host = snapshot->host,
         .settings = &snapshot->settings,
+        .server = server,
         .layout_reason = the_face.layout_reason,
         .has_allocator = the_face.has_allocator,
         .guard_reason = the_face.guard_reason,

@@ -130,7 +130,6 @@ void process_get_facts(struct process_facts *facts)
     facts->unprivileged = read_sysctl("/proc/sys/vm/unprivileged_userfaultfd");
     facts->device = look_at_device(facts);
     facts->in_container = seems_contained();
-    facts->under_systemd = getenv("INVOCATION_ID") != NULL;
 }
 
 enum huge_page_mode process_huge_page_mode(void)

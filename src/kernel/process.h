@@ -27,9 +27,10 @@ struct process_facts {
     enum userfaultfd_device device;
     char device_mode[128]; /* "root:root 0600", "" when there is no node */
     bool in_container;     /* as far as it can be told */
-    bool under_systemd;    /* started by it as a service */
 };
 
+/* What cannot be found out is told as not known; nothing fails. Opens the device, as a
+ * try, if there is one. */
 void process_get_facts(struct process_facts *facts);
 
 enum huge_page_mode {

@@ -1,0 +1,28 @@
+#include "reply.h"
+
+void reply_text(api_context *context, const char *name, const char *value)
+{
+    api.ReplyWithCString(context, name);
+    api.ReplyWithCString(context, value);
+}
+
+void reply_number(api_context *context, const char *name, uint64_t value)
+{
+    api.ReplyWithCString(context, name);
+    api.ReplyWithLongLong(context, (long long)value);
+}
+
+bool take_number(api_context *context, api_string **arguments, int count, long long least,
+                 long long most, const char *range_error, long long *number)
+{
+    if (count < 2)
+        return true;
+    if (api.StringToLongLong(arguments[1], number) != API_OK) {
+        api.ReplyWithError(context, "ERR value is not an integer or out of range");
+        return false;
+    }
+    if (*number >= least && *number <= most)
+        return true;
+    api.ReplyWithError(context, range_error);
+    return false;
+}
