@@ -90,6 +90,20 @@ static void check_allocator(struct examination *on)
         say(on, DOCTOR_OK, "jemalloc");
 }
 
+static bool is_set(const struct examination *on, const char *name, const char *value)
+{
+    const struct doctor_server *server = on->now->server;
+    char found[64];
+    return server->setting(server->context, name, found, sizeof(found)) &&
+           strcmp(found, value) == 0;
+}
+
+/* What the server is set to do that only its own fork can: known before it happens. */
+static bool will_rewrite_by_fork(const struct examination *on)
+{
+    return is_set(on, "appendonly", "yes") && is_set(on, "aof-use-rdb-preamble", "no");
+}
+
 static void check_fallbacks(struct examination *on)
 {
     const struct doctor_case *now = on->now;
@@ -103,6 +117,12 @@ static void check_fallbacks(struct examination *on)
         say(on, DOCTOR_WARN, "every save %s: %.160s",
             now->settings->fallback ? "falls back to fork" : "is refused", reason);
         advise(on, "unload that module if its types are not in use");
+    } else if (will_rewrite_by_fork(on)) {
+        say(on, DOCTOR_WARN,
+            "every rewrite of the append-only file %s: its commands are "
+            "written by a fork only (aof-use-rdb-preamble no)",
+            now->settings->fallback ? "falls back to fork" : "is refused");
+        advise(on, "CONFIG SET aof-use-rdb-preamble yes");
     } else if (now->fallbacks) {
         say(on, DOCTOR_WARN, "%llu saves %s, the last one because: %.160s",
             (number)now->fallbacks,
@@ -247,10 +267,15 @@ static void check_seccomp(struct examination *on)
         advise(on, "allow them in %s",
                process->in_container ? "the profile (--security-opt seccomp=…)"
                                      : "SystemCallFilter= of the unit (@resources)");
-    } else if (can_open(on) || !privileged)
-        say(on, DOCTOR_OK, "%s filter lets userfaultfd pass, as far as can be seen",
+    } else if (can_open(on))
+        say(on, DOCTOR_OK, "%s filter lets userfaultfd pass", where);
+    else if (!privileged && on->ability.error != -ENOSYS) {
+        say(on, DOCTOR_WARN,
+            "not known whether %s filter lets userfaultfd pass: without the privilege it "
+            "is refused in any case",
             where);
-    else {
+        advise(on, "see privilege; then ask again");
+    } else {
         say(on, DOCTOR_FAIL, "%s seccomp filter refuses userfaultfd", where);
         advise(on, "allow the system call userfaultfd in %s",
                process->in_container ? "the profile (--security-opt seccomp=…)"

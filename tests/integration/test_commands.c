@@ -314,6 +314,22 @@ static void doctor(void)
     server_stop(server);
 }
 
+/* What will fall back is said before it has happened. */
+static void doctor_foresees(void)
+{
+    struct server *server = start("aof-use-rdb-preamble no\n");
+    check_finding(server, "fallback", "OK ");
+    server_config_set(server, "appendonly", "yes");
+    wait_until_no_child(server, 10);
+    server_ok(server, "UFFD.RESETSTAT");
+    check_finding(server, "fallback", "WARN ");
+    CHECK(strstr(finding(server, "fallback"), "CONFIG SET aof-use-rdb-preamble yes"),
+          "%s", finding(server, "fallback"));
+    server_config_set(server, "aof-use-rdb-preamble", "yes");
+    check_finding(server, "fallback", "OK ");
+    server_stop(server);
+}
+
 /* ---- the log --------------------------------------------------------------------- */
 
 static void log_of_a_save(void)
@@ -556,6 +572,7 @@ int main(int argc, char **argv)
         {"causes", causes, 60},
         {"results", results, 30},
         {"doctor", doctor, 20},
+        {"doctor_foresees", doctor_foresees, 20},
         {"resetstat", resetstat, 20},
         {"log_of_a_save", log_of_a_save, 30},
         {"warnings_are_limited", warnings_are_limited, 60},
