@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -43,4 +44,30 @@ void userfaultfd_node(unsigned mode)
     if (mknod(copy, S_IFCHR | mode, node.st_rdev) < 0 || chmod(copy, mode) < 0 ||
         mount(copy, NODE, NULL, MS_BIND, NULL) < 0)
         skip("cannot make a copy of " NODE ": %s", strerror(errno));
+}
+
+void devices_become_few(void)
+{
+    static const char *const kept[] = {"null", "zero", "random", "urandom"};
+    mounts_become_private();
+    const char *directory = mount_small("64k");
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        struct stat node;
+        const char *copy = format_text("%s/%s", directory, kept[i]);
+        if (stat(format_text("/dev/%s", kept[i]), &node) < 0 ||
+            mknod(copy, S_IFCHR | 0666, node.st_rdev) < 0 || chmod(copy, 0666) < 0)
+            skip("cannot make a copy of /dev/%s: %s", kept[i], strerror(errno));
+    }
+    if (mount(directory, "/dev", NULL, MS_BIND, NULL) < 0)
+        skip("cannot hide /dev: %s", strerror(errno));
+}
+
+void file_pretends(const char *path, const char *content)
+{
+    const char *copy = format_text("%s/pretended", mount_small("64k"));
+    FILE *file = fopen(copy, "w");
+    CHECK(file && fputs(content, file) >= 0 && fclose(file) == 0, "cannot write %s",
+          copy);
+    if (mount(copy, path, NULL, MS_BIND, NULL) < 0)
+        skip("cannot mount over %s: %s", path, strerror(errno));
 }

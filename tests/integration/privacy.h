@@ -14,5 +14,9 @@ void mount_read_only(const char *directory, bool read_only);
 /* Puts a copy of /dev/userfaultfd with this mode in its place, for the case
  * alone: the machine's own is not touched. */
 void userfaultfd_node(unsigned mode);
+/* A /dev with hardly anything in it, as a service has with PrivateDevices=yes. */
+void devices_become_few(void);
+/* Puts a file with this content in the place of another one. */
+void file_pretends(const char *path, const char *content);
 
 #endif

@@ -483,6 +483,17 @@ static void on_replica(void)
     server_stop(replica);
 }
 
+/* Also of a cluster that does not work yet: nothing of theirs belongs to a slot. */
+static void in_cluster(void)
+{
+    struct server *server = start("cluster-enabled yes\n");
+    CHECK(strncmp(server_error(server, "GET key"), "CLUSTERDOWN", 11) == 0, "it works");
+    call_all(server);
+    server_save(server);
+    check_last_save(server, "command", "ok");
+    server_stop(server);
+}
+
 static void without_permission(void)
 {
     struct server *server = start("");
@@ -581,6 +592,7 @@ int main(int argc, char **argv)
         {"while_saving", while_saving, 30},
         {"while_loading", while_loading, 30},
         {"on_replica", on_replica, 30},
+        {"in_cluster", in_cluster, 20},
         {"without_permission", without_permission, 20},
         {"described", described, 20},
         {0},

@@ -2,6 +2,7 @@
  * meanwhile wins, and is exact. */
 #include "fill.h"
 #include "overwriter.h"
+#include "replicas.h"
 #include "snapshot.h"
 
 #include <dirent.h>
@@ -215,13 +216,18 @@ static void predicts_lz4(void)
 
 /* ---- with saves ------------------------------------------------------------------ */
 
+static void send_now(redisContext *connection, const char *command)
+{
+    int done = 0;
+    redisAppendCommand(connection, command);
+    while (!done)
+        CHECK(redisBufferWrite(connection, &done) == REDIS_OK, "%s", connection->errstr);
+}
+
 static redisContext *ask(struct server *server, int seconds)
 {
     redisContext *other = server_connect(server);
-    redisAppendCommand(other, "UFFD.DIRTYRATE %d", seconds);
-    int done = 0;
-    while (!done)
-        CHECK(redisBufferWrite(other, &done) == REDIS_OK, "%s", other->errstr);
+    send_now(other, format_text("UFFD.DIRTYRATE %d", seconds));
     sleep_msec(700);
     return other;
 }
@@ -257,6 +263,84 @@ static void save_wins(void)
     server_stop(server);
 }
 
+/* ---- where it is asked ----------------------------------------------------------- */
+
+static void on_replica(void)
+{
+    struct server *master = start("", test_seed());
+    needs_tracking(master);
+    struct server *replica = replica_start(master, NULL);
+    replica_wait_link(replica);
+    wait_until_no_child(replica, 10);
+    CHECK(answer(server_ok(replica, "UFFD.DIRTYRATE 1"), "measured_msec") >= 900,
+          "measured_msec");
+    server_stop(replica);
+    server_stop(master);
+}
+
+/* While the cluster is down, some servers let nobody wait for a module. */
+static void in_cluster(void)
+{
+    needs_module();
+    struct server *server =
+        server_start(&(struct server_options){.config = "cluster-enabled yes\n"});
+    redisReply *down = server_command(server, "UFFD.DIRTYRATE 1");
+    CHECK(down->type != REDIS_REPLY_ERROR ||
+              strncmp(down->str, "CLUSTERDOWN ", 12) == 0 ||
+              strstr(down->str, "Linux 6.7"),
+          "%s", down->str);
+    server_ok(server, "CLUSTER ADDSLOTSRANGE 0 16383");
+    double end = clock_seconds() + 15;
+    while (!strstr(server_text(server, "CLUSTER INFO"), "cluster_state:ok")) {
+        CHECK(clock_seconds() < end, "the cluster does not come up");
+        sleep_msec(100);
+    }
+    /* The first measurement goes on without its client. */
+    sleep_msec(1500);
+    needs_tracking(server);
+    server_stop(server);
+}
+
+/* The server itself refuses, as it does for other commands. */
+static void while_loading(void)
+{
+    struct server *server =
+        start("loading-process-events-interval-bytes 1024\n", test_seed());
+    struct server observer = *server;
+    observer.connection = server_connect(server);
+    server_config_set(server, "key-load-delay", "100");
+    send_now(server->connection, "DEBUG RELOAD");
+    double end = clock_seconds() + 5;
+    while (server_info_number(&observer, "loading") == 0)
+        CHECK(clock_seconds() < end, "it does not load");
+    const char *error = server_error(&observer, "UFFD.DIRTYRATE 1");
+    CHECK(strncmp(error, "LOADING ", 8) == 0, "%s", error);
+    server_config_set(&observer, "key-load-delay", "0");
+    void *reply;
+    CHECK(redisGetReply(server->connection, &reply) == REDIS_OK, "DEBUG RELOAD");
+    server_stop(server);
+}
+
+/* What was measured is held against the limit. */
+static void doctor_knows(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start("", seed);
+    needs_tracking(server);
+    server_config_set(server, "uffd.buffer-limit", "8mb");
+    struct load *load = load_start(server, 4000, 100, seed + 1);
+    redisReply *rate = server_ok(server, "UFFD.DIRTYRATE 2");
+    load_stop(load);
+    CHECK(answer(rate, "predicted_buffer_bytes") > 8 * MEGABYTE, "too few writes");
+    redisReply *lines = server_ok(server, "UFFD.DOCTOR");
+    bool warned = false;
+    for (size_t i = 0; i < lines->elements; i++)
+        warned |= strstr(lines->element[i]->str, "WARN buffer-limit: 8 MB, but ") &&
+                  strstr(lines->element[i]->str, "CONFIG SET uffd.buffer-limit ");
+    CHECK(warned, "UFFD.DOCTOR does not warn");
+    server_stop(server);
+}
+
 /* Every thread on one CPU, and the keeper behind all others: what the main thread does
  * before it rests has been done when the keeper comes. */
 static void hold_back_keeper(struct server *server)
@@ -281,14 +365,6 @@ static void hold_back_keeper(struct server *server)
         fclose(file);
     }
     closedir(tasks);
-}
-
-static void send_now(redisContext *connection, const char *command)
-{
-    int done = 0;
-    redisAppendCommand(connection, command);
-    while (!done)
-        CHECK(redisBufferWrite(connection, &done) == REDIS_OK, "%s", connection->errstr);
 }
 
 /* Switched off after it was asked for, before the keeper has begun. */
@@ -371,6 +447,8 @@ static void asked_wrongly(void)
     CHECK(replies->elements == 1 && replies->element[0]->type == REDIS_REPLY_ERROR &&
               strstr(replies->element[0]->str, "transaction"),
           "in a transaction");
+    refuses(server, "EVAL return(redis.call('UFFD.DIRTYRATE')) 0",
+            "not allowed from script");
     redisContext *other = ask(server, 3);
     refuses(server, "UFFD.DIRTYRATE 1", "running already");
     CHECK(server_command(server, "MODULE UNLOAD uffd")->type == REDIS_REPLY_ERROR,
@@ -411,6 +489,10 @@ int main(int argc, char **argv)
         {"failed_save_does_not_count", failed_save_does_not_count, 30},
         {"asked_wrongly", asked_wrongly, 60},
         {"kernel_cannot", kernel_cannot, 30},
+        {"on_replica", on_replica, 30},
+        {"in_cluster", in_cluster, 30},
+        {"while_loading", while_loading, 30},
+        {"doctor_knows", doctor_knows, 30},
         {0},
     };
     return test_run("dirty_rate", cases, argc, argv);

@@ -93,6 +93,31 @@ static void without_access(void)
     server_stop(server);
 }
 
+static void device_hidden(void)
+{
+    needs_module();
+    needs_restricted_kernel();
+    if (access("/dev/userfaultfd", F_OK) != 0)
+        skip("no /dev/userfaultfd to hide");
+    devices_become_few();
+    struct server *server = start_as_ordinary_user("");
+    check_doctor(server, "FAIL privilege: ", "/dev/userfaultfd is hidden from it");
+    server_stop(server);
+}
+
+/* A kernel that gives nobody huge pages, as far as one process can be told so. */
+static void no_huge_pages(void)
+{
+    needs_module();
+    mounts_become_private();
+    file_pretends("/sys/kernel/mm/transparent_hugepage/enabled",
+                  "always madvise [never]\n");
+    struct server *server = server_start(NULL);
+    check_doctor(server, "WARN huge-pages: ", "(transparent_hugepage: never)");
+    check_doctor(server, "WARN huge-pages: ", " - remedy: echo madvise > ");
+    server_stop(server);
+}
+
 static void without_access_nor_fallback(void)
 {
     needs_module();
@@ -153,6 +178,8 @@ int main(int argc, char **argv)
     static const struct test_case cases[] = {
         {"with_access", with_access, 20},
         {"without_access", without_access, 30},
+        {"device_hidden", device_hidden, 20},
+        {"no_huge_pages", no_huge_pages, 20},
         {"without_access_nor_fallback", without_access_nor_fallback, 20},
         {"pretended", pretended, 20},
         {"deadly_sandbox", deadly_sandbox, 60},
