@@ -574,6 +574,65 @@ static void described(void)
     server_stop(server);
 }
 
+/* ---- what the operator is told of them ------------------------------------------- */
+
+static const char *document(const char *variable, const char *otherwise)
+{
+    const char *path = getenv(variable);
+    FILE *file = fopen(path ? path : otherwise, "r");
+    CHECK(file, "no %s", path ? path : otherwise);
+    char *content = calloc(1, 1 << 20);
+    size_t length = fread(content, 1, (1 << 20) - 1, file);
+    fclose(file);
+    CHECK(length > 0, "nothing in %s", otherwise);
+    return content;
+}
+
+/* That a name stands there, between backquotes. */
+static void check_described(const char *content, const char *name)
+{
+    CHECK(strstr(content, format_text("`%s`", name)), "%s is not described", name);
+}
+
+/* INFO has all fields that the README has, and the other way round. */
+static void info_in_readme(void)
+{
+    struct server *server = start("");
+    const char *info = server_text(server, "INFO uffd");
+    const char *readme = document("README_FILE", "README.md");
+    const char *section = strstr(readme, "\n## INFO\n"), *end, *at;
+    CHECK(section && (end = strstr(section + 1, "\n## ")), "the README has no ## INFO");
+    section = format_text("%.*s", (int)(end - section), section);
+    int fields = 0;
+    for (at = info; (at = strstr(at, "\nuffd_")); fields++) {
+        at++;
+        check_described(section, format_text("%.*s", (int)strcspn(at, ":"), at));
+    }
+    CHECK(fields > 40, "INFO has %d fields", fields);
+    for (at = section; (at = strstr(at, "`uffd_")); fields--) {
+        at++;
+        int length = (int)strcspn(at, "`");
+        CHECK(strstr(info, format_text("\n%.*s:", length, at)), "INFO has no %.*s",
+              length, at);
+    }
+    CHECK(fields == 0, "some are described twice");
+    server_stop(server);
+}
+
+static void answers_in_manual(void)
+{
+    struct server *server = start("");
+    const char *manual = document("OPERATIONS_FILE", "docs/OPERATIONS.md");
+    server_save(server);
+    redisReply *save = last_save(server),
+               *rate = server_command(server, "UFFD.DIRTYRATE 1");
+    for (size_t i = 0; i < save->elements; i += 2)
+        check_described(manual, save->element[i]->str);
+    for (size_t i = 0; rate->type != REDIS_REPLY_ERROR && i < rate->elements; i += 2)
+        check_described(manual, rate->element[i]->str);
+    server_stop(server);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
@@ -595,6 +654,8 @@ int main(int argc, char **argv)
         {"in_cluster", in_cluster, 20},
         {"without_permission", without_permission, 20},
         {"described", described, 20},
+        {"info_in_readme", info_in_readme, 20},
+        {"answers_in_manual", answers_in_manual, 20},
         {0},
     };
     return test_run("commands", cases, argc, argv);
