@@ -10,6 +10,7 @@
 #include <getopt.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,14 +114,12 @@ static const struct option long_options[] = {
     {0, 0, 0, 0},
 };
 
-static void take_option(struct options *options, int letter)
+/* Each of these takes what it knows, and is false for what it does not. */
+static bool take_generator_option(struct options *options, int letter)
 {
     switch (letter) {
     case 'p':
         options->generator.port = options->control.port = (uint16_t)number(optarg);
-        break;
-    case 'i':
-        options->server = (pid_t)number(optarg);
         break;
     case 'r':
         options->generator.rate = number(optarg);
@@ -137,6 +136,18 @@ static void take_option(struct options *options, int letter)
     case 'c':
         options->generator.connections = (unsigned)number(optarg);
         break;
+    case 'D':
+        options->generator.duration = seconds(optarg);
+        break;
+    default:
+        return false;
+    }
+    return true;
+}
+
+static bool take_workload_option(struct options *options, int letter)
+{
+    switch (letter) {
     case 'm':
         if (workload_parse_mix(optarg, options->workload.weight) < 0)
             die("not a mix: %s", optarg);
@@ -155,26 +166,44 @@ static void take_option(struct options *options, int letter)
         options->workload.distribution =
             one_of(optarg, "uniform", "zipf") ? DISTRIBUTION_ZIPF : DISTRIBUTION_UNIFORM;
         break;
+    case 'S':
+        options->workload.seed = number(optarg);
+        break;
+    default:
+        return false;
+    }
+    return true;
+}
+
+static bool take_control_option(struct options *options, int letter)
+{
+    switch (letter) {
     case 's':
         options->control.saves = (unsigned)number(optarg);
-        break;
-    case 'b':
-        options->before = seconds(optarg);
         break;
     case 'g':
         options->control.gap = seconds(optarg);
         break;
-    case 'D':
-        options->generator.duration = seconds(optarg);
-        break;
-    case 'n':
-        options->priority = optarg;
-        break;
     case 'a':
         options->control.pss_after = seconds(optarg);
         break;
-    case 'S':
-        options->workload.seed = number(optarg);
+    default:
+        return false;
+    }
+    return true;
+}
+
+static bool take_other_option(struct options *options, int letter)
+{
+    switch (letter) {
+    case 'i':
+        options->server = (pid_t)number(optarg);
+        break;
+    case 'b':
+        options->before = seconds(optarg);
+        break;
+    case 'n':
+        options->priority = optarg;
         break;
     case 't':
         options->timeline = optarg;
@@ -186,9 +215,18 @@ static void take_option(struct options *options, int letter)
         fputs(usage, stdout);
         exit(0);
     default:
-        fputs(usage, stderr);
-        exit(2);
+        return false;
     }
+    return true;
+}
+
+static void take_option(struct options *options, int letter)
+{
+    if (take_generator_option(options, letter) || take_workload_option(options, letter) ||
+        take_control_option(options, letter) || take_other_option(options, letter))
+        return;
+    fputs(usage, stderr);
+    exit(2);
 }
 
 static void take_options(struct options *options, int argc, char **argv)
