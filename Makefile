@@ -36,7 +36,7 @@ unit: $(UNIT_TESTS) ## build and run the unit tests
 	@for t in $(UNIT_TESTS); do $$t || exit 1; done
 
 clean: ## remove what was built
-	rm -rf $(BUILD) rdb_uffd.so
+	rm -rf $(BUILD) rdb_uffd.so uffd-watch rdb_uffd-*.tar.gz
 
 include $(wildcard tests/tests.mk tests/servers/servers.mk bench/bench.mk tools/tools.mk)
 

@@ -5,7 +5,8 @@ layouts: ## print the layout table of a server: SRC=its source tree
 layers: ## check that calls go downward only
 	tools/check-layers
 
-SOURCES := $(wildcard module/*.[ch] src/*.[ch] src/*/*.[ch] tests/*/*.[ch] bench/*.[ch])
+SOURCES := $(wildcard module/*.[ch] src/*.[ch] src/*/*.[ch] tests/*/*.[ch] bench/*.[ch] \
+	tools/*/*.[ch])
 format: ## format all sources
 	clang-format -i $(SOURCES)
 
@@ -15,8 +16,9 @@ format-check: ## say which sources are not formatted
 lint: ## cppcheck and clang-tidy with the committed configuration
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 	    --inline-suppr --suppressions-list=.cppcheck-suppressions \
-	    -D__x86_64__ -Isrc -Imodule -D_GNU_SOURCE module src
-	clang-tidy --quiet --warnings-as-errors='*' $(MODULE_SOURCES) -- $(STANDARD) 2>/dev/null
+	    -D__x86_64__ -Isrc -Imodule -D_GNU_SOURCE module src tools/uffd-watch
+	clang-tidy --quiet --warnings-as-errors='*' $(MODULE_SOURCES) \
+	    $(wildcard tools/uffd-watch/*.c) -- $(STANDARD) 2>/dev/null
 
 # Unit tests with sanitizers, built apart. The preserved pages are read while they
 # change, by design: what ThreadSanitizer must not look at says so in the code.
@@ -42,8 +44,12 @@ VERSION       := $(shell sed -n 's/^\#define RDB_UFFD_VERSION "\(.*\)"/\1/p' src
 WATCH_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/uffd-watch/*.c))
 WATCH_TLS     := $(shell [ -e /usr/include/hiredis/hiredis_ssl.h ] && echo yes)
 $(BUILD)/tools/uffd-watch/%.o: CFLAGS += -DVERSION='"$(VERSION)"' $(if $(WATCH_TLS),-DWITH_TLS)
+# Where the version stands.
+$(BUILD)/tools/uffd-watch/main.o: src/rdb_uffd.h
 uffd-watch: $(WATCH_OBJECTS) ## build the live view for the terminal
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(if $(WATCH_TLS),-lhiredis_ssl -lssl -lcrypto) -lhiredis
+
+-include $(WATCH_OBJECTS:.o=.d)
 
 PREFIX ?= /usr/local
 .PHONY: install uninstall dist

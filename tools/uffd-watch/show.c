@@ -187,11 +187,6 @@ void show_json(const struct watched *servers, int count)
     printf("]\n");
 }
 
-static bool wanted(const char *name, const char *field)
-{
-    return strcmp(name, field) == 0;
-}
-
 static const char *type_of(const char *name)
 {
     static const char *const counters[] = {
@@ -199,18 +194,15 @@ static const char *type_of(const char *name)
         "uffd_forks_replaced",   "uffd_fork_fallbacks",   "uffd_advices_refused",
         "uffd_huge_pages_mended"};
     for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
-        if (wanted(name, counters[i]))
+        if (strcmp(name, counters[i]) == 0)
             return "counter";
     return "gauge";
 }
 
-/* The field that is being written for all servers. */
-static const char *current;
-
-static void sample(const struct watched *server, const char *name, const char *value,
-                   bool number)
+static void sample(const struct watched *server, const char *name)
 {
-    if (!number || !wanted(name, current))
+    const char *value = watched_text(server, name);
+    if (server->error[0] || !*value)
         return;
     printf("%s{server=", name);
     put_quoted(server->name);
@@ -227,11 +219,9 @@ static void family(const struct watched *server, const char *name, const char *v
     (void)server, (void)value;
     if (!number)
         return;
-    current = name;
     printf("# TYPE %s %s\n", name, type_of(name));
     for (int i = 0; i < all_count; i++)
-        if (!all_servers[i].error[0])
-            each_field(&all_servers[i], sample);
+        sample(&all_servers[i], name);
 }
 
 void show_prometheus(const struct watched *servers, int count)
