@@ -31,7 +31,7 @@ test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SER
 		TEST_SANDBOX=$(CURDIR)/$(TEST_SANDBOX) UFFD_WATCH=$(CURDIR)/uffd-watch \
 		README_FILE=$(CURDIR)/README.md OPERATIONS_FILE=$(CURDIR)/docs/OPERATIONS.md \
 		tests/integration/run-tests \
-		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS)) $(INTEGRATION_TESTS)
+		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS)) $(INTEGRATION_TESTS) tests/integration/test_install
 
 soak: ## the long form of the tests: hours
 	@SOAK=1 $(MAKE) --no-print-directory test

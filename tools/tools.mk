@@ -73,8 +73,9 @@ uninstall: ## remove what install has put there
 		$(DESTDIR)$(PREFIX)/share/man/man7/rdb_uffd.7 $(DESTDIR)$(PREFIX)/share/man/man1/uffd-watch.1
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd
 
+ARCHIVE ?= rdb_uffd-$(VERSION).tar.gz
 dist: ## a source archive of what is committed
-	git archive --prefix=rdb_uffd-$(VERSION)/ -o rdb_uffd-$(VERSION).tar.gz HEAD
+	git archive --prefix=rdb_uffd-$(VERSION)/ -o $(ARCHIVE) HEAD
 
 .PHONY: deb test-package
 deb: ## build the Debian package in build/deb, and let lintian look at it
