@@ -276,6 +276,61 @@ static void write_error(void)
     check_fault_fails_save("output_write");
 }
 
+/* ---- a fault server that hangs ---- */
+
+/* The watchdog looks for four seconds. */
+#define STUCK_SECONDS 6
+
+static struct server *start_stuck(const char *delay)
+{
+    struct server *server = start_with_faults();
+    for (int i = 0; i < 4; i++)
+        fill_large(server->connection, format_text("large:%d", i), 9 << 20, false, 1);
+    server_ok(server, "SAVE");
+    copy_file(server_path(server, "dump.rdb"), server_path(server, "old.rdb"));
+    server_ok(server, "SET changed again");
+    server_config_set(server, "rdb-key-save-delay", delay);
+    server_ok(server, "UFFD.FAULT stuck_server on");
+    return server;
+}
+
+/* How long the first write after the freeze had to wait. */
+static void check_answers(struct server *server)
+{
+    double began = clock_seconds();
+    server_save_start(server);
+    server_ok(server, "SETRANGE large:1 100 overwritten");
+    double seconds = clock_seconds() - began;
+    test_note("the server answered after %.1f s", seconds);
+    CHECK(seconds < STUCK_SECONDS, "the server stood still");
+}
+
+static void stuck_fault_server(void)
+{
+    struct server *server = start_stuck("2000");
+    check_answers(server);
+    check_failure(server, server->directory, server_path(server, "old.rdb"));
+    CHECK(server_log_lines(server, "protection lifted, the snapshot is given up") == 1,
+          "the log does not say why");
+    server_ok(server, "UFFD.FAULT stuck_server off");
+    server_config_set(server, "rdb-key-save-delay", "0");
+    check_recovered(server, server->directory);
+}
+
+/* The saver is done before the watchdog notices: what it has read is right. */
+static void stuck_until_the_save_ends(void)
+{
+    struct server *server = start_stuck("0");
+    const char *digest = server_digest(server);
+    check_answers(server);
+    CHECK(server_save_wait(server), "the save failed");
+    const char *saved = dump_digest(server_path(server, "dump.rdb"), FILL_CONFIG);
+    CHECK(saved && strcmp(saved, digest) == 0, "the dump is wrong");
+    CHECK(strcmp(server_digest(server), digest) != 0, "nothing was overwritten");
+    server_ok(server, "UFFD.FAULT stuck_server off");
+    check_recovered(server, server->directory);
+}
+
 /* Half protected is not protected: all or nothing, then the real fork. */
 static void check_fault_falls_back(const char *fault)
 {
@@ -325,6 +380,8 @@ int main(int argc, char **argv)
         {"corrupt_pointer", corrupt_pointer, 20},
         {"corrupt_pointer_from_the_start", corrupt_pointer_from_the_start, 20},
         {"write_error", write_error, 20},
+        {"stuck_fault_server", stuck_fault_server, 30},
+        {"stuck_until_the_save_ends", stuck_until_the_save_ends, 30},
         {"protection_refused", protection_refused, 20},
         {"no_buffer_memory", no_buffer_memory, 20},
         {"unknown_fault", unknown_fault, 20},
