@@ -415,6 +415,12 @@ double server_info_number(struct server *server, const char *field)
     return strtod(value, NULL);
 }
 
+bool server_knows(struct server *server, const char *command)
+{
+    redisReply *known = server_ok(server, "COMMAND INFO %s", command);
+    return known->elements == 1 && known->element[0]->type == REDIS_REPLY_ARRAY;
+}
+
 const char *server_digest(struct server *server)
 {
     return server_text(server, "DEBUG DIGEST");

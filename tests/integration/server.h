@@ -70,6 +70,8 @@ const char *server_config_get(struct server *server, const char *name);
 /* A field of INFO everything; NULL if there is none. The number must be there. */
 const char *server_info(struct server *server, const char *field);
 double server_info_number(struct server *server, const char *field);
+/* Whether there is such a command. */
+bool server_knows(struct server *server, const char *command);
 const char *server_digest(struct server *server);
 /* How often the log has the text, and in how many lines. */
 int server_log_count(struct server *server, const char *text);

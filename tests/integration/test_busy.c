@@ -28,6 +28,19 @@ static void set_pace(struct server *server, int iteration)
     server_config_set(server, "rdb-key-save-delay", iteration % 3 == 2 ? "5" : "0");
 }
 
+/* Where fields can have times, the writers gave them some. */
+static void check_field_times(struct server *server)
+{
+    if (!server_knows(server, "hpexpire"))
+        return;
+    static const char *const commands[] = {"hpexpire", "hexpire", "hsetex", "hpersist"};
+    for (int i = 0; i < 4; i++) {
+        const char *calls = server_info(server, format_text("cmdstat_%s", commands[i]));
+        CHECK(calls && strstr(calls, "rejected_calls=0"), "%s: %s", commands[i],
+              calls ? calls : "never called");
+    }
+}
+
 static void check_loop(const char *config, int iterations)
 {
     uint64_t seed = test_seed();
@@ -51,6 +64,7 @@ static void check_loop(const char *config, int iterations)
     test_note("%d saves, %ld commands, %ld of them during saves", iterations, commands,
               during);
     CHECK(during > 1000, "hardly anything was written during the saves");
+    check_field_times(server);
     server_stop(server);
 }
 

@@ -311,23 +311,54 @@ static void save_after_save(void)
     server_stop(server);
 }
 
+static struct server *start_with_field_times(void)
+{
+    struct server *server = start("");
+    if (!server_knows(server, "hpexpire"))
+        not_applicable("fields have no times on this server");
+    return server;
+}
+
 /* Fields of hashes with times of their own, in both encodings, all fields and some. */
 static void expiring_fields(void)
 {
-    struct server *server = start("");
-    redisReply *known = server_command(server, "COMMAND INFO hpexpire");
-    if (known->type == REDIS_REPLY_ARRAY && known->elements == 1 &&
-        known->element[0]->type != REDIS_REPLY_NIL)
-        for (int hash = 0; hash < 60; hash++) {
-            int fields = hash % 3 == 0 ? 300 : 1 + hash % 20;
-            for (int field = 0; field < fields; field++) {
-                server_ok(server, "HSET hash:%d field-%d value-%d", hash, field, field);
-                if (hash % 4 == 0 || field % 3 == 0)
-                    server_ok(server, "HPEXPIRE hash:%d %d FIELDS 1 field-%d", hash,
-                              600000 + field * 1000 + hash, field);
-            }
-            if (hash % 5 == 0)
-                server_ok(server, "PEXPIRE hash:%d 900000", hash);
+    struct server *server = start_with_field_times();
+    for (int hash = 0; hash < 60; hash++) {
+        int fields = hash % 3 == 0 ? 300 : 1 + hash % 20;
+        for (int field = 0; field < fields; field++) {
+            server_ok(server, "HSET hash:%d field-%d value-%d", hash, field, field);
+            if (hash % 4 == 0 || field % 3 == 0)
+                server_ok(server, "HPEXPIRE hash:%d %d FIELDS 1 field-%d", hash,
+                          600000 + field * 1000 + hash, field);
+        }
+        if (hash % 5 == 0)
+            server_ok(server, "PEXPIRE hash:%d 900000", hash);
+    }
+    check_identity(server, true);
+}
+
+/* Names and values of fields around the lengths at which strings change their form. */
+static void long_expiring_fields(void)
+{
+    static const size_t lengths[] = {1,   31,  32,  44,   45,    63,    64,    65,   127,
+                                     128, 255, 256, 4096, 16383, 16384, 65535, 70000};
+    const size_t count = sizeof lengths / sizeof lengths[0], most = 70000;
+    struct server *server = start_with_field_times();
+    uint64_t seed = test_seed();
+    char *text = malloc(2 * most);
+    CHECK(text, "no memory");
+    random_bytes(&seed, text, most);
+    random_text(&seed, text + most, most);
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < count; j++) {
+            /* One long field makes a hash a table: some hashes have short ones only. */
+            size_t hash = lengths[i] > lengths[j] ? i : j;
+            const char *value = text + (j % 2 ? most : 0);
+            server_ok(server, "HSET hash:%d %b %b", (int)hash, text, lengths[i], value,
+                      lengths[j]);
+            if ((i + j) % 3)
+                server_ok(server, "HPEXPIRE hash:%d %d FIELDS 1 %b", (int)hash,
+                          600000 + (int)(i * 1000 + j), text, lengths[i]);
         }
     check_identity(server, true);
 }
@@ -360,6 +391,7 @@ int main(int argc, char **argv)
         {"large_values", large_values, 30},
         {"save_after_save", save_after_save, 60},
         {"expiring_fields", expiring_fields, 30},
+        {"long_expiring_fields", long_expiring_fields, 30},
         {0},
     };
     return test_run("identity", cases, argc, argv);

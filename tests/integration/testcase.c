@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define SKIPPED         77
+#define NOT_RUN         78
 #define LOG_TAIL_BYTES  1800
 #define EXIT_BY_TIMEOUT 124
 
@@ -55,17 +56,28 @@ void fail(const char *format, ...)
 }
 
 /* The reason reaches the line of the verdict through a file. */
+static _Noreturn void end_with_reason(int code, const char *format, va_list arguments)
+{
+    FILE *file = fopen(format_text("%s/reason", directory), "w");
+    if (file) {
+        vfprintf(file, format, arguments);
+        fclose(file);
+    }
+    _exit(code);
+}
+
 void skip(const char *format, ...)
 {
-    FILE *file = fopen(format_text("%s/skipped", directory), "w");
     va_list arguments;
     va_start(arguments, format);
-    if (file)
-        vfprintf(file, format, arguments);
-    va_end(arguments);
-    if (file)
-        fclose(file);
-    _exit(SKIPPED);
+    end_with_reason(SKIPPED, format, arguments);
+}
+
+void not_applicable(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    end_with_reason(NOT_RUN, format, arguments);
 }
 
 char *format_text(const char *format, ...)
@@ -255,10 +267,15 @@ static void make_directory(void)
     }
 }
 
+static bool is_bad(int code)
+{
+    return code != 0 && code != SKIPPED && code != NOT_RUN;
+}
+
 static void explain(struct verdict *verdict, int limit)
 {
-    char *path = format_text("%s/skipped", directory);
-    FILE *file = verdict->code == SKIPPED ? fopen(path, "r") : NULL;
+    char *path = format_text("%s/reason", directory);
+    FILE *file = is_bad(verdict->code) ? NULL : fopen(path, "r");
     if (file) {
         if (!fgets(verdict->reason, sizeof verdict->reason, file))
             verdict->reason[0] = '\0';
@@ -292,9 +309,8 @@ static struct verdict run_isolated(void (*body)(void), int seconds, bool show_lo
     setpgid(pid, pid);
     wait_for_case(pid, &signals, seconds, &verdict);
     verdict.seconds = clock_seconds() - start;
-    bool bad = verdict.signal == 0 && verdict.code != 0 && verdict.code != SKIPPED;
     kill_descendants(pid);
-    if (bad && show_logs)
+    if (verdict.signal == 0 && is_bad(verdict.code) && show_logs)
         nftw(directory, print_if_log, 16, FTW_PHYS);
     explain(&verdict, seconds);
     nftw(directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
@@ -359,13 +375,14 @@ int test_run(const char *suite, const struct test_case *cases, int argc, char **
         end_if_interrupted(&verdict);
         const char *word = verdict.code == 0         ? "ok"
                            : verdict.code == SKIPPED ? "skipped"
+                           : verdict.code == NOT_RUN ? "not-run"
                                                      : "FAILED";
         printf("%-8s %-44s %7.2f s%s%s\n", word, name, verdict.seconds,
                verdict.reason[0] ? "  " : "", verdict.reason);
         fflush(stdout);
         passed += verdict.code == 0;
         skipped += verdict.code == SKIPPED;
-        failed += verdict.code != 0 && verdict.code != SKIPPED;
+        failed += is_bad(verdict.code);
     }
     return failed ? 1 : skipped && !passed ? SKIPPED : 0;
 }

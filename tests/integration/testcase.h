@@ -1,12 +1,15 @@
 /* Test programs of named cases, each case a process of its own.
  *
  * A case that returns has passed; CHECK() that does not hold and fail() end it
- * as failed, skip() as skipped. Whatever a case leaves behind is removed by the
+ * as failed, skip() as skipped: the machine lacks something that the case needs.
+ * not_applicable() ends it as not run: there is nothing that it could show, as
+ * with a server that does not know the commands it is about; nobody counts it.
+ * Whatever a case leaves behind is removed by the
  * program that started it, whether the case ended, crashed, ran out of time or
  * was interrupted: every process below it (also re-parented ones) is killed,
  * and its directory is deleted. A case therefore frees and closes nothing.
  *
- * Output, one line a case:   ok|FAILED|skipped  suite/case  seconds  [reason]
+ * Output, one line a case:   ok|FAILED|skipped|not-run  suite/case  seconds  [reason]
  */
 #ifndef RDB_UFFD_TESTS_TESTCASE_H
 #define RDB_UFFD_TESTS_TESTCASE_H
@@ -22,7 +25,7 @@ struct test_case {
 
 /* Runs the cases whose "suite/name" contains the environment's ONLY or one of
  * the arguments, all if there is neither; `--list` just names them. Returns
- * the exit code of the program: 0 all passed, 1 some failed, 77 all skipped. */
+ * the exit code of the program: 0 all passed, 1 some failed, 77 skipped and none passed. */
 int test_run(const char *suite, const struct test_case *cases, int argc, char **argv);
 
 /* Runs one body the same way, but silently and with the terminal's signals
@@ -39,6 +42,8 @@ const char *test_directory(void);
 void test_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
+_Noreturn void not_applicable(const char *format, ...)
+    __attribute__((format(printf, 1, 2)));
 #define CHECK(condition, ...)                                                            \
     do {                                                                                 \
         if (!(condition)) {                                                              \

@@ -27,6 +27,7 @@ struct writers {
     _Atomic bool stop;
     _Atomic long commands;
     _Atomic long pace; /* commands a second and connection, 0: no bound */
+    bool field_times;  /* the server knows expiring fields */
     int count;         /* keys of each kind */
     int threads;
     struct writer *writer[THREADS_MAX];
@@ -145,8 +146,48 @@ static void write_set(struct writer *writer)
     }
 }
 
+/* What becomes of the times of fields, in small hashes and in large ones. Errors, as
+ * of HPERSIST for a key that is no hash, are the server's answer as any other. */
+static void write_field_times(struct writer *writer)
+{
+    bool few = below(writer, 2);
+    const char *name = few ? "few" : "hash";
+    int number = key(writer), field = below(writer, few ? 20 : 300);
+    int seconds = 100000 + below(writer, 100000);
+    switch (below(writer, 8)) {
+    case 0:
+        send(writer, "HPERSIST %s:%d FIELDS 1 field-%d", name, number, field);
+        break;
+    case 1:
+        send(writer, "HDEL %s:%d field-%d", name, number, field);
+        break;
+    case 2:
+        send(writer, "HEXPIRE %s:%d %d FIELDS 2 field-%d field-%d", name, number, seconds,
+             field, field + 1);
+        break;
+    case 3:
+        send(writer, "HSETEX %s:%d EX %d FIELDS 1 field-%d %d", name, number, seconds,
+             field, below(writer, 70000));
+        break;
+    case 4: /* loses the field's time */
+        send(writer, "HSET %s:%d field-%d %d", name, number, field, seconds);
+        break;
+    case 5: /* in the past: the field goes at once */
+        send(writer, "HPEXPIREAT %s:%d 1 FIELDS 1 field-%d", name, number, field);
+        break;
+    default:
+        send(writer, "HSET %s:%d field-%d %d", name, number, field, number);
+        send(writer, "HPEXPIRE %s:%d %d000 FIELDS 1 field-%d", name, number, seconds,
+             field);
+    }
+}
+
 static void write_hash(struct writer *writer)
 {
+    if (writer->owner->field_times && below(writer, 2)) {
+        write_field_times(writer);
+        return;
+    }
     size_t length = any_length(writer) / 8;
     switch (below(writer, 4)) {
     case 0:
@@ -384,6 +425,7 @@ struct writers *writers_start(struct server *server, int connections, int count,
     CHECK(writers && connections <= THREADS_MAX, "too many writers");
     writers->count = count;
     writers->threads = connections;
+    writers->field_times = server_knows(server, "hpexpire");
     for (int i = 0; i < connections; i++) {
         struct writer *writer = calloc(1, sizeof *writer);
         CHECK(writer, "no memory");
