@@ -320,6 +320,47 @@ static void all_gone_through_pipe(void)
     each_diskless_way(all_gone, diskless);
 }
 
+/* Again and again, the only receiver goes at any moment of a transfer, or just
+ * after it. */
+static void gone_at_random(const char *config)
+{
+    uint64_t seed = test_seed();
+    struct server *master = start_master(config, seed), *replica;
+    int rounds = test_is_soak() ? 300 : 5, early = 0;
+    double longest = 0;
+    server_config_set(master, "rdb-key-save-delay", "20");
+    for (int i = 0; i < rounds; i++) {
+        replica = replica_start(master, &follower);
+        wait_for_info_above(master, "total_forks", i, 10);
+        sleep_msec((long)(random_next(&seed) % 700));
+        early += server_info_number(master, "rdb_bgsave_in_progress") == 1;
+        server_kill(replica);
+        double began = clock_seconds();
+        wait_until_no_child(master, 8);
+        double took = clock_seconds() - began;
+        longest = took > longest ? took : longest;
+        check_no_temporary_file(master);
+    }
+    test_note("%d of %d were killed while the master saved; the longest end took %.0f ms",
+              early, rounds, longest * 1000);
+    CHECK(early, "none was killed in time");
+    replica = replica_start(master, &follower);
+    replica_wait_link(replica);
+    check_same_data(master, replica);
+    check_fork_free(master, rounds + 1);
+    stop_both(master, replica);
+}
+
+static void gone_at_random_from_file(void)
+{
+    gone_at_random(disk);
+}
+
+static void gone_at_random_through_pipe(void)
+{
+    each_diskless_way(gone_at_random);
+}
+
 /* It stands still in the middle of the transfer, with the pipe full, and is
  * given up by the master. */
 static void replica_times_out(void)
@@ -551,6 +592,8 @@ int main(int argc, char **argv)
         {"killed_through_pipe", killed_through_pipe, 120},
         {"all_gone_from_file", all_gone_from_file, 60},
         {"all_gone_through_pipe", all_gone_through_pipe, 120},
+        {"gone_at_random_from_file", gone_at_random_from_file, limit},
+        {"gone_at_random_through_pipe", gone_at_random_through_pipe, limit},
         {"replica_times_out", replica_times_out, 60},
         {"slow_replica", slow_replica, 60},
         {"partial_after_replica_restart", partial_after_replica_restart, 60},
