@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kernel/fault_points.h"
 #include "kernel/userfaultfd.h"
 
 #define SUPPORTED_PAGE_BYTES 4096
@@ -63,6 +64,7 @@ int ability_probe(struct ability *ability)
 
 uint64_t ability_features(const struct ability *ability)
 {
-    return UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED |
+    return UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+           (fault_point(FAULT_NO_UNPOPULATED) ? 0 : UFFD_FEATURE_WP_UNPOPULATED) |
            (ability->reports_thread ? UFFD_FEATURE_THREAD_ID : 0);
 }

@@ -22,14 +22,15 @@
     POINT(SPOOL_WRITE, "spool_write")         /* EIO from the spool */                   \
     POINT(SPOOL_READ, "spool_read")                                                      \
     POINT(SPOOL_OPEN, "spool_open")                                                      \
-    POINT(SPOOL_SLOW, "spool_slow")       /* every write to it takes 2 ms */             \
-    POINT(DAMAGED_SPOOL, "damaged_spool") /* one bit is wrong in what it gives back */   \
-    POINT(DAMAGED_PAGE, "damaged_page")   /* … and in a compressed page */             \
-    POINT(IGNORE_LIMIT, "ignore_limit")   /* the buffer grows without end */             \
-    POINT(NEWER_SERVER, "newer_server")   /* it says that its version is 99.9.9 */       \
-    POINT(MOVED_LAYOUT, "moved_layout")   /* its variables lie elsewhere */              \
-    POINT(NO_JEMALLOC, "no_jemalloc")     /* the server has another allocator */         \
-    POINT(NO_GUARD, "no_guard")           /* … and calls that cannot be patched */     \
+    POINT(SPOOL_SLOW, "spool_slow")         /* every write to it takes 2 ms */           \
+    POINT(DAMAGED_SPOOL, "damaged_spool")   /* one bit is wrong in what it gives back */ \
+    POINT(DAMAGED_PAGE, "damaged_page")     /* … and in a compressed page */           \
+    POINT(IGNORE_LIMIT, "ignore_limit")     /* the buffer grows without end */           \
+    POINT(NEWER_SERVER, "newer_server")     /* it says that its version is 99.9.9 */     \
+    POINT(MOVED_LAYOUT, "moved_layout")     /* its variables lie elsewhere */            \
+    POINT(NO_JEMALLOC, "no_jemalloc")       /* the server has another allocator */       \
+    POINT(NO_GUARD, "no_guard")             /* … and calls that cannot be patched */   \
+    POINT(NO_UNPOPULATED, "no_unpopulated") /* untouched pages are not protected */      \
     POINT(NO_DIRTY_TRACKING, "no_dirty_tracking") /* a kernel before 6.7 */              \
     POINT(STALE_VACANT, "stale_vacant")           /* memory in use counts as vacant */   \
     POINT(LATE_SAVER, "late_saver")               /* it begins 20 ms later */            \
