@@ -2,6 +2,7 @@
  * for every type and encoding, and for the settings that change the file. */
 #include "fill.h"
 #include "rdbfile.h"
+#include "snapshot.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -363,6 +364,58 @@ static void long_expiring_fields(void)
     check_identity(server, true);
 }
 
+/* ---- what ends while it is being saved -------------------------------------------- */
+
+#define SHORT_LIVED 300
+
+static void fill_short_lived(struct server *server, bool fields)
+{
+    for (int i = 0; i < SHORT_LIVED; i++) {
+        server_ok(server, "SET short:%d value PX %d", i, 700 + i);
+        server_ok(server, "RPUSH short-list:%d a b c", i);
+        server_ok(server, "PEXPIRE short-list:%d %d", i, 700 + i);
+        server_ok(server, "HSET short-hash:%d f 1 g 2", i);
+        if (fields)
+            server_ok(server, "HPEXPIRE short-hash:%d %d FIELDS 1 f", i, 700 + i);
+    }
+}
+
+/* As Redis calls them, and as Valkey does. */
+static double expired_fields(struct server *server)
+{
+    bool redis = server_info(server, "expired_subkeys");
+    return server_info_number(server, redis ? "expired_subkeys" : "expired_fields");
+}
+
+/* Keys and fields that go while the save runs are in the file, with their time. */
+static void expired_while_saving(void)
+{
+    struct server *server = start("hz 100\n");
+    fill(server->connection, FILL_ALL, COUNT, test_seed());
+    bool fields = server_knows(server, "hpexpire");
+    fill_short_lived(server, fields);
+    server_config_set(server, "rdb-key-save-delay", "400");
+    double expired = server_info_number(server, "expired_keys");
+    struct snapshot snapshot = snapshot_begin(server);
+    for (int i = 0; i < 2000 / 20; i++) {
+        if (server_info_number(server, "expired_keys") >= expired + 2 * SHORT_LIVED)
+            break;
+        sleep_msec(20);
+    }
+    CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1,
+          "the save was over too soon for the case to show anything");
+    CHECK(server_info_number(server, "expired_keys") >= expired + 2 * SHORT_LIVED,
+          "not all keys have expired");
+    CHECK(!fields || expired_fields(server) > 0, "no field has expired");
+    CHECK(server_save_wait(server), "the save failed");
+    const char *difference =
+        rdb_difference(snapshot.reference, server_path(server, "dump.rdb"));
+    CHECK(!difference, "SAVE before and BGSAVE: %s", difference);
+    check_dump(server_path(server, "dump.rdb"), true);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
@@ -391,6 +444,7 @@ int main(int argc, char **argv)
         {"large_values", large_values, 30},
         {"save_after_save", save_after_save, 60},
         {"expiring_fields", expiring_fields, 30},
+        {"expired_while_saving", expired_while_saving, 30},
         {"long_expiring_fields", long_expiring_fields, 30},
         {0},
     };
