@@ -177,7 +177,9 @@ static void fill_lists(struct filler *filler)
 static void fill_sets(struct filler *filler)
 {
     for (int i = 0; i < filler->count; i++) {
-        int members = 1 + (int)below(filler, i % 8 == 0 ? 400 : 40);
+        int members = 1 + (int)below(filler, 40);
+        if (i % 8 == 0 || i % 8 == 3) /* a table, of integers and of text */
+            members += 200 + (int)below(filler, 200);
         /* Three widths of integers, and members that are none. */
         for (int j = 0; j < members; j++) {
             uint64_t number = random_next(&filler->random);

@@ -77,6 +77,29 @@ static void lists_compressed(void)
     check_identity(server, true);
 }
 
+/* Elements that have a node of their own, compressed in the middle of the list. Older
+ * servers do that from a gigabyte on, unless they are told otherwise. */
+static void plain_list_nodes(void)
+{
+    struct server *server = start("list-compress-depth 1\n");
+    uint64_t seed = test_seed();
+    static char element[5000];
+    server_ok(server, "DEBUG QUICKLIST-PACKED-THRESHOLD 100b");
+    for (int i = 0; i < 600; i++) {
+        size_t length = random_next(&seed) % (i % 10 ? 300 : sizeof element);
+        if (i % 3)
+            random_text(&seed, element, length);
+        else
+            random_bytes(&seed, element, length);
+        server_ok(server, "%s list:%d %b", i % 4 ? "RPUSH" : "LPUSH", i % 6, element,
+                  length);
+    }
+    server_ok(server, "DEBUG QUICKLIST list:0");
+    check_identity(server, true);
+    /* Written to the server's output, which is seen when it ends. */
+    CHECK(server_log_count(server, "container : PLAIN") > 3, "no plain nodes");
+}
+
 static void sets(void)
 {
     identity_of(FILL_SETS, "");
@@ -423,6 +446,7 @@ int main(int argc, char **argv)
         {"strings", strings, 20},
         {"lists", lists, 20},
         {"lists_compressed", lists_compressed, 20},
+        {"plain_list_nodes", plain_list_nodes, 20},
         {"sets", sets, 20},
         {"hashes", hashes, 20},
         {"sorted_sets", sorted_sets, 20},
