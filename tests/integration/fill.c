@@ -166,8 +166,8 @@ static void fill_lists(struct filler *filler)
             else
                 send(filler, "%s list:%d %b", side, i, value_of(filler, length), length);
         }
-        if (i % 16 == 1) { /* beyond the size of a node: a plain one */
-            size_t length = 600 + below(filler, 20000);
+        if (i % 16 == 1) { /* a plain node, where that is not for gigabytes only */
+            size_t length = 8200 + below(filler, 12000);
             send(filler, "RPUSH list:%d %b", i, value_of(filler, length), length);
             send(filler, "RPUSH list:%d end", i);
         }

@@ -10,7 +10,7 @@
 #include "server.h"
 
 #define FILL_CONFIG                                                                      \
-    "activerehashing no\nlist-max-listpack-size 512\nlist-compress-depth 1\n"            \
+    "activerehashing no\nlist-max-listpack-size 64\nlist-compress-depth 1\n"             \
     "hash-max-listpack-entries 64\nset-max-intset-entries 128\n"                         \
     "zset-max-listpack-entries 64\nstream-node-max-entries 20\n"
 
