@@ -16,6 +16,7 @@ struct counter {
     int number;
     long incremented; /* acknowledged */
     long appended;
+    long prepended;
 };
 
 struct counters {
@@ -50,6 +51,10 @@ static void *run(void *argument)
                           counter->incremented, &answer))
             break;
         counter->appended = answer;
+        if (!send_command(counter->connection, "LPUSH counted-down:%d %ld",
+                          counter->number, counter->incremented, &answer))
+            break;
+        counter->prepended = answer;
     }
     return NULL;
 }
@@ -96,16 +101,22 @@ void counters_stop(struct counters *counters)
         CHECK(counters->each[i].incremented > 20, "hardly anything was counted");
 }
 
+/* What comes later may be one behind. */
+static void make_even(struct counter *counter, struct server *server)
+{
+    int i = counter->number;
+    long least = (long)server_integer(server, "LLEN counted-down:%d", i);
+    if (server_integer(server, "LLEN counted-up:%d", i) > least)
+        server_ok(server, "RPOP counted-up:%d", i);
+    server_ok(server, "SET count:%d %ld", i, least);
+    counter->incremented = counter->appended = counter->prepended = least;
+}
+
 void counters_go_on(struct counters *counters, struct server *server)
 {
-    /* The list may be one behind the number: make them even. */
     server_ok(server, "SELECT %d", DATABASE);
-    for (int i = 0; i < counters->count; i++) {
-        struct counter *counter = &counters->each[i];
-        counter->appended = (long)server_integer(server, "LLEN counted-up:%d", i);
-        counter->incremented = counter->appended;
-        server_ok(server, "SET count:%d %ld", i, counter->appended);
-    }
+    for (int i = 0; i < counters->count; i++)
+        make_even(&counters->each[i], server);
     server_ok(server, "SELECT 0");
     start_all(counters, server);
 }
@@ -117,12 +128,14 @@ static void check_within(const char *what, int number, long is, long acknowledge
           "%s:%d is %ld, %ld were acknowledged", what, number, is, acknowledged);
 }
 
-static void check_list(struct server *server, int number)
+/* One number after the other: `from` is the first, `step` 1 or -1. */
+static void check_list(struct server *server, const char *name, int number, long from,
+                       long step)
 {
-    redisReply *list = server_ok(server, "LRANGE counted-up:%d 0 -1", number);
+    redisReply *list = server_ok(server, "LRANGE %s:%d 0 -1", name, number);
     for (size_t i = 0; i < list->elements; i++)
-        CHECK(atol(list->element[i]->str) == (long)i + 1,
-              "counted-up:%d has %s at place %zu", number, list->element[i]->str, i);
+        CHECK(atol(list->element[i]->str) == from + step * (long)i,
+              "%s:%d has %s at place %zu", name, number, list->element[i]->str, i);
 }
 
 void counters_check(struct counters *counters, struct server *server, int unanswered)
@@ -132,10 +145,12 @@ void counters_check(struct counters *counters, struct server *server, int unansw
         const struct counter *counter = &counters->each[i];
         check_within("count", i, atol(server_text(server, "GET count:%d", i)),
                      counter->incremented, unanswered);
-        check_within("counted-up", i,
-                     (long)server_integer(server, "LLEN counted-up:%d", i),
-                     counter->appended, unanswered);
-        check_list(server, i);
+        long up = (long)server_integer(server, "LLEN counted-up:%d", i);
+        check_within("counted-up", i, up, counter->appended, unanswered);
+        check_list(server, "counted-up", i, 1, 1);
+        long down = (long)server_integer(server, "LLEN counted-down:%d", i);
+        check_within("counted-down", i, down, counter->prepended, unanswered);
+        check_list(server, "counted-down", i, down, -1);
     }
     server_ok(server, "SELECT 0");
 }

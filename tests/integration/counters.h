@@ -1,5 +1,5 @@
-/* Connections that count: each increments a number and appends it to a list, and
- * knows what was acknowledged. A command lost or executed twice shows. */
+/* Connections that count: each increments a number, appends it to a list and puts it
+ * before another, and knows what was acknowledged. A command lost or executed twice shows. */
 #ifndef RDB_UFFD_TESTS_COUNTERS_H
 #define RDB_UFFD_TESTS_COUNTERS_H
 

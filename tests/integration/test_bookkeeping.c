@@ -385,10 +385,8 @@ static void system_calls(void)
 }
 
 /* The debugger of scripts forks for its session: a real process. */
-static void script_debugger_forks(void)
+static redisContext *start_debugging(struct server *server)
 {
-    struct server *server = server_start(NULL);
-    fill(server->connection, FILL_ALL, 50, test_seed());
     redisContext *client = server_connect(server);
     freeReplyObject(redisCommand(client, "SCRIPT DEBUG YES"));
     redisAppendCommand(client, "EVAL %s 0", "return redis.call('dbsize')");
@@ -399,9 +397,38 @@ static void script_debugger_forks(void)
         children = server_children(server);
     }
     CHECK(children == 1, "%d child processes", children);
+    return client;
+}
+
+static void script_debugger_forks(void)
+{
+    struct server *server = server_start(NULL);
+    fill(server->connection, FILL_ALL, 50, test_seed());
+    redisContext *client = start_debugging(server);
     server_save(server);
     check_dump(server_path(server, "dump.rdb"), true);
     redisFree(client);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+/* Its process shares all memory that is frozen, and leaves while it still is. */
+static void script_debugger_while_saving(void)
+{
+    struct server *server = start_slow("");
+    fill(server->connection, FILL_ALL, 50, test_seed());
+    const char *digest = server_digest(server);
+    server_save_start(server);
+    redisContext *client = start_debugging(server);
+    for (int i = 0; i < KEYS; i += 10)
+        server_ok(server, "SETRANGE key:%d 0 changed", i);
+    redisFree(client);
+    for (int i = 0; i < KEYS; i += 10)
+        server_ok(server, "SETRANGE key:%d 0 again", i);
+    CHECK(is_saving(server), "the save is over too soon");
+    CHECK(server_save_wait(server), "the save failed");
+    const char *saved = dump_digest(server_path(server, "dump.rdb"), FILL_CONFIG);
+    CHECK(saved && strcmp(saved, digest) == 0, "the dump is wrong");
     check_fork_free(server, 1);
     server_stop(server);
 }
@@ -424,6 +451,7 @@ int main(int argc, char **argv)
         {"reload_while_saving", reload_while_saving, 30},
         {"system_calls", system_calls, 30},
         {"script_debugger_forks", script_debugger_forks, 20},
+        {"script_debugger_while_saving", script_debugger_while_saving, 30},
         {0},
     };
     return test_run("bookkeeping", cases, argc, argv);

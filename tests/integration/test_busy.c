@@ -86,6 +86,12 @@ static void lazy_freeing(void)
                2);
 }
 
+/* Tables grow and shrink all the time, moved on by the server's clock too. */
+static void active_rehashing(void)
+{
+    check_loop(FILL_CONFIG "activerehashing yes\nhz 100\n", 2);
+}
+
 /* The test of the test: with this switched on the snapshots are found wrong. */
 static void check_found(const char *fault)
 {
@@ -124,6 +130,7 @@ int main(int argc, char **argv)
         {"mixed_writes", mixed_writes, 150},
         {"io_threads", io_threads, 90},
         {"lazy_freeing", lazy_freeing, 90},
+        {"active_rehashing", active_rehashing, 90},
         {"found_without_protection", found_without_protection, 90},
         {"found_without_preserving", found_without_preserving, 90},
         {0},
