@@ -126,6 +126,88 @@ static void errors_stay(void **state)
     assert_false(exists("final.rdb"));
 }
 
+/* ---- writing back as it goes ------------------------------------------------------ */
+
+/* In place of the system call: keeps count, and fails when told to. */
+static struct {
+    int calls;
+    int error;
+    uint64_t started; /* all before it, from 0 on */
+    uint64_t waited;
+    bool gaps;
+} disk;
+
+int sync_file_range(int descriptor, off_t from, off_t length, unsigned flags)
+{
+    (void)descriptor;
+    disk.calls++;
+    errno = disk.error;
+    if (disk.error)
+        return -1;
+    uint64_t *until = flags & SYNC_FILE_RANGE_WAIT_AFTER ? &disk.waited : &disk.started;
+    disk.gaps |= (uint64_t)from != *until || !(flags & SYNC_FILE_RANGE_WRITE);
+    *until = (uint64_t)(from + length);
+    return 0;
+}
+
+#define MEGABYTE ((size_t)1 << 20)
+
+/* Puts 8 MB into a file; returns the first error. */
+static int put_megabytes(size_t sync_every, int error)
+{
+    static char text[MEGABYTE];
+    struct rdb_output_options asked = {.checksum = sum, .sync_every = sync_every};
+    struct rdb_output *output;
+    memset(&disk, 0, sizeof(disk));
+    disk.error = error;
+    assert_int_equal(rdb_output_open_file(&output, directory, "temp.rdb", &asked), 0);
+    assert_int_equal(rdb_output_create_file(output), 0);
+    int result = 0;
+    for (size_t i = 1; i <= 8 && !result; i++) {
+        result = put(output, text, sizeof(text));
+        /* What the last fsync would find: never much. */
+        if (sync_every && !disk.error)
+            assert_true(disk.waited + 2 * sync_every + 2 * MEGABYTE >= i * MEGABYTE);
+    }
+    if (!result)
+        result = rdb_output_sync(output);
+    rdb_output_close(output);
+    assert_false(exists("temp.rdb"));
+    return result;
+}
+
+static void writes_back_as_it_goes(void **state)
+{
+    (void)state;
+    assert_int_equal(put_megabytes(MEGABYTE, 0), 0);
+    assert_false(disk.gaps);
+    assert_in_range(disk.started, 6 * MEGABYTE, 8 * MEGABYTE);
+    assert_in_range(disk.waited, 5 * MEGABYTE, disk.started - 1);
+    assert_in_range(disk.calls, 2 * 5, 2 * 8);
+}
+
+static void writes_back_only_if_asked(void **state)
+{
+    (void)state;
+    assert_int_equal(put_megabytes(0, 0), 0);
+    assert_int_equal(disk.calls, 0);
+}
+
+/* The disk tells of an error once: here, not at the fsync in the end. */
+static void error_of_writing_back_counts(void **state)
+{
+    (void)state;
+    assert_int_equal(put_megabytes(MEGABYTE, EIO), -EIO);
+    assert_int_equal(disk.calls, 1);
+}
+
+static void file_system_that_cannot_write_back(void **state)
+{
+    (void)state;
+    assert_int_equal(put_megabytes(MEGABYTE, ENOSYS), 0);
+    assert_int_equal(disk.calls, 1);
+}
+
 /* ---- pipes ----------------------------------------------------------------------- */
 
 struct pipe_case {
@@ -322,6 +404,10 @@ int main(void)
         cmocka_unit_test(closing_removes_what_is_not_published),
         cmocka_unit_test(missing_directory_is_an_error),
         cmocka_unit_test(errors_stay),
+        cmocka_unit_test(writes_back_as_it_goes),
+        cmocka_unit_test(writes_back_only_if_asked),
+        cmocka_unit_test(error_of_writing_back_counts),
+        cmocka_unit_test(file_system_that_cannot_write_back),
         cmocka_unit_test(slow_reader_gets_all),
         cmocka_unit_test(reader_that_goes_is_an_error),
         cmocka_unit_test(cancelling_ends_the_wait),
