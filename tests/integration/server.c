@@ -131,7 +131,8 @@ static void split_words(const char *text, const char **words, int *count)
 static _Noreturn void become_server(struct server *server,
                                     const struct server_options *options)
 {
-    const char *command = getenv("SERVER_COMMAND"), *words[WORDS_MAX];
+    const char *command = options->command ? options->command : getenv("SERVER_COMMAND");
+    const char *words[WORDS_MAX];
     int count = 0;
     split_words(command && *command ? command : "redis-server", words, &count);
     words[count++] = server_path(server, "redis.conf");

@@ -6,6 +6,8 @@
  * Environment:
  *   SERVER_COMMAND   how the server is started ("redis-server"); words are
  *                    split at spaces, so that a loader can stand in front
+ *   OTHER_SERVERS    commands of other servers, one word each, that may be mixed
+ *                    with it (none)
  *   CHECK_COMMAND    its redis-check-rdb, likewise
  *   RDB_UFFD_MODULE  the module ("./rdb_uffd.so")
  *   WITHOUT_MODULE   set: servers run without it, with their own fork, and what
@@ -25,6 +27,7 @@ struct server_options {
     const char *module_arguments; /* "name value ..." after the module's path */
     const char *fault;            /* RDB_UFFD_FAULT; NULL: not set */
     const char *user;             /* run as this user; NULL: as we do */
+    const char *command;          /* another server's; NULL: SERVER_COMMAND */
     const char *directory;        /* start in this one again; NULL: a fresh one */
     bool without_module;
     bool sentinel; /* start it as a sentinel: no data, no module */

@@ -1,5 +1,6 @@
 /* Replicas get the master's data through saves that the module makes, from a
  * file and through the pipe, while the master is being written to. */
+#include "counters.h"
 #include "fill.h"
 #include "rdbfile.h"
 #include "replicas.h"
@@ -110,6 +111,110 @@ static void replica_without_module(void)
 {
     full_syncs(diskless,
                &(struct server_options){.config = QUIET_CONFIG, .without_module = true});
+}
+
+/* ---- both ends mixed -------------------------------------------------------------- */
+
+/* A full synchronization under writes, and a save of the replica, without fork where
+ * there is the module. No mixed writes: servers of different versions need not do the
+ * same with a command, nor write a score the same way in DEBUG DIGEST. */
+static void sync_and_save(struct server *master, struct server *replica)
+{
+    struct counters *counters = counters_start(master, CONNECTIONS);
+    replica_follow(replica, master);
+    replica_wait_link(replica);
+    server_save(replica);
+    sleep_msec(50);
+    counters_stop(counters);
+    check_same_data(master, replica);
+    counters_check(counters, replica, 0);
+    CHECK(server_info_number(master, "sync_full") == 1, "sync_full");
+    check_fork_free(master, 1);
+    check_fork_free(replica, 1);
+}
+
+static struct server *start_mixed_master(const struct server_options *options,
+                                         uint64_t seed)
+{
+    struct server *master = server_start(options);
+    fill(master->connection, FILL_ALL - FILL_SORTED_SETS - FILL_EXPIRIES, COUNT, seed);
+    for (int i = 0; i < 500; i++)
+        server_ok(master, "ZADD zset:%d %d member-%d", i % 9, i * 7, i);
+    return master;
+}
+
+static void master_without_module(void)
+{
+    uint64_t seed = test_seed();
+    struct server *master = start_mixed_master(
+        &(struct server_options){.config = diskless, .without_module = true}, seed);
+    struct server *replica = server_start(&follower);
+    sync_and_save(master, replica);
+    stop_both(master, replica);
+}
+
+/* Whether a server can load what the master saves: the newer one does mostly. */
+static bool understands(const char *command, struct server *master)
+{
+    char *directory = format_text("%s/trial", test_directory());
+    CHECK(run_program(NULL, (const char *[]){"rm", "-rf", directory, NULL}) == 0 &&
+              run_program(NULL, (const char *[]){"mkdir", directory, NULL}) == 0,
+          "no directory");
+    server_ok(master, "SAVE");
+    copy_file(server_path(master, "dump.rdb"), format_text("%s/dump.rdb", directory));
+    char *log;
+    struct server *server =
+        server_try_start(&(struct server_options){.config = QUIET_CONFIG,
+                                                  .command = command,
+                                                  .directory = directory,
+                                                  .without_module = true},
+                         &log);
+    if (server)
+        server_stop(server);
+    return server;
+}
+
+static const char *version_of(struct server *server)
+{
+    const char *valkey = server_info(server, "valkey_version");
+    return valkey ? format_text("Valkey %s", valkey)
+                  : format_text("Redis %s", server_info(server, "redis_version"));
+}
+
+/* True if the second can be a replica of the first at all, and then it is. */
+static bool pair(const char *first, const char *second, uint64_t seed)
+{
+    struct server *master = start_mixed_master(
+        &(struct server_options){.config = diskless, .command = first}, seed);
+    bool possible = understands(second, master);
+    if (possible) {
+        struct server *replica = server_start(
+            &(struct server_options){.config = QUIET_CONFIG, .command = second});
+        test_note("%s, replica %s", version_of(master), version_of(replica));
+        sync_and_save(master, replica);
+        server_stop(replica);
+    }
+    server_stop(master);
+    return possible;
+}
+
+static void other_servers(void)
+{
+    const char *list = getenv("OTHER_SERVERS");
+    if (!list || !*list)
+        not_applicable("no other server is there");
+    uint64_t seed = test_seed();
+    const char *before = NULL;
+    char *rest;
+    int pairs = 0;
+    for (char *command = strtok_r(strdup(list), " ", &rest); command;
+         command = strtok_r(NULL, " ", &rest)) {
+        pairs += pair(NULL, command, seed);
+        if (before)
+            pairs += pair(before, command, seed);
+        before = command;
+    }
+    CHECK(pairs, "no pair of servers that understand each other");
 }
 
 /* The replica is saving when the master's data come: its save is killed. */
@@ -580,6 +685,8 @@ int main(int argc, char **argv)
         {"through_pipe", through_pipe, limit},
         {"through_pipe_swapdb", through_pipe_swapdb, limit},
         {"replica_without_module", replica_without_module, limit},
+        {"master_without_module", master_without_module, 60},
+        {"other_servers", other_servers, 120},
         {"loading_from_disk_while_saving", loading_from_disk_while_saving, 60},
         {"loading_swapdb_while_saving", loading_swapdb_while_saving, 60},
         {"loading_emptied_while_saving", loading_emptied_while_saving, 60},
