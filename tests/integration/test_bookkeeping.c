@@ -224,6 +224,16 @@ static void save_in_transaction(void)
     server_stop(server);
 }
 
+/* What a child says of its copies ("Fork CoW for RDB: ...") the module says of the pages
+ * it has kept, in a line of its own; with a fork the server's line is there again. */
+static void check_cost_is_logged(struct server *server, int forked, int kept)
+{
+    int lines = server_log_lines(server, "Fork CoW for RDB: current");
+    CHECK(lines == forked, "%d lines of a child's cost, not %d", lines, forked);
+    lines = server_log_lines(server, "pages preserved, buffer peak");
+    CHECK(lines == kept, "%d lines of the module's cost, not %d", lines, kept);
+}
+
 static void log_lines(void)
 {
     struct server *server = start_slow("");
@@ -233,6 +243,13 @@ static void log_lines(void)
     CHECK(server_log_count(server, "DB saved on disk") == 1, "saved");
     CHECK(server_log_count(server, "Background saving terminated with success") == 1,
           "terminated");
+    bool module = server->has_module;
+    check_cost_is_logged(server, !module, module);
+    if (module) {
+        server_config_set(server, "uffd.enabled", "no");
+        server_save(server);
+        check_cost_is_logged(server, 1, 1);
+    }
     server_stop(server);
 }
 
