@@ -1,0 +1,175 @@
+/* Memory of the server that is wrong: pointers and lengths inside its values are
+ * overwritten, as a bug or a bad memory chip would. A child would die of many of them;
+ * the module must end the save with an error, or not have needed what is wrong, and the
+ * server, which does not look at these values meanwhile, lives on. */
+#include "fill.h"
+#include "rdbfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define COUNT        12
+#define ROUNDS       100
+#define SOAK_ROUNDS  5000
+#define WORDS        8 /* of a structure that are candidates */
+#define SAVE_SECONDS 10
+
+struct victim {
+    struct server *server;
+    int memory; /* /proc/PID/mem */
+    uint64_t random;
+};
+
+static bool read_word(struct victim *victim, uint64_t address, uint64_t *word)
+{
+    return pread(victim->memory, word, sizeof *word, (off_t)address) == sizeof *word;
+}
+
+static void write_word(struct victim *victim, uint64_t address, uint64_t word)
+{
+    ssize_t wrote = pwrite(victim->memory, &word, sizeof word, (off_t)address);
+    CHECK(wrote == sizeof word, "cannot write to the server's memory: %s",
+          strerror(errno));
+}
+
+/* Only memory that came from the allocator: what else a pointer leads to, such as the
+ * functions of a type of table, belongs to all of them. */
+static bool is_heap(struct victim *victim, uint64_t address)
+{
+    FILE *maps = fopen(format_text("/proc/%d/maps", (int)victim->server->pid), "r");
+    char line[512], access[8], name[256];
+    bool found = false;
+    while (maps && !found && fgets(line, sizeof line, maps)) {
+        uint64_t start, end;
+        unsigned long inode;
+        name[0] = '\0';
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %*x %*s %lu %255s", &start, &end,
+                   access, &inode, name) < 4)
+            continue;
+        found = address >= start && address < end && strncmp(access, "rw-p", 4) == 0 &&
+                !inode && name[0] != '[';
+    }
+    if (maps)
+        fclose(maps);
+    return found && address % 8 == 0;
+}
+
+/* Where the value itself is: behind the object that DEBUG OBJECT tells the address of. */
+static uint64_t content_of(struct victim *victim, const char *key)
+{
+    const char *told = server_text(victim->server, "DEBUG OBJECT %s", key);
+    uint64_t object, content;
+    CHECK(sscanf(told, "Value at:0x%" SCNx64, &object) == 1, "no address: %s", told);
+    CHECK(read_word(victim, object + 8, &content), "cannot read the server's memory");
+    return content;
+}
+
+/* A word of the value, or of something that it points to. */
+static uint64_t choose_word(struct victim *victim, uint64_t content)
+{
+    uint64_t at = content, next;
+    for (int hops = (int)(random_next(&victim->random) % 4); hops; hops--) {
+        uint64_t from = at + 8 * (random_next(&victim->random) % WORDS);
+        if (read_word(victim, from, &next) && is_heap(victim, next))
+            at = next;
+    }
+    /* The word before the text of a string holds its length. */
+    return at + 8 * (random_next(&victim->random) % WORDS) - (at == content ? 8 : 0);
+}
+
+static uint64_t choose_value(struct victim *victim, uint64_t old)
+{
+    static const uint64_t values[] = {
+        0,   8,          UINT64_MAX,        0x123456789000, UINT64_C(1) << 63,
+        255, 0x7fffffff, 0x4141414141414141};
+    size_t choice = random_next(&victim->random) % 11;
+    return choice < 8    ? values[choice]
+           : choice == 8 ? old + 8 /* a neighbour */
+           : choice == 9 ? old ^ (UINT64_C(1) << random_next(&victim->random) % 64)
+                         : random_next(&victim->random);
+}
+
+static bool save_ends_well(struct server *server)
+{
+    double end = clock_seconds() + SAVE_SECONDS;
+    server_save_start(server);
+    while (server_info_number(server, "rdb_bgsave_in_progress") != 0) {
+        CHECK(clock_seconds() < end, "the save does not end");
+        sleep_msec(2);
+    }
+    return strcmp(server_info(server, "rdb_last_bgsave_status"), "ok") == 0;
+}
+
+static struct stat dump_of(struct server *server)
+{
+    struct stat dump;
+    CHECK(stat(server_path(server, "dump.rdb"), &dump) == 0, "the dump is gone");
+    return dump;
+}
+
+/* True if the save failed. */
+static bool scribble_and_save(struct victim *victim)
+{
+    static const char *const kinds[] = {"string", "list", "set",
+                                        "hash",   "zset", "stream"};
+    const char *key = format_text("%s:%d", kinds[random_next(&victim->random) % 6],
+                                  (int)(random_next(&victim->random) % COUNT));
+    /* A number has no memory of its own. */
+    if (strcmp(server_text(victim->server, "OBJECT ENCODING %s", key), "int") == 0)
+        return false;
+    uint64_t address = choose_word(victim, content_of(victim, key)), old;
+    if (!is_heap(victim, address & ~UINT64_C(7)) || !read_word(victim, address, &old))
+        return false;
+    struct stat before = dump_of(victim->server);
+    uint64_t value = choose_value(victim, old);
+    write_word(victim, address, value);
+    bool ok = save_ends_well(victim->server);
+    write_word(victim, address, old);
+    struct stat after = dump_of(victim->server);
+    CHECK(ok || before.st_ino == after.st_ino, "%s: a wrong dump was published", key);
+    return !ok;
+}
+
+static void wrong_memory(void)
+{
+    needs_module();
+    struct victim victim = {.random = test_seed()};
+    struct server *server = victim.server = server_start(&(struct server_options){
+        .config = FILL_CONFIG "hz 500\nstop-writes-on-bgsave-error no\n"});
+    victim.memory = open(format_text("/proc/%d/mem", (int)server->pid), O_RDWR);
+    if (victim.memory < 0)
+        skip("no permission to write to the server's memory");
+    fill(server->connection, FILL_ALL - FILL_EXPIRIES, COUNT, victim.random);
+    server_save(server);
+    const char *digest = server_digest(server);
+    int rounds = test_is_soak() ? SOAK_ROUNDS : ROUNDS, failed = 0;
+    for (int i = 0; i < rounds; i++)
+        failed += scribble_and_save(&victim);
+    test_note("%d of %d saves failed, the last for: %s", failed, rounds,
+              server_info(server, "uffd_last_error"));
+    CHECK(failed > rounds / 10, "hardly anything was found wrong");
+    CHECK(server_info_number(server, "uffd_snapshots_failed") == failed,
+          "uffd_snapshots_failed");
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 0, "it forked");
+    CHECK(!server_temporary_file(server), "a temporary file was left");
+    CHECK(strcmp(server_digest(server), digest) == 0, "the case has changed the data");
+    server_save(server);
+    const char *saved = dump_digest(server_path(server, "dump.rdb"), FILL_CONFIG);
+    CHECK(saved && strcmp(saved, digest) == 0, "the dump is wrong");
+    server_stop(server);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"wrong_memory", wrong_memory, 60},
+        {0},
+    };
+    return test_run("corruption", cases, argc, argv);
+}
