@@ -24,6 +24,7 @@ struct victim {
     struct server *server;
     int memory; /* /proc/PID/mem */
     uint64_t random;
+    const char *last_error;
 };
 
 static bool read_word(struct victim *victim, uint64_t address, uint64_t *word)
@@ -131,6 +132,8 @@ static bool scribble_and_save(struct victim *victim)
     write_word(victim, address, value);
     bool ok = save_ends_well(victim->server);
     write_word(victim, address, old);
+    if (!ok)
+        victim->last_error = server_info(victim->server, "uffd_last_error");
     struct stat after = dump_of(victim->server);
     CHECK(ok || before.st_ino == after.st_ino, "%s: a wrong dump was published", key);
     return !ok;
@@ -152,7 +155,7 @@ static void wrong_memory(void)
     for (int i = 0; i < rounds; i++)
         failed += scribble_and_save(&victim);
     test_note("%d of %d saves failed, the last for: %s", failed, rounds,
-              server_info(server, "uffd_last_error"));
+              victim.last_error);
     CHECK(failed > rounds / 10, "hardly anything was found wrong");
     CHECK(server_info_number(server, "uffd_snapshots_failed") == failed,
           "uffd_snapshots_failed");
