@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "ask.h"
 #include "commands.h"
 #include "dirtyrate.h"
 #include "doctor_command.h"
@@ -56,6 +57,8 @@ static struct rdb_uffd_host host = {
     .log = log_line,
     .memory_in_use = memory_in_use,
     .tick_soon = tick_soon,
+    .count_keys = ask_count,
+    .ask_key = ask_key,
     .server_name = server_name,
     .server_version = server_version,
     .saver_cpus = saver_cpus,
@@ -176,9 +179,12 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
     if (register_with_server(context, fault_points) != API_OK)
         return refuse_to_load("the server does not take its commands or callbacks");
     lasting_context = api.GetDetachedThreadSafeContext(context);
+    ask_begin(context);
     int error = rdb_uffd_start(&host, &settings);
-    if (error)
+    if (error) {
+        ask_end();
         return refuse_to_load(strerror(-error));
+    }
     scan_for_module_values(context);
     log_start(context);
     return API_OK;
@@ -190,6 +196,7 @@ int RedisModule_OnUnload(api_context *context)
     int error = rdb_uffd_stop();
     if (!error) {
         api.FreeThreadSafeContext(lasting_context);
+        ask_end();
         return API_OK;
     }
     api.Log(NULL, "warning", "uffd: cannot be unloaded now: %s",

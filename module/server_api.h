@@ -20,7 +20,20 @@
 #define API_OPTION_HANDLE_SLOT_MIGRATION  (1 << 5) /* Valkey 9: a must for MIGRATESLOTS */
 #define API_EVENT_CRON_LOOP               8
 #define API_EVENT_MODULE_CHANGE           9
+#define API_KEY_TYPE_EMPTY                0
+#define API_KEY_TYPE_STRING               1
+#define API_KEY_TYPE_LIST                 2
+#define API_KEY_TYPE_HASH                 3
+#define API_KEY_TYPE_SET                  4
+#define API_KEY_TYPE_SORTED_SET           5
 #define API_KEY_TYPE_MODULE               6
+#define API_KEY_TYPE_STREAM               7
+#define API_OPEN_READ                     (1 << 0)
+#define API_OPEN_NO_TOUCH                 (1 << 16)
+#define API_OPEN_NO_NOTIFY                (1 << 17)
+#define API_OPEN_NO_STATISTICS            (1 << 18)
+#define API_OPEN_NO_EFFECTS               (1 << 20)
+#define API_REPLY_STRING                  0
 #define API_CONTEXT_LUA                   (1 << 0)
 #define API_CONTEXT_MULTI                 (1 << 1)
 #define API_CONTEXT_DENY_BLOCKING         (1 << 21)
@@ -147,11 +160,17 @@ struct api_information {
     X(void, FreeServerInfo, (api_context *, api_server_info *))                          \
     X(const char *, ServerInfoGetFieldC, (api_server_info *, const char *field))         \
     X(api_reply *, Call, (api_context *, const char *command, const char *format, ...))  \
+    X(int, CallReplyType, (api_reply *))                                                 \
     X(api_reply *, CallReplyArrayElement, (api_reply *, size_t))                         \
     X(const char *, CallReplyStringPtr, (api_reply *, size_t * length))                  \
     X(void, FreeCallReply, (api_reply *))                                                \
     X(int, SelectDb, (api_context *, int database))                                      \
     X(unsigned long long, DbSize, (api_context *))                                       \
+    X(api_context *, GetDetachedThreadSafeContext, (api_context *))                      \
+    X(void, FreeThreadSafeContext, (api_context *))                                      \
+    X(api_key *, OpenKey, (api_context *, api_string * name, int mode))                  \
+    X(void, CloseKey, (api_key *))                                                       \
+    X(long long, GetAbsExpire, (api_key *))                                              \
     X(int, KeyType, (api_key *))                                                         \
     X(api_scan_cursor *, ScanCursorCreate, (void))                                       \
     X(void, ScanCursorDestroy, (api_scan_cursor *))                                      \

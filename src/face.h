@@ -8,6 +8,7 @@
 
 #include "freeze.h"
 #include "history.h"
+#include "keyspace/sample.h"
 #include "log_limit.h"
 
 /* Main thread only. */
@@ -15,6 +16,9 @@ struct face {
     bool started;
     char unsupported[REASON_BYTES];   /* why no save can be served, "" if it can */
     char layout_reason[REASON_BYTES]; /* why the server is not known, "" if it is */
+    bool proved;                      /* walks see what the server says: proof.h */
+    struct keyspace_kinds proved_kinds;
+    uint64_t proof_tried_usec;
     bool has_allocator;
     char guard_reason[REASON_BYTES]; /* why its calls cannot be guarded, "" if they are */
     int huge_pages_refused; /* by the process before we came; 0: not, or it still is */

@@ -22,6 +22,7 @@
 #include "memory/late_unmap.h"
 #include "memory/pool.h"
 #include "memory/vacant.h"
+#include "proof.h"
 #include "report.h"
 #include "saver.h"
 #include "snapshot.h"
@@ -156,6 +157,48 @@ static enum child_decision fall_back(struct snapshot *snapshot, int cause, char 
     return CHILD_REFUSE;
 }
 
+/* ---- the proof of the layout ------------------------------------------------------ */
+
+/* After so long a tick looks for more to compare. */
+#define PROVE_EVERY_USEC 60000000
+
+static int prove(struct snapshot *snapshot, char *reason)
+{
+    int error = proof_try(snapshot->host, &the_face.proved_kinds, reason, REASON_BYTES);
+    if (!error)
+        the_face.proved = true;
+    if (error != -EAGAIN)
+        the_face.proof_tried_usec = clock_usec();
+    if (error == -ENOTSUP)
+        memcpy(the_face.layout_reason, reason, REASON_BYTES);
+    return error;
+}
+
+/* Found out only now, because there was no key at load. */
+static int prove_late(struct snapshot *snapshot, char *reason)
+{
+    char text[MESSAGE_BYTES + REASON_BYTES];
+    int error = prove(snapshot, reason);
+    if (error != -ENOTSUP)
+        return error == -EAGAIN ? 0 : error;
+    memcpy(the_face.unsupported, reason, REASON_BYTES);
+    snapshot->ability.error = error;
+    snprintf(text, sizeof(text), "uffd: background saves use fork from now on: %s",
+             reason);
+    log_line(snapshot, RDB_UFFD_WARNING, text);
+    return error;
+}
+
+static void prove_in_time(struct snapshot *snapshot)
+{
+    char reason[REASON_BYTES];
+    if (clock_usec() - the_face.proof_tried_usec >= PROVE_EVERY_USEC &&
+        proof_has_keys(snapshot->host))
+        prove_late(snapshot, reason);
+}
+
+/* ---- a save ----------------------------------------------------------------------- */
+
 static void begin_saving(struct snapshot *snapshot)
 {
     the_face.forks_replaced++;
@@ -188,9 +231,12 @@ static enum child_decision begin(const struct child_request *request, int *error
     if (the_face.unsupported[0])
         return fall_back(snapshot, snapshot->ability.error, the_face.unsupported, error);
 
+    int result = the_face.proved ? 0 : prove_late(snapshot, reason);
+    if (result)
+        return fall_back(snapshot, result, reason, error);
     snapshot->freeze_began_usec = snapshot->step_began_usec = clock_usec();
     snapshot->request = *request;
-    int result = server_capture(request, &snapshot->capture, reason, sizeof(reason));
+    result = server_capture(request, &snapshot->capture, reason, sizeof(reason));
     if (result)
         return fall_back(snapshot, result, reason, error);
     result = freeze_open_output(snapshot);
@@ -358,6 +404,14 @@ static void destroy_parts(struct snapshot *snapshot)
     pool_leave();
 }
 
+/* When there are no keys yet, later. */
+static void prove_at_load(struct snapshot *snapshot)
+{
+    char reason[REASON_BYTES];
+    the_face.layout_reason[0] = '\0';
+    prove(snapshot, reason);
+}
+
 /* Why nothing can be served in this process; "" when all is well. */
 static void find_obstacle(struct snapshot *snapshot, char *reason)
 {
@@ -365,7 +419,7 @@ static void find_obstacle(struct snapshot *snapshot, char *reason)
     reason[0] = '\0';
     if (server_identify(host->server_name, host->server_version, the_face.layout_reason,
                         REASON_BYTES) == 0)
-        the_face.layout_reason[0] = '\0';
+        prove_at_load(snapshot);
     the_face.has_allocator = allocator_find() == 0 && !fault_point(FAULT_NO_JEMALLOC);
     if (ability_probe(&snapshot->ability) != 0 || fault_point(FAULT_NO_USERFAULTFD))
         snprintf(reason, REASON_BYTES, "%s",
@@ -572,6 +626,7 @@ void rdb_uffd_tick(void)
         }
         return;
     }
+    prove_in_time(snapshot);
     call_helpers(snapshot);
     late_free_end();
     allocator_restore();

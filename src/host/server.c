@@ -36,6 +36,7 @@
 static struct {
     const char *image; /* the variable `server` */
     rdb_compress_function lzf_compress;
+    rdb_decompress_function lzf_decompress;
     rdb_checksum_function crc64;
     keyspace_hash_function siphash;
     const uint8_t *(*hash_seed)(void);
@@ -86,6 +87,7 @@ static int find_symbols(char *reason, size_t reason_size)
     const struct wanted_symbol everywhere[] = {
         {"server", &symbols.image},
         {"lzf_compress", &symbols.lzf_compress},
+        {"lzf_decompress", &symbols.lzf_decompress},
         {"crc64", &symbols.crc64},
         {"siphash", &symbols.siphash},
         {"dictGetHashFunctionSeed", &symbols.hash_seed},
@@ -439,7 +441,7 @@ static uint32_t lru_clock(void)
     return (uint32_t)(time(NULL) & ((1 << 24) - 1));
 }
 
-static void capture_roots(struct keyspace_roots *roots)
+void server_roots(struct keyspace_roots *roots)
 {
     int policy = image_int(layout->maxmemory_policy);
     *roots = (struct keyspace_roots){
@@ -458,6 +460,11 @@ static void capture_roots(struct keyspace_roots *roots)
         .key_save_delay = image_int(layout->key_save_delay),
     };
     memcpy(roots->hash_seed, symbols.hash_seed(), sizeof(roots->hash_seed));
+}
+
+rdb_decompress_function server_decompress(void)
+{
+    return symbols.lzf_decompress;
 }
 
 static int duplicate(int descriptor)
@@ -526,7 +533,7 @@ static int capture_descriptors(const struct child_request *request,
 static int capture_all(const struct child_request *request,
                        struct server_capture *capture)
 {
-    capture_roots(&capture->roots);
+    server_roots(&capture->roots);
     if (image_int(layout->rdb_compression))
         capture->compress = symbols.lzf_compress;
     if (image_int(layout->rdb_checksum))

@@ -12,6 +12,7 @@
 
 #include "host/child.h"
 #include "keyspace/keyspace.h"
+#include "rdb/comparison.h"
 #include "rdb/encoder.h"
 #include "rdb/output.h"
 
@@ -20,6 +21,11 @@
  * says what is not known. Once, at load. `version` as INFO says it ("7.0.15"). */
 int server_identify(const char *server_name, const char *version, char *reason,
                     size_t reason_size);
+
+/* What a walk needs to know of this instant. After server_identify(), main thread. */
+void server_roots(struct keyspace_roots *roots);
+/* The server's own lzf_decompress(). */
+rdb_decompress_function server_decompress(void);
 
 /* Puts the calling thread on these CPUs, as a child would be (bgsave_cpulist or
  * aof_rewrite_cpulist, as the server reads it). Nothing happens when the server lacks

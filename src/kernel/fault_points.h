@@ -28,6 +28,8 @@
     POINT(IGNORE_LIMIT, "ignore_limit")     /* the buffer grows without end */           \
     POINT(NEWER_SERVER, "newer_server")     /* it says that its version is 99.9.9 */     \
     POINT(MOVED_LAYOUT, "moved_layout")     /* its variables lie elsewhere */            \
+    POINT(MOVED_KEYSPACE, "moved_keyspace") /* … its tables of keys do */              \
+    POINT(MOVED_STREAMS, "moved_streams")   /* … a part of its streams does */         \
     POINT(NO_JEMALLOC, "no_jemalloc")       /* the server has another allocator */       \
     POINT(NO_GUARD, "no_guard")             /* … and calls that cannot be patched */   \
     POINT(NO_UNPOPULATED, "no_unpopulated") /* untouched pages are not protected */      \

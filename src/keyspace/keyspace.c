@@ -3,13 +3,10 @@
 
 #include <stdio.h>
 
-#include "kernel/memory.h"
 #include "kernel/thread.h"
+#include "keyspace/batch.h"
 #include "keyspace/crew.h"
-#include "keyspace/dict.h"
-#include "keyspace/frozen.h"
-#include "keyspace/store.h"
-#include "keyspace/values.h"
+#include "keyspace/database.h"
 
 enum opcode {
     OPCODE_SLOT = 244,
@@ -24,18 +21,6 @@ enum opcode {
 #define LRU_CLOCK_MAX    ((1u << 24) - 1)
 #define SLEEP_PIECE_USEC 50000
 #define BUCKETS_AT_FIRST 256
-
-/* What all databases begin with. */
-#define DATABASE_KEYS    0
-#define DATABASE_EXPIRES 8
-
-/* The keys that are on their way together, so that their misses overlap. */
-struct batch {
-    struct frozen_object objects[TABLE_BATCH];
-    struct frozen_string names[TABLE_BATCH];
-    uint64_t hashes[TABLE_BATCH];
-    int64_t expires[TABLE_BATCH];
-};
 
 /* ---- around a key ---------------------------------------------------------------- */
 
@@ -110,101 +95,11 @@ static int delay(struct walk *walk)
 
 /* ---- a batch of keys ------------------------------------------------------------- */
 
-static int read_objects(struct walk *walk, const struct frozen_entry *entries,
-                        size_t count)
-{
-    struct batch *batch = walk->batch;
-    for (size_t i = 0; i < count; i++) {
-        int error = object_read(walk, entries[i].value, &batch->objects[i]);
-        if (error)
-            return error;
-        if (batch->objects[i].encoding != ENCODING_INTEGER)
-            view_prefetch(walk->reader, batch->objects[i].pointer - 1);
-    }
-    return 0;
-}
-
-static int read_names(struct walk *walk, const struct frozen_entry *entries, size_t count)
-{
-    bool inside = walk->family->objects != OBJECT_BARE;
-    for (size_t i = 0; i < count; i++) {
-        struct frozen_object *object = &walk->batch->objects[i];
-        struct frozen_string *name = &walk->batch->names[i];
-        int error = frozen_string_read(walk, inside ? object->key : entries[i].key, name);
-        if (error)
-            return error;
-        if (object->value_inside)
-            object->pointer = string_behind(name->address, name->length);
-        /* The second line of a value that is longer than what is left of its
-         * first. */
-        view_prefetch(walk->reader, object->pointer + 64);
-    }
-    return 0;
-}
-
-static int hash_name(struct walk *walk, const struct frozen_string *name, uint64_t *hash)
-{
-    const struct keyspace_roots *roots = walk->roots;
-    const unsigned char *bytes = name->window + SDS_HEADER_MAX;
-    if (!frozen_string_is_inline(name)) {
-        unsigned char *room = rdb_encoder_room(walk->encoder, name->length);
-        if (!room)
-            return rdb_encoder_error(walk->encoder);
-        int error = frozen_read(walk, room, name->address, name->length);
-        if (error)
-            return error;
-        bytes = room;
-    }
-    *hash = roots->hash(bytes, name->length, roots->hash_seed);
-    return 0;
-}
-
-static int find_expires(struct walk *walk, const struct frozen_entry *entries,
-                        size_t count, const struct frozen_table *expires)
-{
-    struct batch *batch = walk->batch;
-    for (size_t i = 0; i < count; i++)
-        batch->expires[i] = batch->objects[i].expire;
-    if (walk->family->objects != OBJECT_BARE || !table_size(expires))
-        return 0;
-    for (size_t i = 0; i < count; i++) {
-        int error = hash_name(walk, &batch->names[i], &batch->hashes[i]);
-        if (error)
-            return error;
-        dict_prefetch(walk, expires, batch->hashes[i]);
-    }
-    for (size_t i = 0; i < count; i++) {
-        uint64_t value;
-        int found = dict_find(walk, expires, batch->hashes[i], entries[i].key, &value);
-        if (found < 0)
-            return found;
-        if (found)
-            batch->expires[i] = (int64_t)value;
-    }
-    return 0;
-}
-
-static struct batch *batch_of(struct walk *walk)
-{
-    if (!walk->batch) {
-        walk->batch = memory_map(sizeof(*walk->batch));
-        walk->batch_bytes = sizeof(*walk->batch);
-    }
-    return walk->batch;
-}
-
 static int save_keys(struct walk *walk, const struct frozen_entry *entries, size_t count,
                      void *context)
 {
-    struct batch *batch = batch_of(walk);
-    if (!batch)
-        return -ENOMEM;
-    walk->where = "a key";
-    int error = read_objects(walk, entries, count);
-    if (!error)
-        error = read_names(walk, entries, count);
-    if (!error)
-        error = find_expires(walk, entries, count, context);
+    int error = batch_read(walk, entries, count, context);
+    struct batch *batch = walk->batch;
     for (size_t i = 0; i < count && !error; i++) {
         error = save_key(walk, &batch->objects[i], &batch->names[i], batch->expires[i]);
         walk->keys++;
@@ -217,44 +112,6 @@ static int save_keys(struct walk *walk, const struct frozen_entry *entries, size
 }
 
 /* ---- databases ------------------------------------------------------------------- */
-
-struct database {
-    frozen_address address; /* 0: never used */
-    struct frozen_store keys;
-    struct frozen_store expires;
-    struct frozen_store volatile_keys;
-};
-
-static int read_store(struct walk *walk, const struct database *database, uint16_t offset,
-                      struct frozen_store *store)
-{
-    frozen_address address;
-    int error = frozen_read(walk, &address, database->address + offset, sizeof(address));
-    return error ? error : store_read(walk, address, store);
-}
-
-static int read_database(struct walk *walk, int index, struct database *database)
-{
-    const struct family *family = walk->family;
-    walk->where = "a database";
-    memset(database, 0, sizeof(*database));
-    int error = 0;
-    if (family->database_pointers)
-        error = frozen_read(walk, &database->address,
-                            walk->roots->databases + (uint64_t)index * 8, 8);
-    else
-        database->address =
-            walk->roots->databases + (uint64_t)index * family->database_bytes;
-    if (error || !database->address)
-        return error;
-    error = read_store(walk, database, DATABASE_KEYS, &database->keys);
-    if (!error)
-        error = read_store(walk, database, DATABASE_EXPIRES, &database->expires);
-    if (!error && family->volatile_keys)
-        error =
-            read_store(walk, database, family->volatile_keys, &database->volatile_keys);
-    return error;
-}
 
 static int save_slot_lengths(struct walk *walk, const uint64_t *numbers)
 {
@@ -357,7 +214,7 @@ static int save_tables(struct walk *walk, const struct database *database)
 static int save_database(struct walk *walk, int index)
 {
     struct database database;
-    int error = read_database(walk, index, &database);
+    int error = database_read(walk, index, &database);
     if (error || !database.keys.keys)
         return error;
     error = rdb_encode_byte(walk->encoder, OPCODE_SELECT);
@@ -372,8 +229,8 @@ static int save_database(struct walk *walk, int index)
     return error ? error : save_tables(walk, &database);
 }
 
-int keyspace_count(const struct keyspace_roots *roots, struct view_reader *reader,
-                   uint64_t *keys)
+int keyspace_count_database(const struct keyspace_roots *roots,
+                            struct view_reader *reader, int index, uint64_t *keys)
 {
     struct walk walk = {
         .roots = roots,
@@ -381,12 +238,21 @@ int keyspace_count(const struct keyspace_roots *roots, struct view_reader *reade
         .reader = reader,
     };
     struct database database;
+    int error = database_read(&walk, index, &database);
+    *keys = error ? 0 : database.keys.keys;
+    return error;
+}
+
+int keyspace_count(const struct keyspace_roots *roots, struct view_reader *reader,
+                   uint64_t *keys)
+{
     *keys = 0;
     for (int i = 0; i < roots->database_count; i++) {
-        int error = read_database(&walk, i, &database);
+        uint64_t more;
+        int error = keyspace_count_database(roots, reader, i, &more);
         if (error)
             return error;
-        *keys += database.keys.keys;
+        *keys += more;
     }
     return 0;
 }

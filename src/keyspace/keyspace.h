@@ -64,7 +64,10 @@ int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader
                   struct rdb_encoder *encoder, struct keyspace_observer *observer,
                   struct crew *crew, const char **where);
 
-/* How many keys there are in all databases. 0 or a negative errno. */
+/* How many keys there are in one database, 0 or more of the first
+ * `roots->database_count`, and in all. 0 or a negative errno. */
+int keyspace_count_database(const struct keyspace_roots *roots,
+                            struct view_reader *reader, int index, uint64_t *keys);
 int keyspace_count(const struct keyspace_roots *roots, struct view_reader *reader,
                    uint64_t *keys);
 

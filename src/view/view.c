@@ -104,6 +104,12 @@ void view_reader_init(struct view_reader *reader, struct view *view)
     reader->view = view;
 }
 
+void view_reader_init_live(struct view_reader *reader, struct checked_reader *live)
+{
+    memset(reader, 0, sizeof(*reader));
+    reader->live = live;
+}
+
 static bool enter_region(struct view_reader *reader, uint64_t from, uint64_t length)
 {
     const struct view_region *region = find_region(reader->view, from);
@@ -172,6 +178,8 @@ int view_read(struct view_reader *reader, void *to, frozen_address from, size_t 
         length > reader->region_end - from) {
         if (!length)
             return 0;
+        if (!reader->view)
+            return checked_read(reader->live, to, from, length);
         if (fault_point(FAULT_CORRUPT_POINTER) || !enter_region(reader, from, length))
             return -EFAULT;
     }

@@ -26,6 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/checked_read.h"
 #include "memory/pages.h"
 #include "memory/preserved.h"
 #include "memory/regions.h"
@@ -74,7 +75,8 @@ bool view_overlaps(const struct view *view, uint64_t start, uint64_t end);
 /* One reader of a view. A reader belongs to one thread; any number of readers
  * may work on one view at the same time. */
 struct view_reader {
-    struct view *view;
+    struct view *view; /* NULL: it reads live memory, through `live` */
+    struct checked_reader *live;
     uint64_t region_start; /* the region the last read fell in */
     uint64_t region_end;
     uint32_t region_first_chunk;
@@ -82,6 +84,10 @@ struct view_reader {
 };
 
 void view_reader_init(struct view_reader *reader, struct view *view);
+/* A reader of memory as it is now, when nothing is frozen: for the main thread, which
+ * then is the only one that changes what it reads. view_read() is as safe, and slow:
+ * a system call or two for every read. */
+void view_reader_init_live(struct view_reader *reader, struct checked_reader *live);
 
 /* Copies `length` bytes that stood at `from` at the freeze to `to`.
  * Returns 0, -EFAULT if any byte lies outside the frozen regions (a wrong

@@ -356,6 +356,62 @@ static void structures_elsewhere(void)
     check_unknown("moved_layout", "does not match");
 }
 
+/* The server is known and its variables are where they should be, but its keys are
+ * not, or not all that they consist of: what walks see is compared with what the server
+ * says, before the first save and at load. */
+static void check_disproved(struct server *server, const char *said)
+{
+    save_and_check(server);
+    CHECK(server_info_number(server, "uffd_forks_replaced") == 0, "replaced");
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "not counted");
+    CHECK(server_info_number(server, "uffd_supported") == 0, "uffd_supported");
+    CHECK(strstr(server_info(server, "uffd_unsupported_reason"), said), "the reason: %s",
+          server_info(server, "uffd_unsupported_reason"));
+    CHECK(server_log_count(server, said) == 1, "the log does not say \"%s\" once", said);
+    server_stop(server);
+}
+
+static void keys_elsewhere(void)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = FILL_CONFIG, .fault = "moved_keyspace"});
+    CHECK(server_info_number(server, "uffd_supported") == 1, "judged without keys");
+    fill(server->connection, FILL_ALL, 100, test_seed());
+    check_disproved(server, "seems to have");
+}
+
+static void values_elsewhere(void)
+{
+    needs_module();
+    struct server *server = server_start(&(struct server_options){
+        .config = FILL_CONFIG, .fault = "moved_streams", .without_module = true});
+    fill(server->connection, FILL_STRINGS | FILL_STREAMS, 20, test_seed());
+    load(server);
+    CHECK(server_info_number(server, "uffd_supported") == 0, "not judged at load");
+    check_disproved(server, "a stream would be saved wrongly");
+}
+
+/* … and judges rightly what is as it should be: every type, also those that come later,
+ * also what nobody may look at any more. */
+static void keys_proved(void)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = FILL_CONFIG, .without_module = true});
+    server_ok(server, "DEBUG SET-ACTIVE-EXPIRE 0");
+    server_ok(server, "SET gone value PX 1");
+    server_ok(server, "SETRANGE huge 3000000 x");
+    fill(server->connection, FILL_ALL, 100, test_seed());
+    sleep_msec(20);
+    load(server);
+    CHECK(server_info(server, "cmdstat_dump"), "nothing was compared");
+    CHECK(server_info_number(server, "expired_keys") == 0, "a key was made to expire");
+    server_save(server);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
@@ -373,6 +429,9 @@ int main(int argc, char **argv)
         {"calls_not_patched", calls_not_patched, 20},
         {"newer_than_known", newer_than_known, 60},
         {"structures_elsewhere", structures_elsewhere, 60},
+        {"keys_elsewhere", keys_elsewhere, 60},
+        {"values_elsewhere", values_elsewhere, 60},
+        {"keys_proved", keys_proved, 60},
         {0},
     };
     return test_run("lifecycle", cases, argc, argv);

@@ -467,7 +467,7 @@ static void gone_at_random_from_file(void)
 
 static void gone_at_random_through_pipe(void)
 {
-    each_diskless_way(gone_at_random);
+    each_diskless_way(gone_at_random, diskless);
 }
 
 /* It stands still in the middle of the transfer, with the pipe full, and is

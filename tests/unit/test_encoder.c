@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "rdb/comparison.h"
 #include "rdb/encoder.h"
 
 /* liblzf's, which is where the server's come from. */
@@ -188,6 +189,56 @@ static void compression_is_repeatable(void **state)
     }
 }
 
+static size_t decompress(const void *in, size_t in_length, void *out, size_t out_length)
+{
+    return lzf_decompress(in, (unsigned)in_length, out, (unsigned)out_length);
+}
+
+/* Strings, numbers and a string that looks compressed, with what shrinks. */
+static size_t encode_for_comparison(rdb_compress_function function, unsigned char *bytes)
+{
+    static const unsigned char odd[] = {0xC3, 0xC3, 0xC3, 5, 3, 1};
+    char text[300];
+    struct rdb_encoder *one = rdb_encoder_create(&memory.sink, function);
+    assert_non_null(one);
+    for (size_t length = 0; length < sizeof(text); length += 7) {
+        memset(text, 'a' + (int)(length % 3), sizeof(text));
+        text[length / 2] = 'x';
+        rdb_encode_string(one, text, length);
+        rdb_encode_string(one, odd, sizeof(odd));
+        rdb_encode_integer_string(one, (int64_t)(length * 1000));
+    }
+    assert_int_equal(rdb_encoder_flush(one), 0);
+    rdb_encoder_destroy(one);
+    size_t length = memory.length;
+    memcpy(bytes, memory.bytes, length);
+    memory.length = 0;
+    return length;
+}
+
+static void compressed_is_the_same(void **state)
+{
+    (void)state;
+    static unsigned char plain[65536], packed[65536], scratch[65536];
+    size_t plain_length = encode_for_comparison(NULL, plain);
+    size_t length = encode_for_comparison(compress, packed);
+    assert_true(length < plain_length / 2);
+    assert_true(
+        rdb_is_same_value(plain, plain_length, packed, length, decompress, scratch));
+    assert_true(
+        rdb_is_same_value(plain, plain_length, plain, plain_length, decompress, scratch));
+    assert_false(
+        rdb_is_same_value(plain, plain_length, packed, length - 1, decompress, scratch));
+    assert_false(
+        rdb_is_same_value(plain, plain_length - 1, packed, length, decompress, scratch));
+    for (size_t i = 0; i < plain_length; i++) {
+        plain[i] ^= 1;
+        assert_false(
+            rdb_is_same_value(plain, plain_length, packed, length, decompress, scratch));
+        plain[i] ^= 1;
+    }
+}
+
 static void errors_stay(void **state)
 {
     (void)state;
@@ -211,6 +262,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(numbers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(compresses_what_shrinks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(compression_is_repeatable, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(compressed_is_the_same, set_up, tear_down),
         cmocka_unit_test_setup_teardown(errors_stay, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,84 @@
+#include "ask.h"
+
+#include <string.h>
+
+/* One that lasts: events and commands have others, fork() none. */
+static api_context *own_context;
+
+void ask_begin(api_context *context)
+{
+    own_context = api.GetDetachedThreadSafeContext(context);
+}
+
+void ask_end(void)
+{
+    if (own_context)
+        api.FreeThreadSafeContext(own_context);
+    own_context = NULL;
+}
+
+uint64_t ask_count(int database)
+{
+    if (api.SelectDb(own_context, database) != API_OK)
+        return 0;
+    return api.DbSize(own_context);
+}
+
+static enum rdb_uffd_key_type type_of(api_key *key)
+{
+    static const enum rdb_uffd_key_type types[] = {
+        [API_KEY_TYPE_EMPTY] = RDB_UFFD_NO_KEY,
+        [API_KEY_TYPE_STRING] = RDB_UFFD_STRING,
+        [API_KEY_TYPE_LIST] = RDB_UFFD_LIST,
+        [API_KEY_TYPE_HASH] = RDB_UFFD_HASH,
+        [API_KEY_TYPE_SET] = RDB_UFFD_SET,
+        [API_KEY_TYPE_SORTED_SET] = RDB_UFFD_SORTED_SET,
+        [API_KEY_TYPE_MODULE] = RDB_UFFD_MODULE_VALUE,
+        [API_KEY_TYPE_STREAM] = RDB_UFFD_STREAM,
+    };
+    unsigned type = key ? (unsigned)api.KeyType(key) : API_KEY_TYPE_EMPTY;
+    return type < sizeof(types) / sizeof(types[0]) ? types[type] : RDB_UFFD_NO_KEY;
+}
+
+/* Servers before 7.2 know the first flag only, and pass over the others. */
+static void ask_around(const char *name, size_t length, struct rdb_uffd_testimony *said)
+{
+    api_string *text = api.CreateString(own_context, name, length);
+    api_key *key = api.OpenKey(own_context, text,
+                               API_OPEN_READ | API_OPEN_NO_TOUCH | API_OPEN_NO_NOTIFY |
+                                   API_OPEN_NO_STATISTICS | API_OPEN_NO_EFFECTS);
+    said->type = type_of(key);
+    said->expire = key ? api.GetAbsExpire(key) : -1;
+    if (key)
+        api.CloseKey(key);
+    api.FreeString(own_context, text);
+}
+
+/* DUMP may have been renamed, or the key be another node's. */
+static void ask_value(const char *name, size_t length, struct rdb_uffd_testimony *said)
+{
+    api_reply *reply = api.Call(own_context, "DUMP", "b", name, length);
+    const char *value = NULL;
+    if (reply && api.CallReplyType(reply) == API_REPLY_STRING)
+        value = api.CallReplyStringPtr(reply, &said->value_length);
+    if (!value)
+        said->value_length = 0;
+    if (said->value_length > said->room)
+        said->value_length = said->room;
+    if (value)
+        memcpy(said->value, value, said->value_length);
+    if (reply)
+        api.FreeCallReply(reply);
+}
+
+void ask_key(int database, const void *name, size_t length,
+             struct rdb_uffd_testimony *said)
+{
+    said->value_length = 0;
+    said->type = RDB_UFFD_NO_KEY;
+    if (api.SelectDb(own_context, database) != API_OK)
+        return;
+    ask_around(name, length, said);
+    if (said->type != RDB_UFFD_NO_KEY && said->room)
+        ask_value(name, length, said);
+}

@@ -1,0 +1,99 @@
+#include "keyspace/batch.h"
+
+#include "kernel/memory.h"
+#include "keyspace/dict.h"
+
+static int read_objects(struct walk *walk, const struct frozen_entry *entries,
+                        size_t count)
+{
+    struct batch *batch = walk->batch;
+    for (size_t i = 0; i < count; i++) {
+        int error = object_read(walk, entries[i].value, &batch->objects[i]);
+        if (error)
+            return error;
+        if (batch->objects[i].encoding != ENCODING_INTEGER)
+            view_prefetch(walk->reader, batch->objects[i].pointer - 1);
+    }
+    return 0;
+}
+
+static int read_names(struct walk *walk, const struct frozen_entry *entries, size_t count)
+{
+    bool inside = walk->family->objects != OBJECT_BARE;
+    for (size_t i = 0; i < count; i++) {
+        struct frozen_object *object = &walk->batch->objects[i];
+        struct frozen_string *name = &walk->batch->names[i];
+        int error = frozen_string_read(walk, inside ? object->key : entries[i].key, name);
+        if (error)
+            return error;
+        if (object->value_inside)
+            object->pointer = string_behind(name->address, name->length);
+        /* The second line of a value that is longer than what is left of its
+         * first. */
+        view_prefetch(walk->reader, object->pointer + 64);
+    }
+    return 0;
+}
+
+static int hash_name(struct walk *walk, const struct frozen_string *name, uint64_t *hash)
+{
+    const struct keyspace_roots *roots = walk->roots;
+    const unsigned char *bytes = name->window + SDS_HEADER_MAX;
+    if (!frozen_string_is_inline(name)) {
+        unsigned char *room = rdb_encoder_room(walk->encoder, name->length);
+        if (!room)
+            return rdb_encoder_error(walk->encoder);
+        int error = frozen_read(walk, room, name->address, name->length);
+        if (error)
+            return error;
+        bytes = room;
+    }
+    *hash = roots->hash(bytes, name->length, roots->hash_seed);
+    return 0;
+}
+
+static int find_expires(struct walk *walk, const struct frozen_entry *entries,
+                        size_t count, const struct frozen_table *expires)
+{
+    struct batch *batch = walk->batch;
+    for (size_t i = 0; i < count; i++)
+        batch->expires[i] = batch->objects[i].expire;
+    if (walk->family->objects != OBJECT_BARE || !table_size(expires))
+        return 0;
+    for (size_t i = 0; i < count; i++) {
+        int error = hash_name(walk, &batch->names[i], &batch->hashes[i]);
+        if (error)
+            return error;
+        dict_prefetch(walk, expires, batch->hashes[i]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint64_t value;
+        int found = dict_find(walk, expires, batch->hashes[i], entries[i].key, &value);
+        if (found < 0)
+            return found;
+        if (found)
+            batch->expires[i] = (int64_t)value;
+    }
+    return 0;
+}
+
+static struct batch *batch_of(struct walk *walk)
+{
+    if (!walk->batch) {
+        walk->batch = memory_map(sizeof(*walk->batch));
+        walk->batch_bytes = sizeof(*walk->batch);
+    }
+    return walk->batch;
+}
+
+int batch_read(struct walk *walk, const struct frozen_entry *entries, size_t count,
+               const struct frozen_table *expires)
+{
+    walk->where = "a key";
+    if (!batch_of(walk))
+        return -ENOMEM;
+    int error = read_objects(walk, entries, count);
+    if (!error)
+        error = read_names(walk, entries, count);
+    return error ? error : find_expires(walk, entries, count, expires);
+}

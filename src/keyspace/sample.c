@@ -1,0 +1,243 @@
+#include "keyspace/sample.h"
+
+#include "keyspace/batch.h"
+#include "keyspace/database.h"
+
+/* A table is looked into at so many places ... */
+#define SPOTS 16
+/* ... for so many keys each, in so many buckets at most. */
+#define SPOT_KEYS    8
+#define SPOT_BUCKETS 4096
+#define SPOT_BYTES   (UINT64_C(1) << 20)
+/* What may be read of one key and its value. */
+#define KEY_BYTES (UINT64_C(256) << 10)
+/* Databases and a cluster's slots that are looked into, those without keys aside. */
+#define DATABASES_MOST 8
+#define SLOTS_MOST     32
+#define SLOTS_AT_ONCE  512
+
+struct sampling {
+    struct keyspace_samples *samples;
+    struct rdb_sink sink;
+    struct keyspace_sample *sample; /* that is being taken */
+    struct frozen_table expires;    /* of the database, or of the slot */
+    int64_t not_before;
+    int database;
+    struct keyspace_kinds *kinds; /* the caller's */
+    struct keyspace_kinds taken;  /* and those that were taken now */
+};
+
+static int never_stops(struct keyspace_observer *observer, uint64_t keys)
+{
+    (void)observer, (void)keys;
+    return 0;
+}
+
+static int keep_bytes(struct rdb_sink *sink, const void *bytes, size_t length)
+{
+    struct keyspace_sample *sample =
+        ((struct sampling *)((char *)sink - offsetof(struct sampling, sink)))->sample;
+    if (length > SAMPLE_BYTES_MAX - sample->value_length)
+        return -E2BIG;
+    memcpy(sample->value + sample->value_length, bytes, length);
+    sample->value_length += length;
+    return 0;
+}
+
+static bool is_full(const struct sampling *sampling)
+{
+    return sampling->samples->count == SAMPLES_MAX;
+}
+
+/* ---- one key --------------------------------------------------------------------- */
+
+static int take_name(struct walk *walk, const struct frozen_string *name,
+                     struct keyspace_sample *sample)
+{
+    if (name->length > SAMPLE_BYTES_MAX)
+        return -E2BIG;
+    sample->name_length = name->length;
+    return frozen_read(walk, sample->name, name->address, name->length);
+}
+
+static int take_value(struct walk *walk, const struct frozen_object *object,
+                      struct keyspace_sample *sample)
+{
+    sample->value_length = 0;
+    int error = rdb_encode_byte(walk->encoder, object->rdb_type);
+    if (!error)
+        error = object_save(walk, object);
+    if (!error)
+        error = rdb_encoder_flush(walk->encoder);
+    if (error == -E2BIG)
+        sample->value_length = error = 0;
+    rdb_encoder_reset(walk->encoder);
+    return error;
+}
+
+static int take_key(struct walk *walk, struct sampling *sampling)
+{
+    struct frozen_object *object = &walk->batch->objects[0];
+    struct keyspace_sample *sample =
+        &sampling->samples->samples[sampling->samples->count];
+    int type = object_prepare(walk, object);
+    /* A module's: nobody asks us to walk it. */
+    if (type < 0)
+        return type == -ENOTSUP ? 0 : type;
+    sampling->sample = sample;
+    sample->database = sampling->database;
+    sample->type = object->type;
+    sample->expire = walk->batch->expires[0];
+    sample->seen =
+        &sampling->kinds
+             ->seen[object->type][object->encoding][sample->expire != NO_EXPIRE];
+    int error = take_name(walk, &walk->batch->names[0], sample);
+    if (!error)
+        error = take_value(walk, object, sample);
+    if (!error)
+        sampling->samples->count++;
+    return error;
+}
+
+static bool is_wanted(struct sampling *sampling, const struct frozen_object *object,
+                      int64_t expire)
+{
+    bool expires = expire != NO_EXPIRE;
+    uint8_t seen = sampling->kinds->seen[object->type][object->encoding][expires];
+    uint8_t *taken = &sampling->taken.seen[object->type][object->encoding][expires];
+    if ((expires && expire < sampling->not_before) || seen + *taken > 0)
+        return false;
+    ++*taken;
+    return true;
+}
+
+static int look_at_key(struct walk *walk, const struct frozen_entry *entry,
+                       struct sampling *sampling)
+{
+    int error = batch_read(walk, entry, 1, &sampling->expires);
+    if (!error && is_wanted(sampling, &walk->batch->objects[0], walk->batch->expires[0]))
+        error = take_key(walk, sampling);
+    return error == -E2BIG ? 0 : error;
+}
+
+/* ---- tables ---------------------------------------------------------------------- */
+
+/* Returns 1 when it has seen enough of this place. */
+static int look_at_keys(struct walk *walk, const struct frozen_entry *entries,
+                        size_t count, void *context)
+{
+    struct sampling *sampling = context;
+    struct checked_reader *live = walk->reader->live;
+    for (size_t i = 0; i < count && i < SPOT_KEYS; i++) {
+        uint64_t allowed = live->allowed;
+        live->allowed = KEY_BYTES;
+        int error = look_at_key(walk, &entries[i], sampling);
+        live->allowed = allowed;
+        if (error)
+            return error;
+        if (is_full(sampling))
+            break;
+    }
+    return 1;
+}
+
+static int sample_table(struct walk *walk, const struct frozen_table *table,
+                        struct sampling *sampling)
+{
+    uint64_t buckets = table_buckets(table), step = buckets / SPOTS + 1;
+    uint64_t width = step < SPOT_BUCKETS ? step : SPOT_BUCKETS;
+    /* Not the same places every time. */
+    uint64_t first = (uint64_t)sampling->not_before % step;
+    int result = 0;
+    for (uint64_t at = first; at < buckets && result >= 0; at += step) {
+        if (is_full(sampling))
+            break;
+        walk->reader->live->allowed = SPOT_BYTES;
+        result = table_walk_part(walk, table, at, at + width, look_at_keys, sampling);
+    }
+    walk->reader->live->allowed = UINT64_MAX;
+    return result < 0 ? result : 0;
+}
+
+static int sample_slot(struct walk *walk, const struct database *database, uint64_t slot,
+                       struct sampling *sampling)
+{
+    struct frozen_table keys;
+    int error = store_table(walk, &database->keys, slot, &keys);
+    if (!error)
+        error = store_table(walk, &database->expires, slot, &sampling->expires);
+    return error ? error : sample_table(walk, &keys, sampling);
+}
+
+/* Those slots of [from, from + count) that have a table. */
+static int sample_slots(struct walk *walk, const struct database *database, uint64_t from,
+                        size_t count, unsigned *left, struct sampling *sampling)
+{
+    frozen_address tables[SLOTS_AT_ONCE];
+    int error = frozen_read(walk, tables, database->keys.tables + from * sizeof(*tables),
+                            count * sizeof(*tables));
+    for (size_t i = 0; i < count && *left && !error; i++) {
+        if (!tables[i])
+            continue;
+        --*left;
+        error = sample_slot(walk, database, from + i, sampling);
+    }
+    return error;
+}
+
+static int sample_database(struct walk *walk, const struct database *database,
+                           struct sampling *sampling)
+{
+    uint64_t slots = database->keys.count;
+    unsigned left = SLOTS_MOST;
+    int error = 0;
+    if (slots == 1)
+        return sample_slot(walk, database, 0, sampling);
+    for (uint64_t at = 0; at < slots && left && !error; at += SLOTS_AT_ONCE) {
+        size_t count = slots - at < SLOTS_AT_ONCE ? (size_t)(slots - at) : SLOTS_AT_ONCE;
+        error = sample_slots(walk, database, at, count, &left, sampling);
+    }
+    return error;
+}
+
+static int sample_databases(struct walk *walk, struct sampling *sampling)
+{
+    int error = 0;
+    unsigned left = DATABASES_MOST;
+    for (int i = 0; i < walk->roots->database_count && left && !error; i++) {
+        struct database database;
+        error = database_read(walk, i, &database);
+        if (error || !database.keys.keys)
+            continue;
+        left--;
+        sampling->database = i;
+        error = sample_database(walk, &database, sampling);
+    }
+    return error;
+}
+
+int keyspace_sample(const struct keyspace_roots *roots, struct view_reader *reader,
+                    int64_t not_before, struct keyspace_kinds *kinds,
+                    struct keyspace_samples *samples, const char **where)
+{
+    struct keyspace_observer observer = {.progress = never_stops};
+    struct sampling sampling = {
+        .samples = samples,
+        .sink.write = keep_bytes,
+        .not_before = not_before,
+        .kinds = kinds,
+    };
+    struct walk walk = {
+        .roots = roots,
+        .family = family_of(roots->layout),
+        .reader = reader,
+        .encoder = rdb_encoder_create(&sampling.sink, NULL),
+        .observer = &observer,
+    };
+    samples->count = 0;
+    int error = walk.encoder ? sample_databases(&walk, &sampling) : -ENOMEM;
+    *where = walk.where;
+    rdb_encoder_destroy(walk.encoder);
+    walk_release(&walk);
+    return error;
+}

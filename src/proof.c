@@ -1,0 +1,191 @@
+#include "proof.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "host/server.h"
+#include "kernel/checked_read.h"
+#include "kernel/memory.h"
+#include "keyspace/sample.h"
+
+/* Databases whose numbers of keys are compared. */
+#define DATABASES_MOST 64
+/* Keys that expire sooner are not asked for: that would delete them. */
+#define NOT_SOON_MSEC 2000
+/* DUMP ends with two bytes of version and eight of checksum. */
+#define DUMP_END 10
+/* Compression never makes a string longer by more. */
+#define VALUE_ROOM (SAMPLE_BYTES_MAX + 1024)
+
+struct proof {
+    const struct rdb_uffd_host *host;
+    struct keyspace_kinds *kinds;
+    struct keyspace_roots roots;
+    struct checked_reader live;
+    struct view_reader reader;
+    char *reason;
+    size_t reason_size;
+    uint64_t keys;
+    /* In memory from memory_map(). */
+    struct keyspace_samples samples;
+    unsigned char value[VALUE_ROOM];
+    unsigned char scratch[SAMPLE_BYTES_MAX];
+};
+
+static int64_t wall_clock_msec(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+__attribute__((format(printf, 2, 3))) static int differs(struct proof *proof,
+                                                         const char *format, ...)
+{
+    va_list arguments;
+    int length = snprintf(proof->reason, proof->reason_size,
+                          "this build of %s %s does not match the known layout: ",
+                          proof->host->server_name, proof->host->server_version);
+    va_start(arguments, format);
+    vsnprintf(proof->reason + length, proof->reason_size - (size_t)length, format,
+              arguments);
+    va_end(arguments);
+    return -ENOTSUP;
+}
+
+/* ---- numbers of keys ------------------------------------------------------------- */
+
+static int databases(const struct keyspace_roots *roots)
+{
+    return roots->database_count < DATABASES_MOST ? roots->database_count
+                                                  : DATABASES_MOST;
+}
+
+static int compare_counts(struct proof *proof)
+{
+    proof->keys = 0;
+    for (int i = 0; i < databases(&proof->roots); i++) {
+        uint64_t found, said = proof->host->count_keys(i);
+        if (keyspace_count_database(&proof->roots, &proof->reader, i, &found) != 0)
+            return differs(proof, "database %d cannot be read", i);
+        if (found != said)
+            return differs(proof,
+                           "database %d seems to have %llu keys, the server says %llu", i,
+                           (unsigned long long)found, (unsigned long long)said);
+        proof->keys += said;
+    }
+    return 0;
+}
+
+/* ---- single keys ----------------------------------------------------------------- */
+
+static bool is_same_value(struct proof *proof, const struct keyspace_sample *sample,
+                          const struct rdb_uffd_testimony *said)
+{
+    /* Too long, or the server has no DUMP. */
+    if (!sample->value_length || !said->value_length)
+        return true;
+    return said->value_length >= DUMP_END &&
+           rdb_is_same_value(sample->value, sample->value_length, said->value,
+                             said->value_length - DUMP_END, server_decompress(),
+                             proof->scratch);
+}
+
+static int compare_key(struct proof *proof, const struct keyspace_sample *sample)
+{
+    static const char *const types[] = {
+        [RDB_UFFD_NO_KEY] = "key",    [RDB_UFFD_STRING] = "string",
+        [RDB_UFFD_LIST] = "list",     [RDB_UFFD_SET] = "set",
+        [RDB_UFFD_HASH] = "hash",     [RDB_UFFD_SORTED_SET] = "sorted set",
+        [RDB_UFFD_STREAM] = "stream", [RDB_UFFD_MODULE_VALUE] = "module's value",
+    };
+    struct rdb_uffd_testimony said = {.value = proof->value,
+                                      .room = sample->value_length ? VALUE_ROOM : 0};
+    unsigned type = sample->type + 1;
+    proof->host->ask_key(sample->database, sample->name, sample->name_length, &said);
+    if (said.type == RDB_UFFD_NO_KEY)
+        return differs(proof, "a key that was found is not the server's");
+    if (type != said.type)
+        return differs(proof, "a %s seems to be a %s", types[said.type], types[type]);
+    if (sample->expire != said.expire)
+        return differs(proof, "a key seems to expire at %lld, the server says %lld",
+                       (long long)sample->expire, (long long)said.expire);
+    if (!is_same_value(proof, sample, &said))
+        return differs(proof, "a %s would be saved wrongly", types[type]);
+    *sample->seen = 1;
+    return 0;
+}
+
+static int compare_keys(struct proof *proof)
+{
+    const char *where = NULL;
+    int error =
+        keyspace_sample(&proof->roots, &proof->reader, wall_clock_msec() + NOT_SOON_MSEC,
+                        proof->kinds, &proof->samples, &where);
+    if (error == -EFAULT || error == -EBADMSG || error == -E2BIG)
+        return differs(proof, "%s cannot be read", where);
+    if (error)
+        return error;
+    for (size_t i = 0; i < proof->samples.count && !error; i++)
+        error = compare_key(proof, &proof->samples.samples[i]);
+    return error;
+}
+
+static bool is_any_seen(const struct keyspace_kinds *kinds)
+{
+    static const struct keyspace_kinds none;
+    return memcmp(kinds, &none, sizeof(none)) != 0;
+}
+
+static int compare_all(struct proof *proof)
+{
+    int error = compare_counts(proof);
+    if (error)
+        return error;
+    if (!proof->keys)
+        return -EAGAIN;
+    error = compare_keys(proof);
+    if (error || is_any_seen(proof->kinds))
+        return error;
+    snprintf(proof->reason, proof->reason_size,
+             "the known layout is not proved yet: there is no key to compare");
+    return -ENODATA;
+}
+
+int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
+              char *reason, size_t reason_size)
+{
+    struct proof *proof = memory_map(sizeof(*proof));
+    int error = proof ? 0 : -ENOMEM;
+    reason[0] = '\0';
+    if (!error)
+        error = checked_reader_open(&proof->live);
+    if (!error) {
+        proof->host = host;
+        proof->kinds = kinds;
+        proof->reason = reason;
+        proof->reason_size = reason_size;
+        server_roots(&proof->roots);
+        view_reader_init_live(&proof->reader, &proof->live);
+        error = compare_all(proof);
+        checked_reader_close(&proof->live);
+    }
+    memory_unmap(proof, sizeof(*proof));
+    if (error && !reason[0])
+        snprintf(reason, reason_size, "the known layout cannot be proved: %s",
+                 strerror(-error));
+    return error;
+}
+
+bool proof_has_keys(const struct rdb_uffd_host *host)
+{
+    struct keyspace_roots roots;
+    server_roots(&roots);
+    for (int i = 0; i < databases(&roots); i++)
+        if (host->count_keys(i))
+            return true;
+    return false;
+}

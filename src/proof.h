@@ -1,0 +1,22 @@
+/* The proof that walks see what the server sees: for a few keys, found by a walk over
+ * the live keyspace, what the server says of them is compared with what would have been
+ * saved. Before that nothing is saved without fork but an empty keyspace; after it now and
+ * then kinds of keys that were not there yet are looked for. */
+#ifndef RDB_UFFD_PROOF_H
+#define RDB_UFFD_PROOF_H
+
+#include <stddef.h>
+
+#include "keyspace/sample.h"
+#include "rdb_uffd.h"
+
+/* 0: proved. -EAGAIN: there are no keys, and a walk finds none either. Else `reason`
+ * says what stands against it: -ENODATA: no key can be compared; -ENOTSUP: walks see
+ * something else; -errno: cannot be found out. `kinds`: those that have been compared, none
+ * at first. Main thread, nothing frozen; takes a millisecond or two. */
+int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
+              char *reason, size_t reason_size);
+/* Whether there are keys at all. Takes no time. */
+bool proof_has_keys(const struct rdb_uffd_host *host);
+
+#endif
