@@ -2,19 +2,11 @@
 
 #include <string.h>
 
-/* One that lasts: events and commands have others, fork() none. */
 static api_context *own_context;
 
-void ask_begin(api_context *context)
+void ask_by(api_context *lasting)
 {
-    own_context = api.GetDetachedThreadSafeContext(context);
-}
-
-void ask_end(void)
-{
-    if (own_context)
-        api.FreeThreadSafeContext(own_context);
-    own_context = NULL;
+    own_context = lasting;
 }
 
 uint64_t ask_count(int database)

@@ -5,9 +5,9 @@
 #include "rdb_uffd.h"
 #include "server_api.h"
 
-/* At load, and when the module goes. */
-void ask_begin(api_context *context);
-void ask_end(void);
+/* To be called first. `lasting`: a context that outlives the calls that others belong
+ * to, since fork() has none. */
+void ask_by(api_context *lasting);
 
 uint64_t ask_count(int database);
 /* What it leaves behind in the server: the key counts as read just now, and in INFO a hit

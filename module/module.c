@@ -39,7 +39,7 @@ static uint64_t memory_in_use(void)
     return used_memory ? used_memory() : 0;
 }
 
-/* Outlives the calls that contexts belong to; a timer needs one. */
+/* Outlives the calls that contexts belong to: fork() and a timer have none. */
 static api_context *lasting_context;
 
 static void on_timer(api_context *context, void *data)
@@ -179,10 +179,10 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
     if (register_with_server(context, fault_points) != API_OK)
         return refuse_to_load("the server does not take its commands or callbacks");
     lasting_context = api.GetDetachedThreadSafeContext(context);
-    ask_begin(context);
+    ask_by(lasting_context);
     int error = rdb_uffd_start(&host, &settings);
     if (error) {
-        ask_end();
+        api.FreeThreadSafeContext(lasting_context);
         return refuse_to_load(strerror(-error));
     }
     scan_for_module_values(context);
@@ -196,7 +196,6 @@ int RedisModule_OnUnload(api_context *context)
     int error = rdb_uffd_stop();
     if (!error) {
         api.FreeThreadSafeContext(lasting_context);
-        ask_end();
         return API_OK;
     }
     api.Log(NULL, "warning", "uffd: cannot be unloaded now: %s",

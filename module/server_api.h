@@ -175,8 +175,6 @@ struct api_information {
     X(api_scan_cursor *, ScanCursorCreate, (void))                                       \
     X(void, ScanCursorDestroy, (api_scan_cursor *))                                      \
     X(int, Scan, (api_context *, api_scan_cursor *, api_on_key, void *data))             \
-    X(api_context *, GetDetachedThreadSafeContext, (api_context *))                      \
-    X(void, FreeThreadSafeContext, (api_context *))                                      \
     X(uint64_t, CreateTimer, (api_context *, long long msec, api_on_timer, void *data))  \
     X(int, SubscribeToServerEvent, (api_context *, api_event, api_on_event))
 

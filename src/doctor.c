@@ -113,6 +113,13 @@ static void check_fallbacks(struct examination *on)
             now->settings->fallback ? "uses the server's own fork"
                                     : "is refused (fallback no)");
         advise(on, "see what is FAIL here");
+    } else if (now->doubt[0]) {
+        say(on, DOCTOR_FAIL, "every save %s: %.160s",
+            now->settings->fallback ? "uses the server's own fork" : "is refused",
+            now->doubt);
+        advise(on,
+               "report it with the log; to try again, CONFIG SET uffd.enabled no, then "
+               "yes");
     } else if (foreign_find(reason, sizeof(reason)) != 0) {
         say(on, DOCTOR_WARN, "every save %s: %.160s",
             now->settings->fallback ? "falls back to fork" : "is refused", reason);

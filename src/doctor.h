@@ -36,9 +36,10 @@ struct doctor_case {
     const struct rdb_uffd_settings *settings;
     const struct doctor_server *server;
     const char *layout_reason; /* why the server's layout is not known, "" if it is */
+    const char *doubt;         /* what a save met that cannot be, "" if none did */
     bool has_allocator;
     const char *guard_reason; /* why the allocator cannot be guarded, "" if it is */
-    bool supported;           /* as found at load */
+    bool supported;           /* by layout, allocator and kernel */
     uint64_t heap_bytes;
     uint64_t least_limit; /* for this heap, bytes */
     uint64_t limit;

@@ -19,6 +19,7 @@ struct face {
     bool proved;                      /* walks see what the server says: proof.h */
     struct keyspace_kinds proved_kinds;
     uint64_t proof_tried_usec;
+    char doubt[REASON_BYTES]; /* what a walk met that cannot be, "" if none did */
     bool has_allocator;
     char guard_reason[REASON_BYTES]; /* why its calls cannot be guarded, "" if they are */
     int huge_pages_refused; /* by the process before we came; 0: not, or it still is */

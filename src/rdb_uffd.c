@@ -230,6 +230,8 @@ static enum child_decision begin(const struct child_request *request, int *error
     allocator_restore();
     if (the_face.unsupported[0])
         return fall_back(snapshot, snapshot->ability.error, the_face.unsupported, error);
+    if (the_face.doubt[0])
+        return fall_back(snapshot, -ENOTSUP, the_face.doubt, error);
 
     int result = the_face.proved ? 0 : prove_late(snapshot, reason);
     if (result)
@@ -266,10 +268,24 @@ static void wait_for_child(void)
     saver_wait(&the_snapshot);
 }
 
+/* The next walk would end the same way, and no save would ever succeed. */
+static void note_doubt(struct snapshot *snapshot)
+{
+    if (snapshot->walk_error)
+        snprintf(the_face.doubt, REASON_BYTES, "save %llu met %s, reading %s",
+                 (unsigned long long)snapshot->record.id,
+                 snapshot->walk_error == -ENOTSUP
+                     ? "what only a fork can save"
+                     : "unexpected data in the server's memory",
+                 snapshot->failed_where ? snapshot->failed_where : "its keys");
+    snapshot->walk_error = 0;
+}
+
 /* What a child logs comes before the server's line about its end. */
 static void reaped(void)
 {
     hand_over_log(&the_snapshot);
+    note_doubt(&the_snapshot);
     end_record(&the_snapshot);
 }
 
@@ -570,6 +586,9 @@ void rdb_uffd_modules_changed(void)
 void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
 {
     struct snapshot *snapshot = &the_snapshot;
+    /* The operator wants it tried again: perhaps it was one key, and that is gone. */
+    if (settings->enabled && !snapshot->settings.enabled)
+        the_face.doubt[0] = '\0';
     snapshot->settings = *settings;
     if (!the_face.started)
         return;

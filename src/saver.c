@@ -164,6 +164,13 @@ static void take_place(struct snapshot *snapshot, const struct thread_cpus *all,
         *for_crew = *all;
 }
 
+/* What no walk of a keyspace that is as it should be ends with. */
+static bool is_unexpected(const struct snapshot *snapshot, int error)
+{
+    return (error == -EFAULT || error == -EBADMSG || error == -ENOTSUP) &&
+           atomic_load_explicit(&snapshot->view.error, memory_order_acquire) == 0;
+}
+
 static int write_keys(struct save *save, struct rdb_encoder *encoder,
                       const struct thread_cpus *for_crew)
 {
@@ -181,6 +188,8 @@ static int write_keys(struct save *save, struct rdb_encoder *encoder,
         crew = NULL;
     int error = keyspace_save(roots, &reader, encoder, &save->observer, crew,
                               &snapshot->failed_where);
+    if (is_unexpected(snapshot, error))
+        snapshot->walk_error = error;
     if (crew)
         crew_end(crew);
     return error;
@@ -423,6 +432,7 @@ static int wait_for_server(struct snapshot *snapshot, int error)
 static void run(struct snapshot *snapshot)
 {
     snapshot->failed_where = NULL;
+    snapshot->walk_error = 0;
     if (fault_point(FAULT_LATE_SAVER))
         sleep_usec(20000);
     int error = is_transfer(snapshot) ? save_to_pipe(snapshot) : save_to_file(snapshot);

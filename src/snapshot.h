@@ -73,6 +73,7 @@ struct snapshot {
     _Atomic uint64_t keys_saved;
     _Atomic uint64_t keys_total;
     const char *failed_where; /* static text */
+    int walk_error;           /* the walk met what cannot be; else 0 */
     /* The CPU of the writer and the fault server has no time left: whoever else
      * works for the snapshot rests. */
     _Atomic bool writers_pressed;

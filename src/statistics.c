@@ -63,8 +63,9 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
     struct fault_statistics *faults = &snapshot->fault_server.statistics;
     *statistics = (struct rdb_uffd_statistics){
         .state = state_of(snapshot),
-        .supported = !the_face.unsupported[0],
-        .unsupported_reason = the_face.unsupported,
+        .supported = !the_face.unsupported[0] && !the_face.doubt[0],
+        .unsupported_reason =
+            the_face.unsupported[0] ? the_face.unsupported : the_face.doubt,
         .snapshots_ok = RELAXED(snapshot->snapshots_ok),
         .snapshots_failed = RELAXED(snapshot->snapshots_failed),
         .snapshots_cancelled = RELAXED(snapshot->snapshots_cancelled),
@@ -136,6 +137,7 @@ size_t rdb_uffd_examine(const struct doctor_server *server,
         .has_allocator = the_face.has_allocator,
         .guard_reason = the_face.guard_reason,
         .supported = !the_face.unsupported[0],
+        .doubt = the_face.doubt,
         .limit = snapshot_limit(snapshot),
         .last = history_at(&the_face.history, 0),
         .fallbacks = the_face.fork_fallbacks,

@@ -253,9 +253,34 @@ static void check_fault_fails_save(const char *fault)
     check_recovered(server, server->directory);
 }
 
+/* A walk that failed would fail again: only the first save does, the next ones are the
+ * server's own, until the operator wants another try. */
 static void corrupt_pointer(void)
 {
-    check_fault_fails_save("corrupt_pointer");
+    struct server *server = start_with_faults();
+    server_ok(server, "UFFD.FAULT corrupt_pointer on");
+    server_save_start(server);
+    check_failure(server, server->directory, server_path(server, "old.rdb"));
+    CHECK(server_info_number(server, "uffd_snapshots_failed") == 1,
+          "uffd_snapshots_failed");
+    CHECK(server_info_number(server, "uffd_supported") == 0, "there is no doubt");
+    for (int saves = 1; saves <= 2; saves++) {
+        server_save(server);
+        CHECK(server_info_number(server, "uffd_fork_fallbacks") == saves, "not counted");
+    }
+    const char *reason = server_info(server, "uffd_last_fallback_reason");
+    CHECK(strstr(reason, "unexpected data in the server's memory, reading"),
+          "the reason: %s", reason);
+    const char *digest = dump_digest(server_path(server, "dump.rdb"), FILL_CONFIG);
+    CHECK(digest && strcmp(digest, server_digest(server)) == 0, "the data differ");
+    CHECK(server_info_number(server, "uffd_forks_replaced") == 1, "tried again");
+    server_ok(server, "UFFD.FAULT corrupt_pointer off");
+    server_config_set(server, "uffd.enabled", "no");
+    server_config_set(server, "uffd.enabled", "yes");
+    CHECK(server_info_number(server, "uffd_supported") == 1, "the doubt has stayed");
+    server_save(server);
+    CHECK(server_info_number(server, "uffd_forks_replaced") == 2, "not tried again");
+    check_recovered(server, server->directory);
 }
 
 static void corrupt_pointer_from_the_start(void)
