@@ -51,7 +51,7 @@ struct result {
     int error;
     bool too_big; /* thrown away */
     const char *where;
-    uint64_t keys;
+    uint64_t keys, expiring;
     size_t length;
     unsigned char *bytes; /* SHARE_BYTES_MAX */
 };
@@ -178,12 +178,13 @@ static void walk_share(struct member *member, uint32_t number, uint64_t from, ui
     result->too_big = false;
     atomic_store_explicit(share_of(crew, number), result, memory_order_release);
     member->sink.result = result;
-    walk->keys = 0;
+    walk->keys = walk->expiring = 0;
     rdb_encoder_reset(walk->encoder);
     result->error = crew->body(walk, from, to, crew->context);
     if (!result->error)
         result->error = rdb_encoder_flush(walk->encoder);
     result->keys = walk->keys;
+    result->expiring = walk->expiring;
     result->where = walk->where;
     if (atomic_compare_exchange_strong_explicit(&result->state, &working, RESULT_DONE,
                                                 memory_order_release,
@@ -393,6 +394,7 @@ static int give(struct crew *crew, struct walk *walk, const struct result *resul
     adapt_step(crew, result->to - result->from, result->length);
     int error = rdb_encode_raw(walk->encoder, result->bytes, result->length);
     walk->keys += result->keys;
+    walk->expiring += result->expiring;
     return error ? error : walk->observer->progress(walk->observer, walk->keys);
 }
 

@@ -32,7 +32,7 @@
 struct crew;
 
 /* Walks the units from `from` to `to` (exclusive), writes to walk->encoder, adds what
- * it has written to walk->keys. Called by several threads at a time, each with a walk
+ * it has written to walk->keys and walk->expiring. Called by several threads at a time, each with a walk
  * of its own; `context` is the same. 0 or -errno. */
 typedef int (*crew_body)(struct walk *walk, uint64_t from, uint64_t to,
                          const void *context);

@@ -23,6 +23,7 @@ struct walk {
     struct keyspace_observer *observer;
     const char *where; /* what is being read: a static string */
     uint64_t keys;
+    uint64_t expiring;   /* of these keys */
     struct batch *batch; /* keyspace.c's; NULL until it is needed */
     size_t batch_bytes;
     struct crew *crew; /* NULL: this thread walks alone */

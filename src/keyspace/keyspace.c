@@ -103,6 +103,7 @@ static int save_keys(struct walk *walk, const struct frozen_entry *entries, size
     for (size_t i = 0; i < count && !error; i++) {
         error = save_key(walk, &batch->objects[i], &batch->names[i], batch->expires[i]);
         walk->keys++;
+        walk->expiring += batch->expires[i] != NO_EXPIRE;
         if (!error && walk->roots->key_save_delay)
             error = delay(walk);
     }
@@ -172,11 +173,20 @@ static int save_table(struct walk *walk, const struct frozen_table *keys,
                       const struct frozen_table *expires)
 {
     struct table_share share = {keys, expires};
-    uint64_t before = walk->keys;
+    uint64_t before = walk->keys, expiring_before = walk->expiring;
     int error =
         crew_do(walk, table_buckets(keys), BUCKETS_AT_FIRST, save_buckets, &share);
-    /* The dump has promised so many. */
-    return !error && walk->keys - before != table_size(keys) ? -EBADMSG : error;
+    if (error)
+        return error;
+    /* The dump has promised so many; and a key that was not found among those that
+     * expire, but is one, would have been written as if it lasted. */
+    if (walk->keys - before != table_size(keys))
+        error = -EBADMSG;
+    else if (walk->expiring - expiring_before != table_size(expires)) {
+        walk->where = "the keys that expire";
+        error = -EBADMSG;
+    }
+    return error;
 }
 
 static int save_slots(struct walk *walk, uint64_t from, uint64_t to, const void *context)
@@ -203,12 +213,15 @@ static int save_slots(struct walk *walk, uint64_t from, uint64_t to, const void 
 /* A cluster's slots are shared out; where there is one table, its buckets are. */
 static int save_tables(struct walk *walk, const struct database *database)
 {
-    uint64_t before = walk->keys;
+    uint64_t before = walk->keys, expiring_before = walk->expiring;
     int error = database->keys.count == 1
                     ? save_slots(walk, 0, 1, database)
                     : crew_do(walk, database->keys.count, 1, save_slots, database);
     /* The dump has promised so many. */
-    return !error && walk->keys - before != database->keys.keys ? -EBADMSG : error;
+    if (!error && (walk->keys - before != database->keys.keys ||
+                   walk->expiring - expiring_before != database->expires.keys))
+        error = -EBADMSG;
+    return error;
 }
 
 static int save_database(struct walk *walk, int index)

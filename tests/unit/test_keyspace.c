@@ -1,6 +1,7 @@
 /* Walkers over memory that is nonsense: words that look like pointers, lengths, small
  * numbers. Every walk must end, with an error or with what it believed to find, and
- * must never leave the frozen region. Worth most under AddressSanitizer (make asan). */
+ * must never leave the frozen region. Worth most under AddressSanitizer (make asan).
+ * And a small keyspace that makes sense, but for one thing. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -210,12 +211,109 @@ static void valkey_9_1(void **state)
     nonsense(KEYSPACE_VALKEY_9_1);
 }
 
+/* ---- a keyspace that makes sense ------------------------------------------------- */
+
+/* Redis 7.0's, one database of four keys in one chain each, of which so many expire.
+ * Where it lies: database 0 at 0, its dicts behind it, then buckets, entries … */
+#define PLACES      512
+#define DICT_KEYS   256
+#define DICT_EXPIRE 320
+#define BUCKETS_AT  1024
+#define ENTRY_AT(n) (2048 + 32 * (n))
+#define OBJECT_AT   4096
+#define NAME_AT(n)  (8192 + 64 * (n))
+#define KEYS        4u
+
+static uint64_t place(size_t offset)
+{
+    return (uint64_t)(uintptr_t)heap + offset;
+}
+
+static void put(size_t offset, uint64_t word)
+{
+    memcpy((char *)heap + offset, &word, sizeof(word));
+}
+
+static void put_dict(size_t offset, size_t buckets, uint64_t used)
+{
+    put(offset + 8, place(buckets));
+    put(offset + 24, used);
+    put(offset + 40, UINT64_MAX);    /* not being rehashed */
+    ((char *)heap)[offset + 50] = 2; /* four buckets */
+    ((char *)heap)[offset + 51] = -1;
+}
+
+static void put_entry(size_t at, size_t bucket, uint64_t key, uint64_t value)
+{
+    put(at, key);
+    put(at + 8, value);
+    uint64_t next;
+    memcpy(&next, (char *)heap + bucket, sizeof(next));
+    put(at + 16, next);
+    put(bucket, place(at));
+}
+
+/* Those that expire are in the bucket their hash says, or `astray` ones are not. */
+static void build(unsigned expiring, unsigned astray)
+{
+    static const uint8_t seed[16];
+    memset(heap, 0, HEAP_BYTES);
+    put(0, place(DICT_KEYS));
+    put(8, place(DICT_EXPIRE));
+    put_dict(DICT_KEYS, BUCKETS_AT, KEYS);
+    put_dict(DICT_EXPIRE, BUCKETS_AT + PLACES, expiring);
+    put(OBJECT_AT, 1 << 4); /* a string that is an integer */
+    put(OBJECT_AT + 8, 42);
+    for (unsigned i = 0; i < KEYS; i++) {
+        char *name = (char *)heap + NAME_AT(i);
+        name[-1] = 1 << 3; /* one character */
+        name[0] = (char)('a' + i);
+        put_entry(ENTRY_AT(i), BUCKETS_AT + 8 * i, place(NAME_AT(i)), place(OBJECT_AT));
+        uint64_t bucket = hash((uint8_t *)name, 1, seed) + (i < astray);
+        if (i < expiring)
+            put_entry(ENTRY_AT(KEYS + i), BUCKETS_AT + PLACES + 8 * (bucket & 3),
+                      place(NAME_AT(i)), 1000000000000 + i);
+    }
+}
+
+static int save_built(void)
+{
+    struct keyspace_roots roots = {
+        .layout = KEYSPACE_REDIS_7_0,
+        .databases = place(0),
+        .database_count = 1,
+        .hash = hash,
+    };
+    struct counting_sink sink = {{count}, 0};
+    struct keyspace_observer observer = {limit_keys};
+    struct rdb_encoder *encoder = rdb_encoder_create(&sink.sink, compress);
+    struct view_reader reader;
+    const char *where = NULL;
+    assert_non_null(encoder);
+    view_reader_init(&reader, &view);
+    int error = keyspace_save(&roots, &reader, encoder, &observer, NULL, &where);
+    rdb_encoder_destroy(encoder);
+    return error;
+}
+
+/* Where it expires is looked up by name: one that is not found must not be written as
+ * if it lasted. */
+static void every_expiry_is_found(void **state)
+{
+    (void)state;
+    for (unsigned expiring = 0; expiring <= KEYS; expiring++)
+        for (unsigned astray = 0; astray <= expiring; astray++) {
+            build(expiring, astray);
+            assert_int_equal(save_built(), astray ? -EBADMSG : 0);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(redis_7_0),  cmocka_unit_test(redis_8_0),
         cmocka_unit_test(valkey_8_0), cmocka_unit_test(valkey_8_1),
-        cmocka_unit_test(valkey_9_1),
+        cmocka_unit_test(valkey_9_1), cmocka_unit_test(every_expiry_is_found),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
