@@ -14,6 +14,7 @@
 #include "host/child_report.h"
 #include "host/foreign.h"
 #include "host/layout.h"
+#include "host/transfer.h"
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
 #include "kernel/symbols.h"
@@ -204,117 +205,37 @@ int server_identify(const char *server_name, const char *version, char *reason,
 
 /* ---- what only a fork could save ------------------------------------------------- */
 
-static const char *pointer_at(const char *place)
-{
-    uintptr_t pointer;
-    memcpy(&pointer, place, sizeof(pointer));
-    return (const char *)pointer;
-}
-
-/* Where the server keeps what it knows of a client as a replica. */
-static const char *replica_of(const char *client)
-{
-    return layout->client_replication ? pointer_at(client + layout->client_replication)
-                                      : client;
-}
-
-/* A replica's wish: to have no data or no functions, for tools; or to get the dump
- * through a connection of its own. */
-#define WISH_OWN_CONNECTION 4
-
-static int wish_of(const char *client)
-{
-    int32_t wish = 0;
-    memcpy(&wish, replica_of(client) + layout->client_request,
-           layout->client_request_bytes);
-    return wish;
-}
-
-/* adlist.h; `make layouts` checks it. */
-struct list_node {
-    const struct list_node *previous, *next;
-    const char *value;
-};
-#define GETS_DUMP 7 /* the replica's state */
-
-/* The list is the server's own mark of a transfer through its pipe: after a fork() that
- * failed, Redis 8.0 still has the number of a pipe that it has closed. */
-static bool is_direct(void)
-{
-    return !image_word(layout->rdb_pipe_conns);
-}
-
-/* Those that a dump is about to go to straight through their sockets: how many,
- * and the first `most` of them. */
-static size_t direct_clients(const char **clients, size_t most)
-{
-    const char *list = (const char *)(uintptr_t)image_word(layout->replicas);
-    const struct list_node *node = (const struct list_node *)pointer_at(list);
-    size_t count = 0;
-    for (; node; node = node->next) {
-        int32_t state;
-        memcpy(&state, replica_of(node->value) + layout->client_replica_state,
-               sizeof(state));
-        if (state != GETS_DUMP || !(wish_of(node->value) & WISH_OWN_CONNECTION))
-            continue;
-        if (count < most)
-            clients[count] = node->value;
-        count++;
-    }
-    return count;
-}
-
-/* The client that a transfer is for, NULL if there is none. */
-static const char *transfer_client(void)
-{
-    const char *direct;
-    if (is_direct())
-        return direct_clients(&direct, 1) ? direct : NULL;
-    const char *connection, *client;
-    const char *connections = (const char *)(uintptr_t)image_word(layout->rdb_pipe_conns);
-    if (image_int(layout->rdb_pipe_numconns) < 1)
-        return NULL;
-    memcpy(&connection, connections, sizeof(connection));
-    memcpy(&client, connection + layout->connection_client, sizeof(client));
-    return client;
-}
-
 /* Valkey 9.1 writes an older format for an older replica. */
-static bool wants_older_format(const char *client)
+static bool wants_older_format(void *client)
 {
-    return symbols.replica_rdb_version && symbols.replica_rdb_version((void *)client) !=
-                                              atoi(layout->magic + MAGIC_NAME);
+    return symbols.replica_rdb_version &&
+           symbols.replica_rdb_version(client) != atoi(layout->magic + MAGIC_NAME);
 }
 
 /* What is written to its socket is what the replica gets: TLS would have it encrypted,
  * which is for the server's own connection to do. Each replica chooses for itself. */
-static bool is_plain_socket(const char *client)
+static const char *refuse_direct(const struct transfer *transfer)
 {
-    const char *connection = pointer_at(client + layout->client_connection);
-    return pointer_at(connection) == symbols.tcp_connections();
-}
-
-static const char *refuse_direct(void)
-{
-    const char *clients[SERVER_SOCKETS_MAX];
-    size_t count = direct_clients(clients, SERVER_SOCKETS_MAX);
-    if (count > SERVER_SOCKETS_MAX)
+    if (transfer->count > SERVER_SOCKETS_MAX)
         return "a transfer straight to so many replicas";
-    for (size_t i = 0; i < count; i++)
-        if (!is_plain_socket(clients[i]))
+    for (size_t i = 0; i < transfer->count; i++)
+        if (transfer->targets[i].type != (uintptr_t)symbols.tcp_connections())
             return "a transfer straight to connections that are not plain sockets";
     return NULL;
 }
 
 static const char *refuse_transfer(void)
 {
-    const char *client = transfer_client();
-    const char *why = is_direct() ? refuse_direct() : NULL;
+    struct transfer transfer;
+    if (transfer_find(layout, symbols.image, &transfer) != 0)
+        return "a transfer to replicas that are not where they should be in memory";
+    const char *why = transfer.direct ? refuse_direct(&transfer) : NULL;
     if (why)
         return why;
-    if (!client || wish_of(client) != (is_direct() ? WISH_OWN_CONNECTION : 0))
+    if (!transfer.count ||
+        transfer.targets[0].wish != (transfer.direct ? WISH_OWN_CONNECTION : 0))
         return "a transfer without data or functions";
-    if (wants_older_format(client))
+    if (wants_older_format(transfer.targets[0].client))
         return "a transfer to an older replica";
     return NULL;
 }
@@ -495,19 +416,15 @@ static int capture_names(const struct child_request *request,
 
 static int capture_sockets(struct server_capture *capture)
 {
-    const char *clients[SERVER_SOCKETS_MAX];
-    size_t count = direct_clients(clients, SERVER_SOCKETS_MAX);
-    for (size_t i = 0; i < count; i++) {
-        const char *connection = pointer_at(clients[i] + layout->client_connection);
-        int32_t descriptor;
-        memcpy(&descriptor, connection + layout->connection_descriptor,
-               sizeof(descriptor));
-        int copy = duplicate(descriptor);
+    struct transfer transfer;
+    int error = transfer_find(layout, symbols.image, &transfer);
+    for (size_t i = 0; !error && i < transfer.count; i++) {
+        int copy = duplicate(transfer.targets[i].descriptor);
         if (copy < 0)
             return -EBADF;
         capture->sockets[capture->socket_count++] = copy;
     }
-    return 0;
+    return error;
 }
 
 /* Descriptors of our own: the server closes its copies as soon as fork()
@@ -522,7 +439,7 @@ static int capture_descriptors(const struct child_request *request,
         duplicate(image_int((uint16_t)(layout->child_info_pipe + sizeof(int))));
     if (request->cause != CHILD_SAVE_SOCKET)
         return 0;
-    if (is_direct())
+    if (transfer_is_direct(layout, symbols.image))
         return capture_sockets(capture);
     capture->transfer_pipe = duplicate(child_pipe_peer(image_int(layout->rdb_pipe_read)));
     capture->exit_pipe =

@@ -30,6 +30,7 @@
     POINT(MOVED_LAYOUT, "moved_layout")     /* its variables lie elsewhere */            \
     POINT(MOVED_KEYSPACE, "moved_keyspace") /* … its tables of keys do */              \
     POINT(MOVED_STREAMS, "moved_streams")   /* … a part of its streams does */         \
+    POINT(MOVED_CLIENTS, "moved_clients")   /* … its clients' connections do */        \
     POINT(NO_JEMALLOC, "no_jemalloc")       /* the server has another allocator */       \
     POINT(NO_GUARD, "no_guard")             /* … and calls that cannot be patched */   \
     POINT(NO_UNPOPULATED, "no_unpopulated") /* untouched pages are not protected */      \

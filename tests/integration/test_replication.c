@@ -681,6 +681,35 @@ static void command_line_dump(void)
     server_stop(master);
 }
 
+/* What is known of clients is proved each time before it is used. */
+static void clients_moved(const char *config)
+{
+    struct server *master = server_start(
+        &(struct server_options){.config = config, .fault = "moved_clients"});
+    fill(master->connection, FILL_ALL, COUNT, test_seed());
+    struct server *replica = server_start(&follower);
+    replica_follow(replica, master);
+    replica_wait_link(replica);
+    check_same_data(master, replica);
+    const char *reason = server_info(master, "uffd_last_fallback_reason");
+    CHECK(server_info_number(master, "uffd_fork_fallbacks") == 1, "not counted");
+    CHECK(strstr(reason, "not where they should be"), "the reason: %s", reason);
+    server_ok(master, "UFFD.FAULT moved_clients off");
+    server_ok(replica, "REPLICAOF NO ONE");
+    server_ok(replica, "SET own history");
+    replica_follow(replica, master);
+    replica_wait_link(replica);
+    check_same_data(master, replica);
+    CHECK(server_info_number(master, "uffd_forks_replaced") == 1, "forked again");
+    stop_both(master, replica);
+}
+
+static void clients_elsewhere(void)
+{
+    needs_module();
+    each_diskless_way(clients_moved);
+}
+
 int main(int argc, char **argv)
 {
     int limit = test_is_soak() ? 2400 : 120;
@@ -713,6 +742,7 @@ int main(int argc, char **argv)
         {"progress_from_file", progress_from_file, 60},
         {"progress_through_pipe", progress_through_pipe, 120},
         {"command_line_dump", command_line_dump, 30},
+        {"clients_elsewhere", clients_elsewhere, 60},
         {0},
     };
     return test_run("replication", cases, argc, argv);
