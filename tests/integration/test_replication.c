@@ -707,7 +707,7 @@ static void clients_moved(const char *config)
 static void clients_elsewhere(void)
 {
     needs_module();
-    each_diskless_way(clients_moved);
+    each_diskless_way(clients_moved, diskless);
 }
 
 int main(int argc, char **argv)
