@@ -1,5 +1,5 @@
 .PHONY: layers layouts format format-check lint asan tsan
-layouts: ## print the layout table of a server: SRC=its source tree
+layouts: ## print the layout table of a server, compare it with what is known: SRC=its source tree
 	@tools/layouts/generate $(SRC)
 
 layers: ## check that calls go downward only

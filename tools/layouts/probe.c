@@ -11,7 +11,7 @@
 #define FIELD(name, type, field) VALUE(name, offsetof(type, field))
 #define SERVER(name, field)      FIELD(name, struct PROBE_SERVER, field)
 
-/* What server.c takes for granted. */
+/* What transfer.c takes for granted. */
 _Static_assert(offsetof(struct list, head) == 0, "list");
 _Static_assert(offsetof(struct listNode, next) == 8, "listNode");
 _Static_assert(offsetof(struct listNode, value) == 16, "listNode");

@@ -1,0 +1,169 @@
+/* Compiled, never run, against a server's own sources by `generate`: the assembly has a
+ * line for every number that src/keyspace takes for granted and that is another one
+ * there. What a server keeps to one of its files is seen by including that file. */
+#include <stddef.h>
+
+#include "keyspace/family.c"
+
+#include "server.h"
+#include "stream.h"
+#ifdef PROBE_MODULE_HEADER
+#include "module.h"
+#endif
+#ifdef PROBE_HASHTABLE
+#include "hashtable.c"
+#elif defined(PROBE_DICT_IS_PRIVATE)
+#include "dict.c"
+#endif
+#ifdef PROBE_STORE
+#include "kvstore.c"
+#endif
+
+#define SAME(what, found, taken)                                                         \
+    do {                                                                                 \
+        if ((long)(found) != (long)(taken))                                              \
+            __asm__ volatile("#differs " what " %0 %1"                                   \
+                             :                                                           \
+                             : "i"((long)(found)), "i"((long)(taken)));                  \
+    } while (0)
+#define AT(type, field, taken)    SAME(#type "." #field, offsetof(type, field), taken)
+#define BYTES(type, taken)        SAME(#type, sizeof(type), taken)
+#define FAMILY(member)            (families[PROBE_KEYSPACE].member)
+#define AT_FAMILY(type, field, m) AT(type, field, FAMILY(m))
+
+void databases(void);
+void databases(void)
+{
+    AT(PROBE_DATABASE, PROBE_DATABASE_KEYS, 0);
+    AT(PROBE_DATABASE, expires, 8);
+#ifdef PROBE_VOLATILE_KEYS
+    AT_FAMILY(PROBE_DATABASE, keys_with_volatile_items, volatile_keys);
+#endif
+    BYTES(PROBE_DATABASE, FAMILY(database_bytes));
+    SAME("server.db.is.pointers", sizeof(*((struct PROBE_SERVER *)0)->db) == 8,
+         FAMILY(database_pointers));
+#ifdef PROBE_STORE
+    AT_FAMILY(struct _kvstore, PROBE_STORE_TABLES, store_tables);
+    AT_FAMILY(struct _kvstore, PROBE_STORE_COUNT, store_count);
+    AT_FAMILY(struct _kvstore, key_count, store_keys);
+#endif
+}
+
+void tables(void);
+void tables(void)
+{
+#ifdef PROBE_HASHTABLE
+    AT(struct hashtable, type, 0);
+    AT(struct hashtable, rehash_idx, 8);
+    AT(struct hashtable, tables, 16);
+    AT(struct hashtable, used, 32);
+    AT(struct hashtable, bucket_exp, 48);
+#ifdef PROBE_VOLATILE_KEYS
+    AT(struct hashtable, metadata, 80);
+#endif
+    AT(bucket, hashes, 1);
+    AT(bucket, entries, 8);
+    BYTES(bucket, 64);
+    SAME("entries.per.bucket", ENTRIES_PER_BUCKET, 7);
+#else
+    AT(struct dict, type, 0);
+    AT(struct dict, ht_table, 8);
+    AT(struct dict, ht_used, 24);
+    AT(struct dict, rehashidx, 40);
+    AT(struct dict, ht_size_exp, 50);
+    BYTES(struct dict, 56);
+    AT(PROBE_DICT_ENTRY, key, 0);
+    AT(PROBE_DICT_ENTRY, v, 8);
+    AT(PROBE_DICT_ENTRY, next, 16);
+#ifdef PROBE_DICT_IS_PRIVATE
+    AT(dictEntryNoValue, key, 0);
+    AT(dictEntryNoValue, next, 8);
+    SAME("no.value", ENTRY_PTR_NO_VALUE, FAMILY(tables) == TABLE_DICT_REDIS_8_0 ? 4 : 2);
+    SAME("is.key", PROBE_ENTRY_IS_KEY, 1);
+#endif
+#ifdef ENTRY_PTR_IS_EVEN_KEY
+    SAME("is.even.key", ENTRY_PTR_IS_EVEN_KEY, 2);
+#endif
+#ifdef ENTRY_PTR_EMBEDDED
+    SAME("embedded", ENTRY_PTR_EMBEDDED, 4);
+    AT(dictEntryEmbedded, v, 0);
+    AT(dictEntryEmbedded, next, 8);
+    AT(dictEntryEmbedded, key_header_size, 16);
+    AT(dictEntryEmbedded, key_buf, 17);
+#endif
+#endif
+}
+
+void values(void);
+void values(void)
+{
+    BYTES(robj, 16);
+    AT(robj, PROBE_OBJECT_VALUE, 8);
+    AT(quicklist, head, 0);
+    AT(quicklist, len, 24);
+    AT(quicklistNode, next, 8);
+    AT(quicklistNode, entry, 16);
+    AT(quicklistNode, sz, 24);
+    AT(quicklistLZF, sz, 0);
+    AT(quicklistLZF, compressed, 8);
+    SAME("node.lzf", QUICKLIST_NODE_ENCODING_LZF, 2);
+    SAME("node.packed", QUICKLIST_NODE_CONTAINER_PACKED, 2);
+    AT(zset, zsl, 8);
+#ifdef PROBE_SKIPLIST_COMPACT
+    SAME("skiplist.compact", 1, FAMILY(skiplist_compact));
+    AT(zskiplist, header.length, 0);
+    AT(zskiplist, header.tail, 8);
+    AT(zskiplistNode, score, 0);
+    AT(zskiplistNode, backward, 8);
+    AT(zskiplistNode, level, 16);
+    AT(struct zskiplistLevel, span, 8);
+    BYTES(struct zskiplistLevel, 16);
+#else
+    SAME("skiplist.compact", 0, FAMILY(skiplist_compact));
+    AT(zskiplist, tail, 8);
+    AT(zskiplist, length, 16);
+    AT(zskiplistNode, ele, 0);
+    AT(zskiplistNode, score, 8);
+    AT(zskiplistNode, backward, 16);
+#endif
+#ifdef PROBE_LISTPACK_EXPIRING
+    BYTES(ExpireMeta, 16);
+    AT(listpackEx, meta, 0);
+    AT(listpackEx, lp, 24);
+#endif
+    AT(moduleType, rdb_load, 16);
+    AT(moduleType, rdb_save, 24);
+}
+
+void streams(void);
+void streams(void)
+{
+    const long numbers = offsetof(stream, length);
+    AT_FAMILY(stream, rax, stream_rax);
+    AT_FAMILY(stream, cgroups, stream_groups);
+    AT_FAMILY(stream, length, stream_numbers);
+    AT(stream, last_id, numbers + 8);
+    AT(stream, first_id, numbers + 24);
+    AT(stream, max_deleted_entry_id, numbers + 40);
+    AT(stream, entries_added, numbers + 56);
+    AT(streamCG, last_id, 0);
+    AT(streamCG, entries_read, 16);
+    AT(streamCG, pel, 24);
+    AT(streamCG, consumers, 32);
+    AT(streamConsumer, seen_time, 0);
+#ifdef PROBE_CONSUMER_ACTIVITY
+    SAME("consumer.activity", 1, FAMILY(consumer_activity));
+    AT(streamConsumer, active_time, 8);
+    AT(streamConsumer, name, 16);
+    AT(streamConsumer, pel, 24);
+#else
+    SAME("consumer.activity", 0, FAMILY(consumer_activity));
+    AT(streamConsumer, name, 8);
+    AT(streamConsumer, pel, 16);
+#endif
+    AT(streamNACK, delivery_time, 0);
+    AT(streamNACK, delivery_count, 8);
+    AT(rax, head, 0);
+    AT(rax, numele, 8);
+    AT(raxNode, data, 4);
+}
