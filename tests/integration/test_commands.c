@@ -548,6 +548,23 @@ static void check_categories(struct server *server)
     CHECK(!is_in_category(server, "uffd.help", "@dangerous"), "dangerous: help");
 }
 
+/* One version, in INFO and as the number that the server keeps. */
+static void check_module_version(struct server *server)
+{
+    int major, minor, patch;
+    CHECK(sscanf(server_info(server, "uffd_version"), "%d.%d.%d", &major, &minor,
+                 &patch) == 3,
+          "uffd_version is %s", server_info(server, "uffd_version"));
+    redisReply *list = server_ok(server, "MODULE LIST");
+    for (size_t i = 0; i < list->elements; i++)
+        if (strcmp(text(list->element[i], "name"), "uffd") == 0) {
+            CHECK(number(list->element[i], "ver") == major * 10000 + minor * 100 + patch,
+                  "MODULE LIST says %lld", number(list->element[i], "ver"));
+            return;
+        }
+    fail("MODULE LIST has no uffd");
+}
+
 static void described(void)
 {
     struct server *server = start("");
@@ -571,6 +588,7 @@ static void described(void)
     info = server_ok(server, "COMMAND INFO uffd.history");
     CHECK(info->element[0]->element[1]->integer == -1, "arity");
     check_categories(server);
+    check_module_version(server);
     server_stop(server);
 }
 

@@ -245,6 +245,15 @@ static int gets_huge_pages(struct server *server)
     return enabled;
 }
 
+static bool doctor_says(struct server *server, const char *begin, const char *part)
+{
+    redisReply *lines = server_ok(server, "UFFD.DOCTOR");
+    for (size_t i = 0; i < lines->elements; i++)
+        if (strncmp(lines->element[i]->str, begin, strlen(begin)) == 0)
+            return strstr(lines->element[i]->str, part);
+    return false;
+}
+
 /* Who started the server has switched them off, as a server does by itself where
  * huge pages are given unasked. */
 static void huge_pages_as_before(void)
@@ -269,6 +278,11 @@ static void huge_pages_as_before(void)
     server_ok(server, "MODULE UNLOAD uffd");
     server->has_module = false;
     CHECK(gets_huge_pages(server) == 0, "not as before after unloading");
+    server_stop(server);
+    /* Where saves fork, they stay off, and the doctor tells. */
+    server = server_start(&(struct server_options){.fault = "no_userfaultfd"});
+    CHECK(gets_huge_pages(server) == 0, "lifted for a server that forks");
+    CHECK(doctor_says(server, "WARN huge-pages: ", "PR_SET_THP_DISABLE"), "the doctor");
     server_stop(server);
     CHECK(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0) == 0, "prctl");
     server = server_start(NULL);
