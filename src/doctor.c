@@ -127,8 +127,10 @@ static void check_fallbacks(struct examination *on)
     } else if (will_rewrite_by_fork(on)) {
         say(on, DOCTOR_WARN,
             "every rewrite of the append-only file %s: its commands are "
-            "written by a fork only (aof-use-rdb-preamble no)",
-            now->settings->fallback ? "falls back to fork" : "is refused");
+            "written by a fork only (aof-use-rdb-preamble no); %llu saves%s so far",
+            now->settings->fallback ? "falls back to fork" : "is refused",
+            (number)now->fallbacks,
+            now->settings->fallback ? " fell back" : " were refused");
         advise(on, "CONFIG SET aof-use-rdb-preamble yes");
     } else if (now->fallbacks) {
         say(on, DOCTOR_WARN, "%llu saves %s, the last one because: %.160s",

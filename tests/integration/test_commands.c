@@ -325,6 +325,11 @@ static void doctor_foresees(void)
     check_finding(server, "fallback", "WARN ");
     CHECK(strstr(finding(server, "fallback"), "CONFIG SET aof-use-rdb-preamble yes"),
           "%s", finding(server, "fallback"));
+    server_ok(server, "BGREWRITEAOF");
+    wait_until_no_child(server, 10);
+    CHECK(strstr(finding(server, "fallback"), "; 1 saves fell back so far"), "%s",
+          finding(server, "fallback"));
+    server_ok(server, "UFFD.RESETSTAT");
     server_config_set(server, "aof-use-rdb-preamble", "yes");
     check_finding(server, "fallback", "OK ");
     server_stop(server);
