@@ -169,32 +169,40 @@ static int prove(struct snapshot *snapshot, char *reason)
         the_face.proved = true;
     if (error != -EAGAIN)
         the_face.proof_tried_usec = clock_usec();
-    if (error == -ENOTSUP)
-        memcpy(the_face.layout_reason, reason, REASON_BYTES);
     return error;
 }
 
 /* Found out only now, because there was no key at load. */
-static int prove_late(struct snapshot *snapshot, char *reason)
+static void give_up(struct snapshot *snapshot, const char *reason)
 {
     char text[MESSAGE_BYTES + REASON_BYTES];
-    int error = prove(snapshot, reason);
-    if (error != -ENOTSUP)
-        return error == -EAGAIN ? 0 : error;
+    memcpy(the_face.layout_reason, reason, REASON_BYTES);
     memcpy(the_face.unsupported, reason, REASON_BYTES);
-    snapshot->ability.error = error;
+    snapshot->ability.error = -ENOTSUP;
     snprintf(text, sizeof(text), "uffd: background saves use fork from now on: %s",
              reason);
     log_line(snapshot, RDB_UFFD_WARNING, text);
-    return error;
+}
+
+/* At the first save, if no tick came before. Only that save is refused: amid a command,
+ * as this may be, a cluster's server looks for every key in the slot of the command, and
+ * may seem not to have it. The next tick decides. */
+static int prove_for_save(struct snapshot *snapshot, char *reason)
+{
+    int error = the_face.proved ? 0 : prove(snapshot, reason);
+    if (error == -ENOTSUP)
+        the_face.proof_tried_usec = 0;
+    return error == -EAGAIN ? 0 : error;
 }
 
 static void prove_in_time(struct snapshot *snapshot)
 {
     char reason[REASON_BYTES];
-    if (clock_usec() - the_face.proof_tried_usec >= PROVE_EVERY_USEC &&
-        proof_has_keys(snapshot->host))
-        prove_late(snapshot, reason);
+    uint64_t tried = the_face.proof_tried_usec;
+    if (tried && clock_usec() - tried < PROVE_EVERY_USEC)
+        return;
+    if (proof_has_keys(snapshot->host) && prove(snapshot, reason) == -ENOTSUP)
+        give_up(snapshot, reason);
 }
 
 /* ---- a save ----------------------------------------------------------------------- */
@@ -233,7 +241,7 @@ static enum child_decision begin(const struct child_request *request, int *error
     if (the_face.doubt[0])
         return fall_back(snapshot, -ENOTSUP, the_face.doubt, error);
 
-    int result = the_face.proved ? 0 : prove_late(snapshot, reason);
+    int result = prove_for_save(snapshot, reason);
     if (result)
         return fall_back(snapshot, result, reason, error);
     snapshot->freeze_began_usec = snapshot->step_began_usec = clock_usec();
@@ -423,9 +431,8 @@ static void destroy_parts(struct snapshot *snapshot)
 /* When there are no keys yet, later. */
 static void prove_at_load(struct snapshot *snapshot)
 {
-    char reason[REASON_BYTES];
-    the_face.layout_reason[0] = '\0';
-    prove(snapshot, reason);
+    if (prove(snapshot, the_face.layout_reason) != -ENOTSUP)
+        the_face.layout_reason[0] = '\0';
 }
 
 /* Why nothing can be served in this process; "" when all is well. */
@@ -633,8 +640,10 @@ void rdb_uffd_tick(void)
     if (!the_face.started)
         return;
     hand_over_log(snapshot);
-    if (the_face.unsupported[0])
+    if (the_face.unsupported[0]) {
+        late_free_some(FREE_USEC_PER_TICK); /* what earlier saves have left */
         return;
+    }
     bool saving = snapshot_phase(snapshot) != PHASE_NONE;
     if (saving || dirty_rate_is_active(snapshot)) {
         allocator_stop_decay();
