@@ -175,9 +175,14 @@ static void touch_ahead(struct snapshot *snapshot)
     fill_ready(snapshot);
 }
 
+static bool may_work(const struct snapshot *snapshot)
+{
+    return !snapshot->ability.error && snapshot->settings.enabled;
+}
+
 static void do_chores(struct snapshot *snapshot)
 {
-    if (snapshot->ability.error || !snapshot->settings.enabled) {
+    if (!may_work(snapshot)) {
         /* It was asked for while there was a yes; somebody waits for the answer. */
         dirty_rate_refuse(snapshot);
         return;
@@ -186,7 +191,8 @@ static void do_chores(struct snapshot *snapshot)
     refresh(snapshot);
     prepare_buffer(snapshot);
     fill_ready(snapshot);
-    dirty_rate_run(snapshot);
+    if (may_work(snapshot)) /* still: that took a moment */
+        dirty_rate_run(snapshot);
     refresh(snapshot);
     if (snapshot->settings.huge_pages &&
         atomic_load_explicit(&snapshot->mend_wanted, memory_order_relaxed))

@@ -222,9 +222,10 @@ static void begin_saving(struct snapshot *snapshot)
                           clock_usec() - snapshot->freeze_began_usec,
                           memory_order_relaxed);
     report_start(snapshot);
-    snapshot->host->tick_soon(TICK_AFTER_FREEZE_MSEC);
     saver_begin(snapshot);
     keeper_nudge(snapshot);
+    /* Last: it writes to the server's memory, and so may wait for the fault server. */
+    snapshot->host->tick_soon(TICK_AFTER_FREEZE_MSEC);
 }
 
 static enum child_decision begin(const struct child_request *request, int *error)

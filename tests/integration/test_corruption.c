@@ -114,6 +114,13 @@ static struct stat dump_of(struct server *server)
     return dump;
 }
 
+/* What was found makes the module leave saves to fork, until it is told to try again. */
+static void try_again(struct server *server)
+{
+    server_config_set(server, "uffd.enabled", "no");
+    server_config_set(server, "uffd.enabled", "yes");
+}
+
 /* True if the save failed. */
 static bool scribble_and_save(struct victim *victim)
 {
@@ -132,8 +139,10 @@ static bool scribble_and_save(struct victim *victim)
     write_word(victim, address, value);
     bool ok = save_ends_well(victim->server);
     write_word(victim, address, old);
-    if (!ok)
+    if (!ok) {
         victim->last_error = server_info(victim->server, "uffd_last_error");
+        try_again(victim->server);
+    }
     struct stat after = dump_of(victim->server);
     CHECK(ok || before.st_ino == after.st_ino, "%s: a wrong dump was published", key);
     return !ok;
