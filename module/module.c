@@ -15,6 +15,7 @@
 #include "scan.h"
 #include "server_api.h"
 #include "settings.h"
+#include "wake.h"
 
 #define MODULE_NAME "uffd"
 
@@ -39,24 +40,13 @@ static uint64_t memory_in_use(void)
     return used_memory ? used_memory() : 0;
 }
 
-/* Outlives the calls that contexts belong to: fork() and a timer have none. */
+/* Outlives the calls that contexts belong to: fork() has none. */
 static api_context *lasting_context;
-
-static void on_timer(api_context *context, void *data)
-{
-    (void)context, (void)data;
-    rdb_uffd_tick();
-}
-
-static void tick_soon(unsigned msec)
-{
-    api.CreateTimer(lasting_context, msec, on_timer, NULL);
-}
 
 static struct rdb_uffd_host host = {
     .log = log_line,
     .memory_in_use = memory_in_use,
-    .tick_soon = tick_soon,
+    .wake = wake_server,
     .count_keys = ask_count,
     .ask_key = ask_key,
     .server_name = server_name,
@@ -180,8 +170,10 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
         return refuse_to_load("the server does not take its commands or callbacks");
     lasting_context = api.GetDetachedThreadSafeContext(context);
     ask_by(lasting_context);
+    wake_begin();
     int error = rdb_uffd_start(&host, &settings);
     if (error) {
+        wake_end();
         api.FreeThreadSafeContext(lasting_context);
         return refuse_to_load(strerror(-error));
     }
@@ -195,6 +187,7 @@ int RedisModule_OnUnload(api_context *context)
     (void)context;
     int error = rdb_uffd_stop();
     if (!error) {
+        wake_end();
         api.FreeThreadSafeContext(lasting_context);
         return API_OK;
     }

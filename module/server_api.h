@@ -67,12 +67,14 @@ typedef int (*api_set_number)(const char *name, long long value, void *data,
 typedef int (*api_apply)(api_context *, void *data, api_string **error);
 typedef void (*api_on_event)(api_context *, api_event event, uint64_t sub_event,
                              void *data);
-typedef void (*api_on_timer)(api_context *, void *data);
+typedef void (*api_on_descriptor)(int descriptor, void *data, int mask);
 typedef void (*api_on_key)(api_context *, api_string *name, api_key *, void *data);
 typedef void (*api_on_info)(api_info *, int for_crash_report);
 
 /* What COMMAND DOCS says of a command. The server is told the sizes of the structures,
  * so that later servers may add fields. */
+#define API_EVENT_LOOP_READABLE 1
+
 enum api_argument_type { API_ARGUMENT_STRING, API_ARGUMENT_INTEGER };
 #define API_ARGUMENT_OPTIONAL (1 << 0)
 
@@ -175,7 +177,8 @@ struct api_information {
     X(api_scan_cursor *, ScanCursorCreate, (void))                                       \
     X(void, ScanCursorDestroy, (api_scan_cursor *))                                      \
     X(int, Scan, (api_context *, api_scan_cursor *, api_on_key, void *data))             \
-    X(uint64_t, CreateTimer, (api_context *, long long msec, api_on_timer, void *data))  \
+    X(int, EventLoopAdd, (int descriptor, int mask, api_on_descriptor, void *data))      \
+    X(int, EventLoopDel, (int descriptor, int mask))                                     \
     X(int, SubscribeToServerEvent, (api_context *, api_event, api_on_event))
 
 /* The same for what older servers lack: NULL there. Since Redis 7.2: */

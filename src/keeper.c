@@ -12,6 +12,9 @@
 #define STACK_BYTES (256 * 1024)
 #define IDLE_MSEC   1000
 #define WATCH_MSEC  40
+/* The allocator's decay ends so long after a freeze: what it purges before is preserved
+ * for nothing. Not in the pause, since it may take a millisecond. */
+#define TICK_AFTER_FREEZE_USEC 5000
 /* So many looks in a row at a waiting fault and no heart beat: 4 seconds. A
  * slow spool device may hold the fault server for hundreds of milliseconds. */
 #define STUCK_LOOKS 100
@@ -219,6 +222,8 @@ static void watch(struct snapshot *snapshot)
     struct thread_cpus all_cpus;
     thread_get_cpus(0, &all_cpus);
     thread_stay_off(&all_cpus, snapshot->fault_server.writer_cpu);
+    sleep_usec(TICK_AFTER_FREEZE_USEC);
+    snapshot->host->wake();
     for (;;) {
         uint32_t phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire);
         if (phase == PHASE_NONE)

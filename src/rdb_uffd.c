@@ -30,9 +30,6 @@
 /* A tick comes ten times a second: a quarter of a million frees in a second or
  * two, and no command waits for long. */
 #define FREE_USEC_PER_TICK 1000
-/* The allocator's decay ends then: what it purges before is preserved for nothing. Not in
- * the pause, since it may take a millisecond. */
-#define TICK_AFTER_FREEZE_MSEC 5
 /* Savers, when the operator does not say: more would be many against one disk. */
 #define THREADS_BY_ITSELF 4u
 /* What new values take beside the old ones and the limit does not count: with what
@@ -224,8 +221,6 @@ static void begin_saving(struct snapshot *snapshot)
     report_start(snapshot);
     saver_begin(snapshot);
     keeper_nudge(snapshot);
-    /* Last: it writes to the server's memory, and so may wait for the fault server. */
-    snapshot->host->tick_soon(TICK_AFTER_FREEZE_MSEC);
 }
 
 static enum child_decision begin(const struct child_request *request, int *error)

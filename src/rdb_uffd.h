@@ -91,8 +91,9 @@ enum rdb_uffd_level { RDB_UFFD_VERBOSE, RDB_UFFD_NOTICE, RDB_UFFD_WARNING };
 struct rdb_uffd_host {
     void (*log)(enum rdb_uffd_level level, const char *text);
     uint64_t (*memory_in_use)(void); /* bytes, for buffer_percent; may be NULL */
-    /* Shall call rdb_uffd_tick() in so many milliseconds, besides the usual ticks. */
-    void (*tick_soon)(unsigned msec);
+    /* Makes the server call rdb_uffd_tick() at once, besides the usual ticks. Any
+     * thread. */
+    void (*wake)(void);
     /* To prove what is known of its keyspace by, before the first save. Also called
      * from within the server's fork(). */
     uint64_t (*count_keys)(int database);
