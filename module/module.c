@@ -80,9 +80,10 @@ static void read_cpus(api_context *context, const char *setting, char *cpus, siz
 
 static void on_cron(api_context *context, api_event event, uint64_t sub_event, void *data)
 {
-    (void)context, (void)event, (void)sub_event, (void)data;
+    (void)event, (void)sub_event, (void)data;
     rdb_uffd_tick();
     dirtyrate_tick();
+    scan_tick(context);
 }
 
 static void on_module_change(api_context *context, api_event event, uint64_t sub_event,
@@ -177,7 +178,7 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
         api.FreeThreadSafeContext(lasting_context);
         return refuse_to_load(strerror(-error));
     }
-    scan_for_module_values(context);
+    scan_begin(context);
     log_start(context);
     return API_OK;
 }
@@ -187,6 +188,7 @@ int RedisModule_OnUnload(api_context *context)
     (void)context;
     int error = rdb_uffd_stop();
     if (!error) {
+        scan_end();
         wake_end();
         api.FreeThreadSafeContext(lasting_context);
         return API_OK;

@@ -5,9 +5,19 @@
 
 #include "rdb_uffd.h"
 
-#define LIMIT_MSEC    100
-#define STEPS_BETWEEN 256
+#define AT_LOAD_MSEC  100
+#define A_TICK_MSEC   2
+#define STEPS_BETWEEN 32
 #define DATABASES_MAX 1000000
+
+/* What is under way. A value that is renamed, moved or swapped to where was looked
+ * already is not found: then the walk of a save meets it, and gives that save up. */
+static struct {
+    bool under_way;
+    int database;
+    api_scan_cursor *cursor; /* NULL: the database is not begun */
+    bool found;
+} scan;
 
 static double clock_msec(void)
 {
@@ -16,44 +26,74 @@ static double clock_msec(void)
     return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
-static void look_at(api_context *context, api_string *name, api_key *key, void *found)
+static void look_at(api_context *context, api_string *name, api_key *key, void *unused)
 {
-    (void)context, (void)name;
+    (void)context, (void)name, (void)unused;
     if (api.KeyType(key) == API_KEY_TYPE_MODULE)
-        *(bool *)found = true;
+        scan.found = true;
 }
 
-/* What is found out about the selected database; NULL: nothing is there. */
-static const char *look_through_database(api_context *context, double until)
+/* True when the selected database has been looked through, or something was found. */
+static bool look_through_database(api_context *context, double until)
 {
-    api_scan_cursor *cursor = api.ScanCursorCreate();
-    bool found = false, more = true;
-    const char *why = NULL;
-    for (unsigned step = 1; more && !why; step++) {
-        more = api.Scan(context, cursor, look_at, &found);
-        if (found)
-            why = "values of its types exist";
-        else if (more && step % STEPS_BETWEEN == 0 && clock_msec() > until)
-            why = "too many keys were there before this module was loaded to look "
-                  "through them; load it from the configuration file";
+    if (!scan.cursor)
+        scan.cursor = api.ScanCursorCreate();
+    bool more = true;
+    for (unsigned step = 1; more && !scan.found; step++) {
+        more = api.Scan(context, scan.cursor, look_at, NULL);
+        if (more && step % STEPS_BETWEEN == 0 && clock_msec() > until)
+            return false;
     }
-    api.ScanCursorDestroy(cursor);
-    return why;
+    api.ScanCursorDestroy(scan.cursor);
+    scan.cursor = NULL;
+    return true;
 }
 
-void scan_for_module_values(api_context *context)
+/* True when all is done. */
+static bool look_until(api_context *context, double until)
 {
-    double until = clock_msec() + LIMIT_MSEC;
-    const char *why = NULL;
+    for (; scan.database < DATABASES_MAX && !scan.found; scan.database++) {
+        if (api.SelectDb(context, scan.database) != API_OK)
+            break;
+        if (api.DbSize(context) && !look_through_database(context, until))
+            return false;
+    }
+    return true;
+}
+
+static void go_on(api_context *context, double msec)
+{
+    bool done = look_until(context, clock_msec() + msec);
+    api.SelectDb(context, 0);
+    if (!done)
+        return;
+    scan_end();
+    if (scan.found)
+        rdb_uffd_note_values("values of its types exist");
+}
+
+void scan_begin(api_context *context)
+{
     if (!rdb_uffd_watches_values())
         return;
-    for (int i = 0; !why && i < DATABASES_MAX; i++) {
-        if (api.SelectDb(context, i) != API_OK)
-            break;
-        if (api.DbSize(context))
-            why = look_through_database(context, until);
-    }
-    api.SelectDb(context, 0);
-    if (why)
-        rdb_uffd_note_values(why);
+    scan.under_way = true;
+    scan.database = 0;
+    scan.found = false;
+    rdb_uffd_search_values(true);
+    go_on(context, AT_LOAD_MSEC);
+}
+
+void scan_tick(api_context *context)
+{
+    if (scan.under_way)
+        go_on(context, A_TICK_MSEC);
+}
+
+void scan_end(void)
+{
+    if (scan.cursor)
+        api.ScanCursorDestroy(scan.cursor);
+    scan.cursor = NULL;
+    scan.under_way = false;
+    rdb_uffd_search_values(false);
 }

@@ -4,9 +4,12 @@
 
 #include "server_api.h"
 
-/* Looks for values of module types, where it matters (rdb_uffd_watches_values()).
- * Takes a tenth of a second at most: with more keys than it gets through in that
- * time such values are taken to exist. To be called while loading. */
-void scan_for_module_values(api_context *context);
+/* Begins to look for values of module types, where it matters
+ * (rdb_uffd_watches_values()). Takes a tenth of a second at most; what is left is looked
+ * through by scan_tick(), and saves fork until that is done. At load. */
+void scan_begin(api_context *context);
+/* Goes on for two milliseconds. To be called ten times a second. */
+void scan_tick(api_context *context);
+void scan_end(void);
 
 #endif

@@ -581,6 +581,11 @@ void rdb_uffd_note_values(const char *why)
     foreign_note_values(why);
 }
 
+void rdb_uffd_search_values(bool under_way)
+{
+    foreign_search_values(under_way);
+}
+
 void rdb_uffd_modules_changed(void)
 {
     foreign_modules_changed();

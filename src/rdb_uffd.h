@@ -178,6 +178,8 @@ int rdb_uffd_stop(void);
 bool rdb_uffd_watches_values(void);
 /* There are such values, or there may be: saves fork from now on. Static text. */
 void rdb_uffd_note_values(const char *why);
+/* They are being looked for: saves fork meanwhile. */
+void rdb_uffd_search_values(bool under_way);
 /* Another module was loaded. */
 void rdb_uffd_modules_changed(void);
 

@@ -36,6 +36,7 @@ static struct {
     set_value_function *variable;
     set_value_function set_value;
     const char *in_use; /* why its values count, NULL: they do not */
+    bool searching;     /* … as far as is known by now */
 } watch;
 
 static char *pointer_in(const char *structure, size_t offset)
@@ -91,6 +92,11 @@ void foreign_note_values(const char *why)
 {
     if (!watch.in_use)
         watch.in_use = why;
+}
+
+void foreign_search_values(bool under_way)
+{
+    watch.searching = under_way;
 }
 
 bool foreign_is_watching(void)
@@ -158,6 +164,11 @@ static int find_saved_by_fork(const char *module, char *type, void *context)
     else if (watch.in_use)
         snprintf(finding->reason, finding->size,
                  "module '%.64s', which only can save them: %s", name, watch.in_use);
+    else if (watch.searching)
+        snprintf(finding->reason, finding->size,
+                 "module '%.64s', which only can save its values: the keys are still "
+                 "being looked through for some",
+                 name);
     else
         return 0;
     return -ENOTSUP;

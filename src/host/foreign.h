@@ -26,9 +26,10 @@
 int foreign_watch(const struct server_layout *layout);
 void foreign_unwatch(void);
 /* Is a built-in type watched? Then what the server holds already is to be looked
- * through, and if that finds (or cannot rule out) values, foreign_note_values() told
- * so: `why` is static text. */
+ * through: foreign_search_values() as long as that takes, in which there may be some,
+ * and foreign_note_values() if some are found. `why` is static text. */
 bool foreign_is_watching(void);
+void foreign_search_values(bool under_way);
 void foreign_note_values(const char *why);
 /* Another module was loaded: it may have set the watched variable anew. */
 void foreign_modules_changed(void);
