@@ -14,6 +14,7 @@
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
 #include "memory/pages.h"
+#include "memory/protection.h"
 #include "memory/ready.h"
 #include "memory/vacant.h"
 
@@ -46,7 +47,8 @@ int heap_create(struct heap *heap)
     if (create_set(&heap->registered, REGIONS_MAX) == 0 &&
         create_set(&heap->seen, REGIONS_MAX) == 0 &&
         create_set(&heap->fresh, REGIONS_MAX) == 0 &&
-        create_set(&heap->stacks, STACKS_MAX) == 0)
+        create_set(&heap->stacks, STACKS_MAX) == 0 &&
+        (heap->protection = protection_create()) != NULL)
         return 0;
     heap_destroy(heap);
     return -ENOMEM;
@@ -55,6 +57,8 @@ int heap_create(struct heap *heap)
 void heap_destroy(struct heap *heap)
 {
     heap_close(heap);
+    protection_destroy(heap->protection);
+    heap->protection = NULL;
     destroy_set(&heap->registered);
     destroy_set(&heap->seen);
     destroy_set(&heap->fresh);
@@ -286,16 +290,6 @@ int heap_unregister_all(struct heap *heap, const _Atomic bool *stop)
 
 /* ---- protection ------------------------------------------------------------------ */
 
-static int protect_region(struct heap *heap, const struct region *region)
-{
-    int error;
-    do {
-        error = userfaultfd_protect(heap->userfaultfd, region->start,
-                                    region->end - region->start);
-    } while (error == -EAGAIN);
-    return error;
-}
-
 /* What is not vacant of the registered regions, in heap->fresh. */
 static int find_content(struct heap *heap)
 {
@@ -309,18 +303,10 @@ int heap_protect(struct heap *heap)
     int error = find_content(heap);
     if (error || fault_point(FAULT_SKIP_PROTECT))
         return error;
-    const struct region *regions = heap->fresh.regions;
-    for (size_t i = 0; i < heap->fresh.count; i++) {
-        error = i == 1 && fault_point(FAULT_PROTECT_FAILS)
-                    ? -ENOMEM
-                    : protect_region(heap, &regions[i]);
-        if (!error)
-            continue;
-        for (size_t undone = 0; undone <= i; undone++)
-            heap_unprotect(heap, regions[undone].start, regions[undone].end);
-        return error;
-    }
-    return 0;
+    error = protection_set(heap->protection, heap->userfaultfd, &heap->fresh);
+    for (size_t i = 0; error && i < heap->fresh.count; i++)
+        heap_unprotect(heap, heap->fresh.regions[i].start, heap->fresh.regions[i].end);
+    return error;
 }
 
 static int unprotect_once(int descriptor, uint64_t start, uint64_t end)

@@ -22,6 +22,7 @@
 #include "memory/regions.h"
 
 struct ready_memory;
+struct protection;
 
 struct heap {
     struct ready_memory *ready; /* not part of the heap yet; may be NULL */
@@ -34,6 +35,7 @@ struct heap {
     struct region_set seen;  /* scratch of heap_refresh() */
     struct region_set fresh; /* also what heap_protect() protects */
     struct region_set stacks;
+    struct protection *protection;
 };
 
 /* 0 or -ENOMEM. */
