@@ -10,6 +10,7 @@
 #include "memory/allocator.h"
 #include "memory/late_unmap.h"
 #include "memory/vacant.h"
+#include "watchdog.h"
 
 int freeze_explain(char *reason, int error, const char *what)
 {
@@ -87,6 +88,7 @@ static bool own_memory_is_safe(const struct snapshot *snapshot)
         snapshot->fault_server.thread.stack,
         snapshot->saver.stack,
         snapshot->keeper.stack,
+        snapshot->watchdog.stack,
         snapshot->preserved.slots,
         (const void *)snapshot->preserved.directory,
         snapshot->preserved.slot_table,
@@ -153,6 +155,7 @@ static int freeze(struct snapshot *snapshot)
     freeze_end_step(snapshot, &snapshot->steer_usec);
     atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
     fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
+    watchdog_begin(snapshot);
     int error = heap_protect(&snapshot->heap);
     if (fault_point(FAULT_SLOW_FREEZE))
         sleep_usec(20000);

@@ -1,7 +1,6 @@
 #include "keeper.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <sys/mman.h>
 
 #include "kernel/advice.h"
@@ -11,20 +10,12 @@
 
 #define STACK_BYTES (256 * 1024)
 #define IDLE_MSEC   1000
-#define WATCH_MSEC  40
-/* The allocator's decay ends so long after a freeze: what it purges before is preserved
- * for nothing. Not in the pause, since it may take a millisecond. */
-#define TICK_AFTER_FREEZE_USEC 5000
-/* So many looks in a row at a waiting fault and no heart beat: 4 seconds. A
- * slow spool device may hold the fault server for hundreds of milliseconds. */
-#define STUCK_LOOKS 100
-/* So many, and the fault server may leave a CPU that has no time for it. */
-#define BUSY_LOOKS 1
+#define TOUCH_MSEC  40
 /* One huge page at a time and then a rest: a collapse holds the memory map's
  * lock for some 100 us, and the server's page faults wait for it. */
-#define MEND_REST_USEC    400
-#define TOUCH_REST_USEC   100
-#define TOUCHES_PER_WATCH 8
+#define MEND_REST_USEC  400
+#define TOUCH_REST_USEC 100
+#define TOUCHES_AT_ONCE 8
 /* After a look for untouched memory, so many times as long without one. */
 #define UNTOUCHED_REST 100
 /* Memory that is kept ready: a share of the heap, within bounds; more if a
@@ -172,7 +163,7 @@ static void prepare_buffer(struct snapshot *snapshot)
 /* Bit by bit: as long as this thread runs, faults are expensive (saver.c). */
 static void touch_ahead(struct snapshot *snapshot)
 {
-    for (int i = 0; i < TOUCHES_PER_WATCH; i++)
+    for (int i = 0; i < TOUCHES_AT_ONCE; i++)
         if (!preserved_touch_ahead(&snapshot->preserved))
             break;
     fill_ready(snapshot);
@@ -204,51 +195,19 @@ static void do_chores(struct snapshot *snapshot)
         map_untouched(snapshot);
 }
 
-/* ---- the watchdog ---------------------------------------------------------------- */
+/* ---- during a snapshot ----------------------------------------------------------- */
 
-static bool fault_waits(struct snapshot *snapshot)
+static void stand_by(struct snapshot *snapshot)
 {
-    struct pollfd waiting = {.fd = snapshot->heap.userfaultfd, .events = POLLIN};
-    return poll(&waiting, 1, 0) > 0 && (waiting.revents & POLLIN) &&
-           !atomic_load_explicit(&snapshot->fault_server.blocked_by_policy,
-                                 memory_order_relaxed);
-}
-
-/* Runs from the freeze to the release. */
-static void watch(struct snapshot *snapshot)
-{
-    uint64_t beats = 0;
-    int stuck = 0;
     struct thread_cpus all_cpus;
+    uint32_t phase;
     thread_get_cpus(0, &all_cpus);
     thread_stay_off(&all_cpus, snapshot->fault_server.writer_cpu);
-    sleep_usec(TICK_AFTER_FREEZE_USEC);
-    snapshot->host->wake();
-    for (;;) {
-        uint32_t phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire);
-        if (phase == PHASE_NONE)
-            break;
+    while ((phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire)) !=
+           PHASE_NONE) {
         if (!atomic_load_explicit(&snapshot->writers_pressed, memory_order_relaxed))
             touch_ahead(snapshot);
-        futex_wait(&snapshot->phase, phase, WATCH_MSEC);
-        fault_server_nudge(&snapshot->fault_server);
-        uint64_t now =
-            atomic_load_explicit(&snapshot->fault_server.beats, memory_order_relaxed);
-        stuck = now == beats && fault_waits(snapshot) ? stuck + 1 : 0;
-        beats = now;
-        if (stuck >= BUSY_LOOKS)
-            fault_server_roam(&snapshot->fault_server);
-        if (stuck < STUCK_LOOKS)
-            continue;
-        /* The view first: nobody may read what is about to be unprotected. */
-        view_fail(&snapshot->view, -ETIMEDOUT);
-        heap_disarm_now(&snapshot->heap);
-        snapshot_cancel_output(snapshot);
-        stuck = 0;
-        snapshot_log(snapshot, RDB_UFFD_WARNING,
-                     "uffd: page faults were not served for %d ms: protection lifted, "
-                     "the snapshot is given up",
-                     STUCK_LOOKS * WATCH_MSEC);
+        futex_wait(&snapshot->phase, phase, TOUCH_MSEC);
     }
     thread_set_cpus(0, &all_cpus);
 }
@@ -259,7 +218,7 @@ static void *keep(void *argument)
     while (!atomic_load_explicit(&snapshot->stopping, memory_order_acquire)) {
         uint32_t chores = atomic_load_explicit(&snapshot->chores, memory_order_acquire);
         if (snapshot_phase(snapshot) != PHASE_NONE)
-            watch(snapshot);
+            stand_by(snapshot);
         else
             do_chores(snapshot);
         if (snapshot_phase(snapshot) == PHASE_NONE)

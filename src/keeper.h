@@ -1,6 +1,6 @@
 /* The keeper: the thread for chores. Between snapshots it keeps the heap
- * registered and its huge pages whole; during one it watches that faults are
- * served, and pulls the emergency exit if they are not. */
+ * registered and its huge pages whole; during one it touches memory ahead of
+ * need. It may wait for the fault server, as any thread of the server may. */
 #ifndef RDB_UFFD_KEEPER_H
 #define RDB_UFFD_KEEPER_H
 

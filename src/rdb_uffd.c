@@ -26,6 +26,7 @@
 #include "report.h"
 #include "saver.h"
 #include "snapshot.h"
+#include "watchdog.h"
 
 /* A tick comes ten times a second: a quarter of a million frees in a second or
  * two, and no command waits for long. */
@@ -401,6 +402,8 @@ static int create_parts(struct snapshot *snapshot)
     if (!error)
         error = saver_start(snapshot);
     if (!error)
+        error = watchdog_start(snapshot);
+    if (!error)
         error = keeper_start(snapshot);
     return error;
 }
@@ -410,6 +413,8 @@ static void destroy_parts(struct snapshot *snapshot)
     atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
     if (snapshot->keeper.running)
         keeper_stop(snapshot);
+    if (snapshot->watchdog.running)
+        watchdog_stop(snapshot);
     if (snapshot->saver.running)
         saver_stop(snapshot);
     crew_destroy(snapshot->crew);

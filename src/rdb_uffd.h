@@ -28,8 +28,9 @@
  *
  * Threads: the server's main thread; the fault server (view/fault_server.h); the
  * saver (saver.h) and those that help it walk (keyspace/crew.h); the keeper
- * (keeper.h), which does chores between snapshots and watches the fault server
- * during one. Who writes what: snapshot.h.
+ * (keeper.h), which does chores between snapshots; the watchdog (watchdog.h), which
+ * watches the fault server during one; those that help to protect
+ * (memory/protection.h); the packer (memory/packer.h). Who writes what: snapshot.h.
  *
  * Every function here is called on the main thread.
  */

@@ -88,6 +88,10 @@ struct snapshot {
     _Atomic uint64_t huge_pages_mended;
     _Atomic bool mend_wanted;
 
+    /* Watchdog. */
+    struct thread watchdog;
+    _Atomic uint32_t watches; /* futex word: a freeze begins */
+
     struct dirty_rate dirty_rate;
     /* What pages shrank to in the last save that packed some; 0: not known. */
     _Atomic uint64_t packed_permille;

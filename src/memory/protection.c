@@ -17,6 +17,8 @@
 #define SHARE_BYTES (UINT64_C(16) << 20)
 /* Slower than this are small pages. */
 #define SLOW_USEC_PER_GB 3000
+/* A share takes less than this, unless its helper has lost its CPU. */
+#define SPIN_USEC 2000
 /* A place in the set: which region, and which share of it. */
 #define SHARE_BITS 32
 #define SHARE_MASK ((UINT64_C(1) << SHARE_BITS) - 1)
@@ -116,6 +118,20 @@ static void *help(void *argument)
     return NULL;
 }
 
+/* Until no helper is at it. Without sleeping, at first: a thread that sleeps has a word
+ * of its own written by the kernel when it goes on (rseq), and the page of that word is
+ * protected by now; the pause would wait for the fault server. */
+static void wait_for_helpers(struct protection *protection)
+{
+    uint64_t until = clock_usec() + SPIN_USEC;
+    uint32_t inside;
+    while ((inside = atomic_load_explicit(&protection->inside, memory_order_seq_cst)) !=
+           0) {
+        if (clock_usec() >= until)
+            futex_wait(&protection->inside, inside, 1);
+    }
+}
+
 /* From a place on. */
 static int protect_together(struct protection *protection, uint64_t place)
 {
@@ -126,9 +142,7 @@ static int protect_together(struct protection *protection, uint64_t place)
     futex_wake_all(&protection->jobs);
     protect_shares(protection);
     atomic_store_explicit(&protection->open, false, memory_order_seq_cst);
-    for (uint32_t inside;
-         (inside = atomic_load_explicit(&protection->inside, memory_order_seq_cst)) != 0;)
-        futex_wait(&protection->inside, inside, 1);
+    wait_for_helpers(protection);
     return atomic_load_explicit(&protection->error, memory_order_relaxed);
 }
 

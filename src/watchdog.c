@@ -1,0 +1,103 @@
+#include "watchdog.h"
+
+#include <errno.h>
+#include <poll.h>
+
+#define STACK_BYTES (64 * 1024)
+#define LOOK_MSEC   40
+/* So many looks in a row at a waiting fault and no heart beat: 4 seconds. A
+ * slow spool device may hold the fault server for hundreds of milliseconds. */
+#define STUCK_LOOKS 100
+/* So many, and the fault server may leave a CPU that has no time for it. */
+#define BUSY_LOOKS 1
+/* The allocator's decay ends so long after a freeze: what it purges before is preserved
+ * for nothing. Not in the pause, since it may take a millisecond. */
+#define TICK_AFTER_FREEZE_USEC 5000
+
+static bool is_due(struct snapshot *snapshot)
+{
+    return atomic_load_explicit(&snapshot->frozen, memory_order_acquire) ||
+           snapshot_phase(snapshot) != PHASE_NONE;
+}
+
+static bool fault_waits(struct snapshot *snapshot)
+{
+    struct pollfd waiting = {.fd = snapshot->heap.userfaultfd, .events = POLLIN};
+    return poll(&waiting, 1, 0) > 0 && (waiting.revents & POLLIN) &&
+           !atomic_load_explicit(&snapshot->fault_server.blocked_by_policy,
+                                 memory_order_relaxed);
+}
+
+static void give_up(struct snapshot *snapshot)
+{
+    /* The view first: nobody may read what is about to be unprotected. */
+    view_fail(&snapshot->view, -ETIMEDOUT);
+    heap_disarm_now(&snapshot->heap);
+    snapshot_cancel_output(snapshot);
+    snapshot_log(snapshot, RDB_UFFD_WARNING,
+                 "uffd: page faults were not served for %d ms: protection lifted, "
+                 "the snapshot is given up",
+                 STUCK_LOOKS * LOOK_MSEC);
+}
+
+static void watch(struct snapshot *snapshot)
+{
+    struct fault_server *server = &snapshot->fault_server;
+    uint64_t beats = 0;
+    int stuck = 0;
+    struct thread_cpus all_cpus;
+    thread_get_cpus(0, &all_cpus);
+    thread_stay_off(&all_cpus, server->writer_cpu);
+    sleep_usec(TICK_AFTER_FREEZE_USEC);
+    snapshot->host->wake();
+    while (is_due(snapshot)) {
+        uint32_t phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire);
+        futex_wait(&snapshot->phase, phase, LOOK_MSEC);
+        fault_server_nudge(server);
+        uint64_t now = atomic_load_explicit(&server->beats, memory_order_relaxed);
+        stuck = now == beats && fault_waits(snapshot) ? stuck + 1 : 0;
+        beats = now;
+        if (stuck >= BUSY_LOOKS)
+            fault_server_roam(server);
+        if (stuck < STUCK_LOOKS)
+            continue;
+        give_up(snapshot);
+        stuck = 0;
+    }
+    thread_set_cpus(0, &all_cpus);
+}
+
+static void *watchdog(void *argument)
+{
+    struct snapshot *snapshot = argument;
+    uint32_t seen = 0;
+    while (!atomic_load_explicit(&snapshot->stopping, memory_order_acquire)) {
+        uint32_t begun = atomic_load_explicit(&snapshot->watches, memory_order_acquire);
+        if (begun == seen) {
+            futex_wait(&snapshot->watches, seen, -1);
+            continue;
+        }
+        seen = begun;
+        watch(snapshot);
+    }
+    return NULL;
+}
+
+int watchdog_start(struct snapshot *snapshot)
+{
+    return thread_start(&snapshot->watchdog, "uffd-watchdog", STACK_BYTES, watchdog,
+                        snapshot);
+}
+
+void watchdog_begin(struct snapshot *snapshot)
+{
+    atomic_fetch_add_explicit(&snapshot->watches, 1, memory_order_release);
+    futex_wake_all(&snapshot->watches);
+}
+
+void watchdog_stop(struct snapshot *snapshot)
+{
+    atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
+    watchdog_begin(snapshot);
+    thread_join(&snapshot->watchdog);
+}
