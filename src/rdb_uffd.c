@@ -8,6 +8,7 @@
 
 #include "face.h"
 #include "freeze.h"
+#include "guarding.h"
 #include "host/foreign.h"
 #include "host/guard.h"
 #include "host/late_free.h"
@@ -17,7 +18,7 @@
 #include "kernel/process.h"
 #include "kernel/sandbox.h"
 #include "keyspace/crew.h"
-#include "log_limit.h"
+#include "log.h"
 #include "memory/allocator.h"
 #include "memory/late_unmap.h"
 #include "memory/pool.h"
@@ -49,53 +50,6 @@ void rdb_uffd_default_settings(struct rdb_uffd_settings *settings)
         .buffer_policy = BUFFER_SPOOL,
         .buffer_limit = UINT64_C(256) << 20,
     };
-}
-
-/* ---- the log --------------------------------------------------------------------- */
-
-static bool take_message(struct snapshot *snapshot, enum rdb_uffd_level *level,
-                         char text[MESSAGE_BYTES])
-{
-    bool found = false;
-    while (atomic_exchange_explicit(&snapshot->log_lock, 1, memory_order_acquire))
-        sleep_usec(1);
-    if (snapshot->log_count) {
-        *level = snapshot->log[snapshot->log_first].level;
-        memcpy(text, snapshot->log[snapshot->log_first].text, MESSAGE_BYTES);
-        snapshot->log_first = (snapshot->log_first + 1) % MESSAGES;
-        snapshot->log_count--;
-        found = true;
-    }
-    atomic_store_explicit(&snapshot->log_lock, 0, memory_order_release);
-    return found;
-}
-
-/* Main thread. */
-static void log_line(struct snapshot *snapshot, enum rdb_uffd_level level,
-                     const char *text)
-{
-    if (level != RDB_UFFD_WARNING || log_limit_pass(&the_face.warnings, clock_usec()))
-        snapshot->host->log(level, text);
-}
-
-static void log_left_out(struct snapshot *snapshot)
-{
-    char text[MESSAGE_BYTES];
-    uint64_t count = log_limit_left_out(&the_face.warnings, clock_usec());
-    if (!count)
-        return;
-    snprintf(text, sizeof(text), "uffd: %llu more warnings within a minute were left out",
-             (unsigned long long)count);
-    snapshot->host->log(RDB_UFFD_WARNING, text);
-}
-
-static void hand_over_log(struct snapshot *snapshot)
-{
-    enum rdb_uffd_level level;
-    char text[MESSAGE_BYTES];
-    while (take_message(snapshot, &level, text))
-        log_line(snapshot, level, text);
-    log_left_out(snapshot);
 }
 
 /* ---- the server's fork ----------------------------------------------------------- */
@@ -147,7 +101,7 @@ static enum child_decision fall_back(struct snapshot *snapshot, int cause, char 
                  fallback ? "saving with the server's own fork"
                           : "save refused (fallback no)",
                  told ? "UFFD.DOCTOR says why" : reason);
-        log_line(snapshot, told ? RDB_UFFD_NOTICE : RDB_UFFD_WARNING, text);
+        log_now(snapshot, told ? RDB_UFFD_NOTICE : RDB_UFFD_WARNING, text);
     }
     if (fallback)
         return CHILD_REAL_FORK;
@@ -179,7 +133,7 @@ static void give_up(struct snapshot *snapshot, const char *reason)
     snapshot->ability.error = -ENOTSUP;
     snprintf(text, sizeof(text), "uffd: background saves use fork from now on: %s",
              reason);
-    log_line(snapshot, RDB_UFFD_WARNING, text);
+    log_now(snapshot, RDB_UFFD_WARNING, text);
 }
 
 /* At the first save, if no tick came before. Only that save is refused: amid a command,
@@ -289,7 +243,7 @@ static void note_doubt(struct snapshot *snapshot)
 /* What a child logs comes before the server's line about its end. */
 static void reaped(void)
 {
-    hand_over_log(&the_snapshot);
+    log_hand_over(&the_snapshot);
     note_doubt(&the_snapshot);
     end_record(&the_snapshot);
 }
@@ -311,68 +265,6 @@ static const struct child_operations child_operations = {
     .wait = wait_for_child,
     .reaped = reaped,
     .forked = forked,
-};
-
-/* ---- the guard's questions ------------------------------------------------------- */
-
-static bool is_frozen(void)
-{
-    return (atomic_load_explicit(&the_snapshot.frozen, memory_order_acquire) ||
-            atomic_load_explicit(&the_snapshot.freezing, memory_order_acquire)) &&
-           !the_face.in_forked_child;
-}
-
-static int keep(uint64_t start, uint64_t end, bool may_refuse)
-{
-    struct snapshot *snapshot = &the_snapshot;
-    uint64_t limit =
-        atomic_load_explicit(&snapshot->preserved.limit, memory_order_relaxed);
-    uint64_t used = preserved_bytes(&snapshot->preserved);
-    uint64_t room = used < limit ? limit - used : 0;
-    /* A purge of much memory would fill the buffer with what nobody will read;
-     * refused, jemalloc keeps the pages for its next need. */
-    if (may_refuse && end - start > room / 4) {
-        atomic_fetch_add_explicit(&snapshot->advices_refused, 1, memory_order_relaxed);
-        return -EAGAIN;
-    }
-    fault_server_preserve(&snapshot->fault_server, start, end);
-    return 0;
-}
-
-static bool is_past(uint64_t start, uint64_t end)
-{
-    /* The view is being made: it may be any. */
-    return atomic_load_explicit(&the_snapshot.freezing, memory_order_acquire) ||
-           view_overlaps(&the_snapshot.view, start, end);
-}
-
-static bool put_off_unmap(uint64_t start, uint64_t end)
-{
-    return start % PAGE_BYTES == 0 &&
-           late_unmap_put_off(start, round_up(end, PAGE_BYTES));
-}
-
-static void *ready(size_t length)
-{
-    return ready_take(&the_snapshot.ready, length);
-}
-
-static void mapped(void *start, size_t length)
-{
-    if (the_face.in_forked_child)
-        return;
-    if (length && the_snapshot.settings.huge_pages && the_snapshot.settings.enabled)
-        keeper_advise_huge(start, length);
-    heap_note_change(&the_snapshot.heap);
-}
-
-static const struct guard_operations guard_operations = {
-    .frozen = is_frozen,
-    .keep = keep,
-    .is_past = is_past,
-    .put_off = put_off_unmap,
-    .ready = ready,
-    .mapped = mapped,
 };
 
 /* ---- life of the module ---------------------------------------------------------- */
@@ -508,7 +400,7 @@ static int stand_in(struct snapshot *snapshot)
         return child_install(&child_operations);
     int error = fault_point(FAULT_NO_GUARD)
                     ? -ENOENT
-                    : guard_install(&guard_operations, allocator_function());
+                    : guard_install(&snapshot_guard, allocator_function());
     if (error) {
         freeze_explain(the_face.guard_reason, error,
                        "the allocator's calls to the kernel cannot be guarded");
@@ -645,7 +537,7 @@ void rdb_uffd_tick(void)
     struct snapshot *snapshot = &the_snapshot;
     if (!the_face.started)
         return;
-    hand_over_log(snapshot);
+    log_hand_over(snapshot);
     if (the_face.unsupported[0]) {
         late_free_some(FREE_USEC_PER_TICK); /* what earlier saves have left */
         return;

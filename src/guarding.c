@@ -1,0 +1,68 @@
+#include "guarding.h"
+
+#include <errno.h>
+
+#include "face.h"
+#include "keeper.h"
+#include "memory/late_unmap.h"
+#include "snapshot.h"
+
+static bool is_frozen(void)
+{
+    return (atomic_load_explicit(&the_snapshot.frozen, memory_order_acquire) ||
+            atomic_load_explicit(&the_snapshot.freezing, memory_order_acquire)) &&
+           !the_face.in_forked_child;
+}
+
+static int keep(uint64_t start, uint64_t end, bool may_refuse)
+{
+    struct snapshot *snapshot = &the_snapshot;
+    uint64_t limit =
+        atomic_load_explicit(&snapshot->preserved.limit, memory_order_relaxed);
+    uint64_t used = preserved_bytes(&snapshot->preserved);
+    uint64_t room = used < limit ? limit - used : 0;
+    /* A purge of much memory would fill the buffer with what nobody will read;
+     * refused, jemalloc keeps the pages for its next need. */
+    if (may_refuse && end - start > room / 4) {
+        atomic_fetch_add_explicit(&snapshot->advices_refused, 1, memory_order_relaxed);
+        return -EAGAIN;
+    }
+    fault_server_preserve(&snapshot->fault_server, start, end);
+    return 0;
+}
+
+static bool is_past(uint64_t start, uint64_t end)
+{
+    /* The view is being made: it may be any. */
+    return atomic_load_explicit(&the_snapshot.freezing, memory_order_acquire) ||
+           view_overlaps(&the_snapshot.view, start, end);
+}
+
+static bool put_off_unmap(uint64_t start, uint64_t end)
+{
+    return start % PAGE_BYTES == 0 &&
+           late_unmap_put_off(start, round_up(end, PAGE_BYTES));
+}
+
+static void *ready(size_t length)
+{
+    return ready_take(&the_snapshot.ready, length);
+}
+
+static void mapped(void *start, size_t length)
+{
+    if (the_face.in_forked_child)
+        return;
+    if (length && the_snapshot.settings.huge_pages && the_snapshot.settings.enabled)
+        keeper_advise_huge(start, length);
+    heap_note_change(&the_snapshot.heap);
+}
+
+const struct guard_operations snapshot_guard = {
+    .frozen = is_frozen,
+    .keep = keep,
+    .is_past = is_past,
+    .put_off = put_off_unmap,
+    .ready = ready,
+    .mapped = mapped,
+};

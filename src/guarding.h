@@ -1,0 +1,9 @@
+/* What the guard (host/guard.h) asks before memory is given back or taken. */
+#ifndef RDB_UFFD_GUARDING_H
+#define RDB_UFFD_GUARDING_H
+
+#include "host/guard.h"
+
+extern const struct guard_operations snapshot_guard;
+
+#endif
