@@ -94,6 +94,7 @@ function scenario_table(s) {
         row(s, "replies/s, during the save", "rate.save", 1, 0, 1)
         row(s, "slowest batch during the save, ms", "save.max_usec", 1000, 1, 1)
     } else {
+        row(s, "replies/s, during the save", "rate.save", 1, 0, 1)
         row(s, "p50 during the save, ms", "save.p50_usec", 1000, 2, 1)
         row(s, "p99 during the save, ms", "save.p99_usec", 1000, 2, 1)
         row(s, "p99.9 during the save, ms", "save.p99.9_usec", 1000, 2, 1)
@@ -145,6 +146,17 @@ function throughput_target(    own, other) {
     print "| throughput, module idle, replies/s | " shown(other, 1, 0) " | " shown(own, 1, 0) " | ≥ 0.99 of fork's | " (own >= 0.99 * other ? "yes" : "**no**") " (" shown(own, other, 3) ") |"
 }
 
+# What is not compared with fork: `own` may be at most `limit`.
+function bound(label, own, digits, limit) {
+    if (own != "") print "| " label " | – | " shown(own, 1, digits) " | ≤ " limit " | " (own <= limit ? "yes" : "**no**") " |"
+}
+
+function packing_target(    packed, raw) {
+    packed = measured("json-patched", "uffd-128mb", "pages.per_byte"); raw = measured("json-patched", "uffd-128mb-raw", "pages.per_byte")
+    if (packed == "" || raw == "") return
+    print "| JSON changed in place: bytes of pages per byte of buffer, LZ4 off and on | – | " shown(raw, 1, 2) ", " shown(packed, 1, 2) " | twice | " (packed >= 2 * raw ? "yes" : "**no**") " |"
+}
+
 function targets() {
     print "## Targets\n\n| what (medians) | fork | module | wanted | met |\n|---|---|---|---|---|"
     target("freeze, first save, ms", "idle", "uffd", "save.1.latest_fork_usec", 1000, 2, 1.5)
@@ -161,7 +173,10 @@ function targets() {
     target("save time, 20,000 SET/s, s", "set20k", "uffd", "save.1.msec", 1000, 2, 0, 0.5)
     target("buffer for preserved pages, 20,000 SET/s, MB", "set20k", "uffd", "save.1.uffd_buffer_peak_bytes", 1048576, 1, 256)
     target("the same with buffer-limit 128mb, MB", "limit128", "uffd-128mb", "save.1.uffd_buffer_peak_bytes", 1048576, 1, 128)
+    bound("ten saves in a row with buffer-limit 128mb: failed", measured("ten-saves", "uffd-128mb", "save.10.uffd_snapshots_failed"), 0, 0)
+    packing_target()
     throughput_target()
+    bound("UFFD.DIRTYRATE while it runs, saturated: main thread's CPU for a command, % more", measured("saturated-dirty-rate-10", "uffd-dirty-rate", "cost.cpu_percent"), 1, 2)
     target("heap of 8 GB: freeze, ms", "heap8g", "uffd", "save.1.latest_fork_usec", 1000, 2, 2)
     target("heap of 8 GB, 10,000 SET/s: worst reply, ms", "heap8g", "uffd", "worst", 1000, 1, 12)
     print ""
