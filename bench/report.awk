@@ -179,6 +179,7 @@ function targets() {
     bound("UFFD.DIRTYRATE while it runs, saturated: main thread's CPU for a command, % more", measured("saturated-dirty-rate-10", "uffd-dirty-rate", "cost.cpu_percent"), 1, 2)
     target("heap of 8 GB: freeze, ms", "heap8g", "uffd", "save.1.latest_fork_usec", 1000, 2, 2)
     target("heap of 8 GB, 10,000 SET/s: worst reply, ms", "heap8g", "uffd", "worst", 1000, 1, 12)
+    target("the same with buffer-limit 1gb: worst reply, ms", "heap8g-1gb", "uffd-1gb", "worst", 1000, 1, 12)
     print ""
 }
 

@@ -9,7 +9,7 @@
 #                so long without, in turn; variants are these two
 # and a variant becomes arguments of redis-server.
 
-main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save saturated-dirty-rate-10 limit128 ten-saves json json-patched heap8g"
+main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save saturated-dirty-rate-10 limit128 ten-saves json json-patched heap8g heap8g-1gb"
 # Beside the installed server those of tests/servers/list, where they have been fetched (make servers).
 server_scenarios="on-installed on-redis-8.0-sid on-valkey-8.1 on-valkey-9.1"
 servers_cache=${XDG_CACHE_HOME:-$HOME/.cache}/rdb_uffd/servers
@@ -80,6 +80,10 @@ scenario() {
         title="Heap of 8 GB (2,000,000 values of 4 KB) at 10,000 uniform SET/s"
         keys=2000000 size=4000
         load="$one_save --rate 10000" ;;
+    heap8g-1gb)
+        title="The same heap of 8 GB with buffer-limit 1gb"
+        variants="fork uffd-1gb" keys=2000000 size=4000
+        load="$one_save --rate 10000" ;;
     on-*)
         keys=1000000
         if [ "$1" = on-installed ]; then
@@ -110,6 +114,7 @@ variant_arguments() {
     fork-huge | uffd) echo "--loadmodule $module" ;;
     uffd-one) echo "--loadmodule $module threads 1" ;;
     uffd-4k) echo "--loadmodule $module huge-pages no" ;;
+    uffd-1gb) echo "--loadmodule $module buffer-limit 1gb" ;;
     uffd-128mb) echo "--loadmodule $module buffer-limit 128mb" ;;
     uffd-128mb-raw) echo "--loadmodule $module buffer-limit 128mb compression no" ;;
     *) fail "no variant $1" ;;
