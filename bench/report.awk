@@ -151,12 +151,6 @@ function bound(label, own, digits, limit) {
     if (own != "") print "| " label " | – | " shown(own, 1, digits) " | ≤ " limit " | " (own <= limit ? "yes" : "**no**") " |"
 }
 
-function packing_target(    packed, raw) {
-    packed = measured("json-patched", "uffd-128mb", "pages.per_byte"); raw = measured("json-patched", "uffd-128mb-raw", "pages.per_byte")
-    if (packed == "" || raw == "") return
-    print "| JSON changed in place: bytes of pages per byte of buffer, LZ4 off and on | – | " shown(raw, 1, 2) ", " shown(packed, 1, 2) " | twice | " (packed >= 2 * raw ? "yes" : "**no**") " |"
-}
-
 function targets() {
     print "## Targets\n\n| what (medians) | fork | module | wanted | met |\n|---|---|---|---|---|"
     target("freeze, first save, ms", "idle", "uffd", "save.1.latest_fork_usec", 1000, 2, 1.5)
@@ -174,7 +168,6 @@ function targets() {
     target("buffer for preserved pages, 20,000 SET/s, MB", "set20k", "uffd", "save.1.uffd_buffer_peak_bytes", 1048576, 1, 256)
     target("the same with buffer-limit 128mb, MB", "limit128", "uffd-128mb", "save.1.uffd_buffer_peak_bytes", 1048576, 1, 128)
     bound("ten saves in a row with buffer-limit 128mb: failed", measured("ten-saves", "uffd-128mb", "save.10.uffd_snapshots_failed"), 0, 0)
-    packing_target()
     throughput_target()
     bound("UFFD.DIRTYRATE while it runs, saturated: main thread's CPU for a command, % more", measured("saturated-dirty-rate-10", "uffd-dirty-rate", "cost.cpu_percent"), 1, 2)
     target("heap of 8 GB: freeze, ms", "heap8g", "uffd", "save.1.latest_fork_usec", 1000, 2, 2)
