@@ -37,11 +37,15 @@ struct protection {
     const struct region_set *set;
 };
 
-static int protect(int userfaultfd, uint64_t start, uint64_t end)
+/* Part of region `i` of the set. */
+static int protect(const struct protection *protection, size_t i, uint64_t start,
+                   uint64_t end)
 {
+    if (i == 1 && fault_point(FAULT_PROTECT_FAILS))
+        return -ENOMEM;
     int error;
     do {
-        error = userfaultfd_protect(userfaultfd, start, end - start);
+        error = userfaultfd_protect(protection->userfaultfd, start, end - start);
     } while (error == -EAGAIN);
     return error;
 }
@@ -61,7 +65,8 @@ static uint64_t share_start(const struct region *region, uint64_t share)
 }
 
 /* False when nothing is left. */
-static bool take_share(struct protection *protection, uint64_t *start, uint64_t *end)
+static bool take_share(struct protection *protection, size_t *region, uint64_t *start,
+                       uint64_t *end)
 {
     const struct region_set *set = protection->set;
     uint64_t next = atomic_load_explicit(&protection->next, memory_order_relaxed);
@@ -77,6 +82,7 @@ static bool take_share(struct protection *protection, uint64_t *start, uint64_t 
                                                    memory_order_relaxed))
             continue;
         if (!past) {
+            *region = i;
             *end = piece_end(&set->regions[i], *start, SHARE_BYTES);
             return true;
         }
@@ -86,10 +92,11 @@ static bool take_share(struct protection *protection, uint64_t *start, uint64_t 
 
 static void protect_shares(struct protection *protection)
 {
+    size_t region;
     uint64_t start, end;
     while (!atomic_load_explicit(&protection->error, memory_order_relaxed) &&
-           take_share(protection, &start, &end)) {
-        int none = 0, error = protect(protection->userfaultfd, start, end);
+           take_share(protection, &region, &start, &end)) {
+        int none = 0, error = protect(protection, region, start, end);
         if (error)
             atomic_compare_exchange_strong_explicit(&protection->error, &none, error,
                                                     memory_order_relaxed,
@@ -164,9 +171,7 @@ static int protect_fast(struct protection *protection, uint64_t *place)
         for (uint64_t at = region->start, end; at < region->end; at = end) {
             uint64_t began = clock_usec();
             end = piece_end(region, at, bytes);
-            int error = i == 1 && fault_point(FAULT_PROTECT_FAILS)
-                            ? -ENOMEM
-                            : protect(protection->userfaultfd, at, end);
+            int error = protect(protection, i, at, end);
             if (error)
                 return error;
             bool slow = is_slow(end - at, clock_usec() - began);

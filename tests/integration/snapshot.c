@@ -11,6 +11,8 @@ struct snapshot snapshot_prepare(struct server *server)
     struct snapshot snapshot = {.server = server};
     snapshot.reference = server_path(server, "reference.rdb");
     server_ok(server, "CLIENT PAUSE %d WRITE", PAUSE_MSEC);
+    snapshot.rehashing = server_config_get(server, "activerehashing");
+    server_config_set(server, "activerehashing", "no");
     snapshot.digest = server_digest(server);
     /* SAVE must not take as long as the save that is being tested. */
     const char *delay = server_config_get(server, "rdb-key-save-delay");
@@ -25,6 +27,7 @@ struct snapshot snapshot_begin(struct server *server)
 {
     struct snapshot snapshot = snapshot_prepare(server);
     server_save_start(server);
+    server_config_set(server, "activerehashing", snapshot.rehashing);
     server_ok(server, "CLIENT UNPAUSE");
     return snapshot;
 }

@@ -7,8 +7,10 @@
 
 struct snapshot {
     struct server *server;
-    const char *digest; /* DEBUG DIGEST at its instant */
-    char *reference;    /* what SAVE wrote at its instant */
+    const char *digest;    /* DEBUG DIGEST at its instant */
+    char *reference;       /* what SAVE wrote at its instant */
+    const char *rehashing; /* activerehashing, off while writes are paused: its clock
+                              would move keys about between SAVE and BGSAVE */
 };
 
 /* CLIENT PAUSE, DEBUG DIGEST, SAVE, BGSAVE, CLIENT UNPAUSE. */
