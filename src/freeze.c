@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "eviction.h"
 #include "face.h"
 #include "host/late_free.h"
 #include "kernel/fault_points.h"
@@ -151,7 +152,8 @@ static void thaw(struct snapshot *snapshot)
 static int freeze(struct snapshot *snapshot)
 {
     allocator_steer();
-    late_free_begin();
+    late_free_begin(eviction_is_possible(snapshot));
+    eviction_begin(snapshot);
     freeze_end_step(snapshot, &snapshot->steer_usec);
     atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
     fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);

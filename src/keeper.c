@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "eviction.h"
 #include "kernel/advice.h"
 #include "memory/pool.h"
 #include "memory/untouched.h"
@@ -207,6 +208,7 @@ static void stand_by(struct snapshot *snapshot)
            PHASE_NONE) {
         if (!atomic_load_explicit(&snapshot->writers_pressed, memory_order_relaxed))
             touch_ahead(snapshot);
+        eviction_run(snapshot);
         futex_wait(&snapshot->phase, phase, TOUCH_MSEC);
     }
     thread_set_cpus(0, &all_cpus);

@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "eviction.h"
 #include "face.h"
 #include "freeze.h"
 #include "guarding.h"
@@ -509,14 +510,21 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
 /* New values beside the old ones are memory that the dataset does not need, as the
  * preserved pages are: the limit is for both, but for a little. Memory for values is
  * the better use of it, a page of 4 KB being preserved for each value that takes an
- * old place. False once there is no more of it. */
+ * old place; and old values of whole pages are evicted for new ones. False once there is
+ * no more of it. */
 static bool share_limit(struct snapshot *snapshot)
 {
     uint64_t limit = snapshot->limit;
     uint64_t free = FRESH_BYTES_FREE;
     free += limit / 16 < FRESH_BYTES_FREE ? limit / 16 : FRESH_BYTES_FREE;
-    bool fresh = allocator_stay_below(free + limit / 2);
+    uint64_t evicted =
+        atomic_load_explicit(&snapshot->evicted_bytes, memory_order_relaxed);
+    bool fresh = allocator_stay_below(free + limit / 2 + evicted);
     uint64_t bytes = allocator_fresh_bytes();
+    uint64_t keep = free + limit / 8;
+    eviction_want(snapshot, bytes > keep ? bytes - keep : 0,
+                  bytes > evicted + keep + limit / 8);
+    bytes = bytes > evicted ? bytes - evicted : 0;
     uint64_t taken = bytes > free ? bytes - free : 0;
     uint64_t left = limit > taken + RDB_UFFD_LEAST_BUFFER_LIMIT
                         ? limit - taken

@@ -90,6 +90,7 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .keys_total = RELAXED(snapshot->keys_total),
         .advices_refused = RELAXED(snapshot->advices_refused),
         .late_free_bytes = late_free_bytes(),
+        .evicted_bytes = RELAXED(snapshot->evicted_bytes),
         .ready_bytes = ready_bytes(&snapshot->ready),
         .saver_faults = RELAXED(faults->saver_faults),
         .huge_pages_mended = RELAXED(snapshot->huge_pages_mended),
@@ -191,7 +192,7 @@ const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
     late_free_end();
     allocator_restore();
     allocator_steer();
-    late_free_begin();
+    late_free_begin(false);
     return NULL;
 }
 

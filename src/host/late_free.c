@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,17 +11,24 @@
 #include "kernel/symbols.h"
 #include "kernel/thread.h"
 
-#define NOTES_MAX           (256 * 1024)
+#define NOTES_MAX           (512 * 1024)
 #define FREES_BETWEEN_LOOKS 64
 /* Made up for with every free() that is not put off any more. */
 #define FREES_MADE_UP 2
 
+/* The notes are the main thread's. While frees are put off they are only added, and
+ * another thread may read those below `count`. It does so under `held`, which the main
+ * thread takes to end it all before it frees the first one. */
 static struct {
     bool putting_off;
     pthread_t main_thread;
     void **notes;
-    size_t count;
-    uint64_t bytes;
+    _Atomic size_t count; /* published after the note */
+    uint64_t small_bytes, large_bytes;
+    bool evictable; /* what is large may be given back before it is freed */
+    _Atomic uint32_t held;
+    _Atomic bool open; /* notes may be read; becomes true under `held` */
+    size_t looked;     /* under `held`: notes that were given already */
     struct got_patch free_patch, sized_free_patch;
 } late;
 
@@ -32,17 +40,55 @@ static struct {
     bool (*free_fresh)(void *memory);
 } real;
 
+static size_t noted(void)
+{
+    return atomic_load_explicit(&late.count, memory_order_relaxed);
+}
+
 static void free_now(void *memory)
 {
     if (!real.free_fresh(memory))
         real.free(memory);
 }
 
+static uint64_t *bytes_like(size_t bytes)
+{
+    return bytes < LATE_FREE_LARGE ? &late.small_bytes : &late.large_bytes;
+}
+
+static bool has_room(size_t count, size_t bytes)
+{
+    if (count == NOTES_MAX)
+        return false;
+    if (late.evictable && bytes >= LATE_FREE_LARGE)
+        return true;
+    uint64_t held = late.small_bytes + (late.evictable ? 0 : late.large_bytes);
+    return held + bytes <= LATE_FREE_BYTES_MAX;
+}
+
 static void free_one(void)
 {
-    void *memory = late.notes[--late.count];
-    late.bytes -= real.usable_size(memory);
+    size_t last = noted() - 1;
+    void *memory = late.notes[last];
+    atomic_store_explicit(&late.count, last, memory_order_relaxed);
+    size_t bytes = real.usable_size(memory);
+    *bytes_like(bytes) -= bytes;
     free_now(memory);
+}
+
+static void put_off(void *memory)
+{
+    size_t bytes = real.usable_size(memory), count = noted();
+    /* Where new values go, the places of dead ones are of use. */
+    if (late.evictable && bytes >= LATE_FREE_LARGE && real.free_fresh(memory))
+        return;
+    if (!has_room(count, bytes)) {
+        free_now(memory);
+        return;
+    }
+    late.notes[count] = memory;
+    *bytes_like(bytes) += bytes;
+    atomic_store_explicit(&late.count, count + 1, memory_order_release);
 }
 
 static void stand_in_free(void *memory)
@@ -51,19 +97,13 @@ static void stand_in_free(void *memory)
         real.free(memory);
         return;
     }
-    if (!late.putting_off) {
-        free_now(memory);
-        for (int i = 0; i < FREES_MADE_UP && late.count; i++)
-            free_one();
+    if (late.putting_off) {
+        put_off(memory);
         return;
     }
-    size_t bytes = real.usable_size(memory);
-    if (late.count == NOTES_MAX || bytes > LATE_FREE_BYTES_MAX - late.bytes) {
-        free_now(memory);
-        return;
-    }
-    late.notes[late.count++] = memory;
-    late.bytes += bytes;
+    free_now(memory);
+    for (int i = 0; i < FREES_MADE_UP && noted(); i++)
+        free_one();
 }
 
 /* Valkey tells the allocator the size, to save it looking. */
@@ -119,26 +159,76 @@ int late_free_install(bool (*free_fresh)(void *memory))
     return error;
 }
 
-void late_free_begin(void)
+static void lock_notes(void)
 {
+    while (atomic_exchange_explicit(&late.held, 1, memory_order_acquire))
+        sleep_usec(10);
+}
+
+static void unlock_notes(void)
+{
+    atomic_store_explicit(&late.held, 0, memory_order_release);
+}
+
+void late_free_begin(bool evictable)
+{
+    late.evictable = evictable;
     late.putting_off = late.notes != NULL;
+    lock_notes();
+    atomic_store_explicit(&late.open, late.putting_off && evictable,
+                          memory_order_relaxed);
+    if (late.looked > noted()) /* the last ones have been freed since */
+        late.looked = noted();
+    unlock_notes();
 }
 
 void late_free_end(void)
 {
     late.putting_off = false;
+    if (!late_free_is_open())
+        return;
+    atomic_store_explicit(&late.open, false, memory_order_relaxed);
+    lock_notes(); /* whoever has it saw it open */
+    unlock_notes();
 }
+
+/* ---- for whoever evicts ---------------------------------------------------------- */
+
+size_t late_free_hold(struct iovec *memory, size_t most)
+{
+    size_t found = 0;
+    lock_notes();
+    size_t count =
+        late.open ? atomic_load_explicit(&late.count, memory_order_acquire) : 0;
+    for (; late.looked < count && found < most; late.looked++, found++) {
+        void *note = late.notes[late.looked];
+        memory[found] = (struct iovec){note, real.usable_size(note)};
+    }
+    return found;
+}
+
+void late_free_let_go(void)
+{
+    unlock_notes();
+}
+
+bool late_free_is_open(void)
+{
+    return atomic_load_explicit(&late.open, memory_order_relaxed);
+}
+
+/* ---- freeing --------------------------------------------------------------------- */
 
 bool late_free_some(uint64_t usec)
 {
-    uint64_t until = late.count ? clock_usec() + usec : 0;
-    while (late.count) {
-        for (int i = 0; i < FREES_BETWEEN_LOOKS && late.count; i++)
+    uint64_t until = noted() ? clock_usec() + usec : 0;
+    while (noted()) {
+        for (int i = 0; i < FREES_BETWEEN_LOOKS && noted(); i++)
             free_one();
         if (clock_usec() >= until)
             break;
     }
-    return late.count != 0;
+    return noted() != 0;
 }
 
 void late_free_remove(void)
@@ -155,10 +245,12 @@ void late_free_remove(void)
 void late_free_forked(void)
 {
     late.putting_off = false;
-    late.count = 0;
+    atomic_store_explicit(&late.count, 0, memory_order_relaxed);
+    atomic_store_explicit(&late.open, false, memory_order_relaxed);
+    atomic_store_explicit(&late.held, 0, memory_order_relaxed);
 }
 
 uint64_t late_free_bytes(void)
 {
-    return late.bytes;
+    return late.small_bytes + late.large_bytes;
 }

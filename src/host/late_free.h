@@ -6,16 +6,20 @@
  * write itself. So the main thread's free() only notes the address, and the
  * memory is given back when the snapshot is over, a little at a time.
  *
- * Bounded in number and bytes; beyond that, and for all other threads, free()
- * frees. Main thread.
+ * Bounded in number, and in bytes where they cannot be evicted (eviction.h); beyond
+ * that, and for all other threads, free() frees. Main thread, but where it says so.
  */
 #ifndef RDB_UFFD_HOST_LATE_FREE_H
 #define RDB_UFFD_HOST_LATE_FREE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
-/* Memory that may be held back, in all. */
+/* A page at least: it may be evicted. */
+#define LATE_FREE_LARGE 4096
+/* Memory that may be held back, in all, if it cannot be evicted. */
 #define LATE_FREE_BYTES_MAX (UINT64_C(32) << 20)
 
 /* Patches the executable's free() and sdallocx(). 0, -ENOENT when it calls neither
@@ -24,8 +28,17 @@
 int late_free_install(bool (*free_fresh)(void *memory));
 /* Frees what is left and puts free() back. */
 void late_free_remove(void);
-void late_free_begin(void);
+/* `evictable`: somebody takes the pages of what is put off. */
+void late_free_begin(bool evictable);
+/* When it returns, late_free_hold() holds nothing and finds nothing. */
 void late_free_end(void);
+/* What has been put off, each piece of memory given once: nobody will read or write it
+ * until late_free_let_go(), which must follow in any case. Returns how many, at most
+ * `most`. One other thread. */
+size_t late_free_hold(struct iovec *memory, size_t most);
+void late_free_let_go(void);
+/* False when the main thread waits for late_free_let_go(). */
+bool late_free_is_open(void);
 /* Frees for at most `usec` microseconds. True if some are left. */
 bool late_free_some(uint64_t usec);
 /* In the child of a real fork. */

@@ -156,7 +156,7 @@ bool allocator_stay_below(uint64_t bytes)
     uint64_t fresh = allocator_fresh_bytes();
     if (fresh > bytes || pool_pages() * PAGE_BYTES > bytes + POOL_BYTES_MORE)
         go_home();
-    return steering.steered;
+    return !steering.at_home;
 }
 
 void allocator_restore(void)

@@ -392,7 +392,15 @@ static int keep_page(struct preserved *preserved, uint32_t page, const void *liv
     return error;
 }
 
-int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
+static int keep_in_spool(struct preserved *preserved, uint32_t page, const void *live,
+                         uint32_t *entry)
+{
+    bool pack = preserved->compress && moving_pack_is_faster(preserved);
+    return moving_spool_page(preserved, page, live, pack, entry);
+}
+
+static int put(struct preserved *preserved, uint32_t page, const void *live,
+               int (*keep)(struct preserved *, uint32_t, const void *, uint32_t *))
 {
     _Atomic uint32_t *entry;
     uint32_t published;
@@ -401,7 +409,7 @@ int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
         return error;
     if (atomic_load_explicit(entry, memory_order_relaxed))
         return 0;
-    error = keep_page(preserved, page, live, &published);
+    error = keep(preserved, page, live, &published);
     if (error)
         return error;
     /* Before the caller lifts the protection: the order all readers rest on. */
@@ -410,6 +418,16 @@ int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
                              memory_order_release);
     atomic_fetch_add_explicit(&preserved->pages, 1, memory_order_relaxed);
     return 0;
+}
+
+int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
+{
+    return put(preserved, page, live, keep_page);
+}
+
+int preserved_put_in_spool(struct preserved *preserved, uint32_t page, const void *live)
+{
+    return put(preserved, page, live, keep_in_spool);
 }
 
 /* ---- work between faults --------------------------------------------------------- */

@@ -135,6 +135,9 @@ bool preserved_touch_ahead(struct preserved *preserved);
  * preserved already. 0; -ENOBUFS when the policy is not to spool and there is
  * no room; -errno of the spool. [server] */
 int preserved_put(struct preserved *preserved, uint32_t page, const void *live);
+/* The same, but straight to the spool: the page takes no room in memory. 0, -ENOBUFS when
+ * there is none for the index, -errno of the spool. Policy BUFFER_SPOOL. [server] */
+int preserved_put_in_spool(struct preserved *preserved, uint32_t page, const void *live);
 /* After a few faults: takes over what the packer has done and gives it more, if
  * the buffer is half full. Cheap. [server] */
 void preserved_tend(struct preserved *preserved);

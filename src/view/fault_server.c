@@ -84,7 +84,7 @@ static int wait_for_room(struct fault_server *server, uint32_t page, const void 
 }
 
 /* Keeps one page. After an error the snapshot has been given up. */
-static int keep_page(struct fault_server *server, uint64_t address)
+static int keep_page(struct fault_server *server, uint64_t address, bool to_spool)
 {
     struct preserved *preserved = server->view->preserved;
     uint32_t page;
@@ -93,7 +93,8 @@ static int keep_page(struct fault_server *server, uint64_t address)
         return 0;
     const void *live = (const void *)(uintptr_t)address;
     uint64_t waits = preserved->waits, wait_usec = preserved->wait_usec;
-    int error = preserved_put(preserved, page, live);
+    int error = to_spool ? preserved_put_in_spool(preserved, page, live)
+                         : preserved_put(preserved, page, live);
     if (error == -ENOBUFS && preserved->policy == BUFFER_BLOCK)
         error = wait_for_room(server, page, live);
     else if (preserved->waits != waits)
@@ -111,7 +112,7 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     if ((int32_t)message->arg.pagefault.feat.ptid ==
         atomic_load_explicit(&server->own_thread, memory_order_relaxed))
         count(&server->statistics.saver_faults, 1);
-    keep_page(server, address);
+    keep_page(server, address, false);
     lift_protection(server, address, PAGE_BYTES);
     count(&server->statistics.faults, 1);
     wait_histogram_add(server->waits, clock_nsec() - server->woken_nsec);
@@ -131,12 +132,16 @@ static bool serve_request(struct fault_server *server, bool serving)
     if (atomic_load_explicit(&server->request_state, memory_order_acquire) !=
         REQUEST_POSTED)
         return false;
+    struct preserve_request *request = &server->request;
     int result = serving ? 0 : -EAGAIN;
-    for (int pages = 0; server->request_start < server->request_end && !result; pages++) {
+    for (int pages = 0; request->next < request->count && !result; pages++) {
+        struct region *range = &request->ranges[request->next];
         if (pages == PAGES_PER_LOOK)
             return true;
-        result = keep_page(server, server->request_start);
-        server->request_start += PAGE_BYTES;
+        if (range->start < range->end)
+            result = keep_page(server, range->start, request->to_spool);
+        range->start += PAGE_BYTES;
+        request->next += range->start >= range->end;
     }
     answer_request(server, gave_up(server) ? -EAGAIN : result);
     return false;
@@ -318,7 +323,7 @@ void fault_server_roam(struct fault_server *server)
     thread_set_cpus(server->writer_id, &server->writer_cpus);
 }
 
-int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end)
+static void take_turn(struct fault_server *server)
 {
     uint32_t mine = (uint32_t)thread_own_id();
     uint32_t free = 0;
@@ -328,8 +333,12 @@ int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t 
         futex_wait(&server->request_owner, free, 10);
         free = 0;
     }
-    server->request_start = round_down(start, PAGE_BYTES);
-    server->request_end = end;
+}
+
+/* The turn's owner has filled in the request. */
+static int post_request(struct fault_server *server)
+{
+    server->request.next = 0;
     atomic_store_explicit(&server->request_state, REQUEST_POSTED, memory_order_release);
     fault_server_nudge(server);
     while (atomic_load_explicit(&server->request_state, memory_order_acquire) !=
@@ -340,4 +349,23 @@ int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t 
     atomic_store_explicit(&server->request_owner, 0, memory_order_release);
     futex_wake_all(&server->request_owner);
     return result;
+}
+
+int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end)
+{
+    take_turn(server);
+    server->request.ranges[0] = (struct region){round_down(start, PAGE_BYTES), end};
+    server->request.count = 1;
+    server->request.to_spool = false;
+    return post_request(server);
+}
+
+int fault_server_spool(struct fault_server *server, const struct region *ranges,
+                       size_t count)
+{
+    take_turn(server);
+    memcpy(server->request.ranges, ranges, count * sizeof(*ranges));
+    server->request.count = count;
+    server->request.to_spool = true;
+    return post_request(server);
 }

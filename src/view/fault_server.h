@@ -31,6 +31,16 @@ struct fault_statistics {
     _Atomic uint64_t saver_faults; /* faults of our own threads: should be 0 */
 };
 
+/* Ranges that somebody wants kept at once. */
+#define PRESERVE_RANGES_MAX 32
+
+struct preserve_request {
+    struct region ranges[PRESERVE_RANGES_MAX]; /* what is left of them */
+    size_t count;
+    size_t next;
+    bool to_spool;
+};
+
 struct fault_server {
     struct thread thread;
     struct view *view;
@@ -47,8 +57,7 @@ struct fault_server {
     /* One request at a time; requesters queue on `request_turn`. */
     _Atomic uint32_t request_owner;
     _Atomic uint32_t request_state; /* futex word */
-    uint64_t request_start;
-    uint64_t request_end;
+    struct preserve_request request;
     _Atomic int request_result;
 
     /* Called once, from the server's thread, when the snapshot must be given
@@ -96,5 +105,9 @@ void fault_server_roam(struct fault_server *server);
  * when the snapshot is over or failed (nothing to keep any more); -ENOBUFS when
  * there is no room and the policy is not to spool. Any thread but our own. */
 int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end);
+/* The same for up to PRESERVE_RANGES_MAX ranges, whose pages go to the spool at once:
+ * they take no room in memory. Only with BUFFER_SPOOL. */
+int fault_server_spool(struct fault_server *server, const struct region *ranges,
+                       size_t count);
 
 #endif

@@ -37,6 +37,20 @@ void check_exact(struct snapshot *snapshot)
     CHECK(!wrong, "%s", wrong);
 }
 
+double most_resident_above(struct server *server, double before, double dataset)
+{
+    double most = -1e12;
+    while (saving(server)) {
+        double grown = server_info_number(server, "used_memory") - dataset;
+        double above =
+            (double)process_resident(server) - before - (grown > 0 ? grown : 0);
+        if (above > most)
+            most = above;
+        sleep_msec(20);
+    }
+    return most;
+}
+
 void note_result(struct server *server, long commands)
 {
     test_note(

@@ -29,6 +29,9 @@ void wait_for_number(struct server *server, const char *field, double least, dou
                      double seconds);
 /* Waits for the end of the save; the dump must be what it has to be. */
 void check_exact(struct snapshot *snapshot);
+/* The most that the process held while the save ran, above what it held before
+ * and above what the dataset grew meanwhile. Bytes. */
+double most_resident_above(struct server *server, double before, double dataset);
 void note_result(struct server *server, long commands);
 
 #endif

@@ -18,22 +18,6 @@ static struct server *start_large(uint64_t seed, int keys, const char *arguments
     return server;
 }
 
-/* The most that the process held while the save ran, above what it held before
- * and above what the dataset grew meanwhile. */
-static double most_above(struct server *server, double before, double dataset)
-{
-    double most = -1e12;
-    while (saving(server)) {
-        double grown = server_info_number(server, "used_memory") - dataset;
-        double above =
-            (double)process_resident(server) - before - (grown > 0 ? grown : 0);
-        if (above > most)
-            most = above;
-        sleep_msec(20);
-    }
-    return most;
-}
-
 /* The most that it was above what it may be without a buffer. */
 static double most_while_overwriting(struct server *server, int keys, uint64_t seed)
 {
@@ -44,7 +28,7 @@ static double most_while_overwriting(struct server *server, int keys, uint64_t s
     struct snapshot snapshot = snapshot_begin(server);
     struct overwriter *overwriter =
         overwriter_start(server, keys, BYTES, OVERWRITE_SET, seed + 1);
-    double most = most_above(server, before, dataset);
+    double most = most_resident_above(server, before, dataset);
     note_result(server, overwriter_stop(overwriter, NULL));
     test_note(
         "resident %.0f MB before, dataset %.0f MB, at most %.1f MB more while saving",

@@ -1,0 +1,132 @@
+#include "eviction.h"
+
+#include <sys/mman.h>
+
+#include "host/late_free.h"
+#include "kernel/advice.h"
+#include "kernel/fault_points.h"
+#include "snapshot.h"
+
+/* The fault server writes them to the spool on the server's own CPU: some 150 us, and
+ * then a rest for the server. 100 MB a second, or 400 in a hurry. */
+#define PAGES_AT_ONCE   32
+#define REST_USEC       1000
+#define SHORT_REST_USEC 100
+#define NOTES_AT_ONCE   64
+
+_Static_assert(PAGES_AT_ONCE <= PRESERVE_RANGES_MAX, "a page may be a range");
+
+/* What is dead, and how far it has been evicted. */
+struct dead {
+    struct iovec memory[NOTES_AT_ONCE];
+    size_t count;
+    size_t next;
+};
+
+bool eviction_is_possible(const struct snapshot *snapshot)
+{
+    return snapshot->settings.buffer_policy == BUFFER_SPOOL;
+}
+
+void eviction_begin(struct snapshot *snapshot)
+{
+    atomic_store_explicit(&snapshot->eviction_wanted, 0, memory_order_relaxed);
+    atomic_store_explicit(&snapshot->evicted_bytes, 0, memory_order_relaxed);
+}
+
+void eviction_want(struct snapshot *snapshot, uint64_t bytes, bool hurry)
+{
+    atomic_store_explicit(&snapshot->eviction_hurry, hurry, memory_order_relaxed);
+    atomic_store_explicit(&snapshot->eviction_wanted, bytes, memory_order_relaxed);
+}
+
+static bool is_wanted(struct snapshot *snapshot)
+{
+    return snapshot_phase(snapshot) == PHASE_SAVING &&
+           atomic_load_explicit(&snapshot->evicted_bytes, memory_order_relaxed) <
+               atomic_load_explicit(&snapshot->eviction_wanted, memory_order_relaxed);
+}
+
+/* Moves its start past what is returned. False when it has no whole page left. */
+static bool take_pages(struct iovec *memory, size_t most, struct region *pages)
+{
+    uint64_t address = (uint64_t)(uintptr_t)memory->iov_base;
+    uint64_t start = round_up(address, PAGE_BYTES);
+    uint64_t end = round_down(address + memory->iov_len, PAGE_BYTES);
+    if (start >= end)
+        return false;
+    if (end - start > most * PAGE_BYTES)
+        end = start + most * PAGE_BYTES;
+    *pages = (struct region){start, end};
+    *memory = (struct iovec){(void *)(uintptr_t)end, address + memory->iov_len - end};
+    return true;
+}
+
+static size_t take_portion(struct dead *dead, struct region *pages, struct iovec *ranges)
+{
+    size_t count = 0, left = PAGES_AT_ONCE;
+    while (left && dead->next < dead->count) {
+        if (!take_pages(&dead->memory[dead->next], left, &pages[count])) {
+            dead->next++;
+            continue;
+        }
+        uint64_t bytes = pages[count].end - pages[count].start;
+        ranges[count] = (struct iovec){(void *)(uintptr_t)pages[count].start, bytes};
+        left -= bytes / PAGE_BYTES;
+        count++;
+    }
+    return count;
+}
+
+/* First kept, then dropped: a reader that finds a page of zeros finds it kept when it
+ * looks again. 0 or -errno. */
+static int evict(struct snapshot *snapshot, const struct region *pages,
+                 const struct iovec *ranges, size_t count)
+{
+    int error = fault_point(FAULT_EVICT_UNKEPT)
+                    ? 0
+                    : fault_server_spool(&snapshot->fault_server, pages, count);
+    if (!error)
+        error = advice_give_many(ranges, count, MADV_DONTNEED);
+    if (error)
+        return error;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count; i++)
+        bytes += ranges[i].iov_len;
+    atomic_fetch_add_explicit(&snapshot->evicted_bytes, bytes, memory_order_relaxed);
+    return 0;
+}
+
+/* The main thread may want it back at any moment, and waits for a portion and a rest at
+ * most. */
+static bool evict_held(struct snapshot *snapshot, struct dead *dead)
+{
+    struct region pages[PAGES_AT_ONCE];
+    struct iovec ranges[PAGES_AT_ONCE];
+    size_t count;
+    while (is_wanted(snapshot) && late_free_is_open() &&
+           (count = take_portion(dead, pages, ranges)) != 0) {
+        if (evict(snapshot, pages, ranges, count) != 0)
+            return false;
+        sleep_usec(atomic_load_explicit(&snapshot->eviction_hurry, memory_order_relaxed)
+                       ? SHORT_REST_USEC
+                       : REST_USEC);
+    }
+    return true;
+}
+
+/* False when there is no more to evict now. */
+static bool evict_some(struct snapshot *snapshot)
+{
+    struct dead dead = {0};
+    dead.count = late_free_hold(dead.memory, NOTES_AT_ONCE);
+    bool more = dead.count && evict_held(snapshot, &dead);
+    late_free_let_go();
+    return more;
+}
+
+void eviction_run(struct snapshot *snapshot)
+{
+    while (is_wanted(snapshot) && evict_some(snapshot))
+        ;
+}

@@ -1,0 +1,174 @@
+/* Large values that are overwritten during a save leave memory, kept in the spool. */
+#include "buffered.h"
+#include "fill.h"
+
+#include <string.h>
+
+#define LARGE_KEYS     14000
+#define LARGE_BYTES    7000
+#define LARGER_KEYS    20
+#define LARGER_BYTES   1000000
+#define EVICTION_LIMIT "16mb"
+#define MOST_ABOVE     ((16 + 64) * MEGABYTE)
+
+static struct server *start_with_large_values(uint64_t seed, const char *arguments,
+                                              const char *fault)
+{
+    needs_module();
+    struct server *server = server_start(&(struct server_options){
+        .config = FILL_CONFIG, .module_arguments = arguments, .fault = fault});
+    fill(server->connection, FILL_ALL, 50, seed);
+    json_fill(server->connection, LARGE_KEYS, LARGE_BYTES, seed);
+    for (int i = 0; i < LARGER_KEYS; i++)
+        fill_large(server->connection, format_text("larger:%d", i), LARGER_BYTES, true,
+                   seed + (uint64_t)i);
+    server_config_set(server, "rdb-key-save-delay", "200");
+    return server;
+}
+
+/* Some 16 MB a second: what a writer without pause does is more than can be evicted. */
+#define AT_ONCE    20
+#define PAUSE_MSEC 10
+
+static void overwrite_some(struct server *server, int first, uint64_t *seed)
+{
+    char record[LARGE_BYTES];
+    for (int i = 0; i < AT_ONCE; i++) {
+        size_t length = json_record(seed, record, sizeof(record));
+        redisAppendCommand(server->connection, "SET json:%d %b", (first + i) % LARGE_KEYS,
+                           record, length);
+    }
+    for (int i = 0; i < AT_ONCE; i++) {
+        redisReply *reply = NULL;
+        CHECK(redisGetReply(server->connection, (void **)&reply) == REDIS_OK &&
+                  reply->type == REDIS_REPLY_STATUS,
+              "SET: %s", reply ? reply->str : server->connection->errstr);
+        freeReplyObject(reply);
+    }
+    sleep_msec(PAUSE_MSEC);
+}
+
+/* All values are overwritten, as long as the save runs. Returns the most that the
+ * process held meanwhile above what it held at first. Bytes. */
+static double overwrite_while_saving(struct server *server, uint64_t seed)
+{
+    double before = (double)process_resident(server), most = 0;
+    int next = 0;
+    for (; saving(server) && next < 2 * LARGE_KEYS; next += AT_ONCE) {
+        overwrite_some(server, next, &seed);
+        if (next / AT_ONCE < LARGER_KEYS)
+            fill_large(server->connection, format_text("larger:%d", next / AT_ONCE),
+                       LARGER_BYTES, true, seed);
+        double now = (double)process_resident(server) - before;
+        most = now > most ? now : most;
+    }
+    note_result(server, next);
+    test_note("%.1f MB evicted, at most %.1f MB more than before",
+              number(server, "evicted_bytes") / MEGABYTE, most / MEGABYTE);
+    return most;
+}
+
+/* Memory that had been given back too much would read as zeros. */
+static void check_values(struct server *server)
+{
+    wait_for_number(server, "late_free_bytes", 0, 0, 20);
+    for (int i = 0; i < LARGE_KEYS; i++) {
+        const char *value = server_text(server, "GET json:%d", i);
+        CHECK(strlen(value) > LARGE_BYTES / 2, "json:%d has %zu bytes", i, strlen(value));
+    }
+    const char *before = server_digest(server);
+    server_ok(server, "DEBUG RELOAD");
+    CHECK(strcmp(server_digest(server), before) == 0, "the digest changes by a reload");
+}
+
+static void evicted_values_are_saved(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server =
+        start_with_large_values(seed, "buffer-limit " EVICTION_LIMIT, NULL);
+    for (int round = 0; round < (test_is_soak() ? 30 : 2); round++) {
+        struct snapshot snapshot = snapshot_begin(server);
+        double most = overwrite_while_saving(server, seed + (uint64_t)round);
+        check_exact(&snapshot);
+        CHECK(most < MOST_ABOVE, "%.1f MB: more than the limit and 64 MB",
+              most / MEGABYTE);
+        CHECK(number(server, "evicted_bytes") > 10 * MEGABYTE, "hardly any was evicted");
+        check_values(server);
+    }
+    server_stop(server);
+}
+
+/* The test of the test. */
+static void unkept_values_are_found(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server =
+        start_with_large_values(seed, "buffer-limit " EVICTION_LIMIT, "evict_unkept");
+    struct snapshot snapshot = snapshot_begin(server);
+    overwrite_while_saving(server, seed);
+    const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);
+    CHECK(wrong, "nothing was found wrong with values that nobody kept");
+    test_note("found: %.120s", wrong);
+    check_values(server);
+    server_stop(server);
+}
+
+/* Where there is no spool, nothing can leave. */
+static void nothing_without_spool(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start_with_large_values(
+        seed, "buffer-limit " EVICTION_LIMIT " buffer-policy block", NULL);
+    struct snapshot snapshot = snapshot_begin(server);
+    overwrite_while_saving(server, seed);
+    check_exact(&snapshot);
+    CHECK(number(server, "evicted_bytes") == 0, "something was evicted");
+    check_values(server);
+    server_stop(server);
+}
+
+/* Ended by a kill or by a broken spool. */
+static void end_save(struct server *server, bool by_kill)
+{
+    if (by_kill)
+        server_ok(server, "FLUSHALL");
+    else
+        server_ok(server, "UFFD.FAULT spool_write on");
+    server_save_wait(server);
+    server_ok(server, "UFFD.FAULT spool_write off");
+}
+
+static void ended_in_the_middle(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server =
+        start_with_large_values(seed, "buffer-limit " EVICTION_LIMIT, "");
+    for (int round = 0; round < (test_is_soak() ? 100 : 2); round++) {
+        server_save_start(server);
+        for (int next = 0;
+             number(server, "evicted_bytes") == 0 || random_next(&seed) % 20 != 0;
+             next += AT_ONCE) {
+            CHECK(saving(server), "the save was over too soon");
+            overwrite_some(server, next, &seed);
+        }
+        end_save(server, round % 2);
+        if (round % 2)
+            json_fill(server->connection, LARGE_KEYS, LARGE_BYTES, seed);
+        check_values(server);
+    }
+    struct snapshot snapshot = snapshot_begin(server);
+    check_exact(&snapshot);
+    server_stop(server);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"evicted_values_are_saved", evicted_values_are_saved, 180},
+        {"unkept_values_are_found", unkept_values_are_found, 120},
+        {"nothing_without_spool", nothing_without_spool, 120},
+        {"ended_in_the_middle", ended_in_the_middle, 240},
+        {0},
+    };
+    return test_run("eviction", cases, argc, argv);
+}
