@@ -239,6 +239,51 @@ static void dropped_pages_are_kept(void **state)
     release();
 }
 
+static void *read_and_compare(void *argument)
+{
+    struct view_reader reader;
+    uint64_t state = toy->seed + 3, wrong = 0, got;
+    view_reader_init(&reader, &toy->view);
+    while (!atomic_load(&toy->stopping)) {
+        uint64_t index = number(&state, WORDS);
+        int error = view_read(&reader, &got, (uintptr_t)(toy->words + index), 8);
+        wrong += error || got != mark(index);
+    }
+    *(uint64_t *)argument = wrong;
+    return NULL;
+}
+
+/* Ranges that go to the spool and then away, while somebody reads. */
+static void spooled_ranges_may_be_dropped(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    uint64_t random = toy->seed, wrong = 0;
+    freeze(UINT64_C(2) << 20, BUFFER_SPOOL);
+    atomic_store(&toy->stopping, false);
+    pthread_create(&thread, NULL, read_and_compare, &wrong);
+    for (int request = 0; request < 300; request++) {
+        struct region ranges[8];
+        for (int i = 0; i < 8; i++) {
+            uint64_t page = number(&random, TOY_BYTES / PAGE_BYTES - 4);
+            uint64_t start = (uintptr_t)toy->words + page * PAGE_BYTES;
+            ranges[i] =
+                (struct region){start, start + (1 + number(&random, 4)) * PAGE_BYTES};
+        }
+        assert_int_equal(fault_server_spool(&toy->server, ranges, 8), 0);
+        for (int i = 0; i < 8; i++)
+            madvise((void *)ranges[i].start, ranges[i].end - ranges[i].start,
+                    MADV_DONTNEED);
+    }
+    atomic_store(&toy->stopping, true);
+    pthread_join(thread, NULL);
+    assert_int_equal(wrong, 0);
+    assert_int_equal(atomic_load(&toy->preserved.pages),
+                     atomic_load(&toy->preserved.pages_spooled));
+    assert_true(atomic_load(&toy->preserved.pages) > 3000);
+    release();
+}
+
 static void *keep_many(void *argument)
 {
     fault_server_preserve(&toy->server, (uintptr_t)argument,
@@ -315,6 +360,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(finds_what_was_not_preserved, set_up, tear_down),
         cmocka_unit_test_setup_teardown(kernel_may_write, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dropped_pages_are_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(spooled_ranges_may_be_dropped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(faults_come_between_requested_pages, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_was_not_frozen, set_up, tear_down),
