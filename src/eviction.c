@@ -13,6 +13,7 @@
 #define REST_USEC       1000
 #define SHORT_REST_USEC 100
 #define NOTES_AT_ONCE   64
+#define RUN_USEC        10000
 
 _Static_assert(PAGES_AT_ONCE <= PRESERVE_RANGES_MAX, "a page may be a range");
 
@@ -125,8 +126,11 @@ static bool evict_some(struct snapshot *snapshot)
     return more;
 }
 
-void eviction_run(struct snapshot *snapshot)
+bool eviction_run(struct snapshot *snapshot)
 {
+    uint64_t until = clock_usec() + RUN_USEC;
     while (is_wanted(snapshot) && evict_some(snapshot))
-        ;
+        if (clock_usec() >= until)
+            return true;
+    return false;
 }

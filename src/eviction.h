@@ -29,8 +29,8 @@ void eviction_begin(struct snapshot *snapshot);
 /* So many bytes should go, in all, in this snapshot; `hurry`: memory is getting scarce.
  * Main thread. */
 void eviction_want(struct snapshot *snapshot, uint64_t bytes, bool hurry);
-/* Evicts what is wanted and there is, with rests in which the server's CPU is the
- * server's. Keeper. */
-void eviction_run(struct snapshot *snapshot);
+/* Evicts some of what is wanted, with rests in which the server's CPU is the server's:
+ * some 10 ms. True if there is more. Keeper. */
+bool eviction_run(struct snapshot *snapshot);
 
 #endif

@@ -167,7 +167,6 @@ static void touch_ahead(struct snapshot *snapshot)
     for (int i = 0; i < TOUCHES_AT_ONCE; i++)
         if (!preserved_touch_ahead(&snapshot->preserved))
             break;
-    fill_ready(snapshot);
 }
 
 static bool may_work(const struct snapshot *snapshot)
@@ -208,8 +207,10 @@ static void stand_by(struct snapshot *snapshot)
            PHASE_NONE) {
         if (!atomic_load_explicit(&snapshot->writers_pressed, memory_order_relaxed))
             touch_ahead(snapshot);
-        eviction_run(snapshot);
-        futex_wait(&snapshot->phase, phase, TOUCH_MSEC);
+        /* New values that find none wait for the kernel to clear 2 MB. */
+        fill_ready(snapshot);
+        if (!eviction_run(snapshot))
+            futex_wait(&snapshot->phase, phase, TOUCH_MSEC);
     }
     thread_set_cpus(0, &all_cpus);
 }

@@ -78,10 +78,11 @@ static void free_one(void)
 
 static void put_off(void *memory)
 {
-    size_t bytes = real.usable_size(memory), count = noted();
-    /* Where new values go, the places of dead ones are of use. */
-    if (late.evictable && bytes >= LATE_FREE_LARGE && real.free_fresh(memory))
+    /* Where new values go, the places of dead ones are of use: most of all those of what
+     * lives as long as one command. */
+    if (real.free_fresh(memory))
         return;
+    size_t bytes = real.usable_size(memory), count = noted();
     if (!has_room(count, bytes)) {
         free_now(memory);
         return;

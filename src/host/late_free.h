@@ -4,7 +4,8 @@
  * all else. Those pages are few (one in two thousand) but every free hits one:
  * right after a freeze each overwritten value cost two more faults than the
  * write itself. So the main thread's free() only notes the address, and the
- * memory is given back when the snapshot is over, a little at a time.
+ * memory is given back when the snapshot is over, a little at a time. But for what
+ * lies in fresh memory, where new values go: that is freed, and used again, at once.
  *
  * Bounded in number, and in bytes where they cannot be evicted (eviction.h); beyond
  * that, and for all other threads, free() frees. Main thread, but where it says so.
