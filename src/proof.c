@@ -23,6 +23,7 @@
 struct proof {
     const struct rdb_uffd_host *host;
     struct keyspace_kinds *kinds;
+    struct keyspace_kinds forgotten; /* of keys that are being imported */
     struct keyspace_roots roots;
     struct checked_reader live;
     struct view_reader reader;
@@ -140,19 +141,39 @@ static bool is_any_seen(const struct keyspace_kinds *kinds)
     return memcmp(kinds, &none, sizeof(none)) != 0;
 }
 
-static int compare_all(struct proof *proof)
+/* At least one key must have been compared. */
+static int compare_some(struct proof *proof)
 {
-    int error = compare_counts(proof);
-    if (error)
-        return error;
-    if (!proof->keys)
-        return -EAGAIN;
-    error = compare_keys(proof);
+    int error = compare_keys(proof);
     if (error || is_any_seen(proof->kinds))
         return error;
     snprintf(proof->reason, proof->reason_size,
              "the known layout is not proved yet: there is no key to compare");
     return -ENODATA;
+}
+
+/* Keys that another node still owns: the server says of what type they are and when
+ * they expire, but has no DUMP of them. So that is good for one save, and what kinds
+ * there were is forgotten. */
+static int compare_imported(struct proof *proof)
+{
+    uint64_t keys, imported;
+    if (keyspace_count(&proof->roots, &proof->reader, &keys, &imported) != 0)
+        return differs(proof, "the databases cannot be read");
+    if (!imported)
+        return -EAGAIN;
+    proof->kinds = &proof->forgotten;
+    proof->samples.imported = true;
+    int error = compare_some(proof);
+    return error ? error : -EAGAIN;
+}
+
+static int compare_all(struct proof *proof)
+{
+    int error = compare_counts(proof);
+    if (error)
+        return error;
+    return proof->keys ? compare_some(proof) : compare_imported(proof);
 }
 
 int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
@@ -177,6 +198,56 @@ int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
     if (error && !reason[0])
         snprintf(reason, reason_size, "the known layout cannot be proved: %s",
                  strerror(-error));
+    return error;
+}
+
+/* ---- slots that are being imported ----------------------------------------------- */
+
+/* In every database, since each has its own set of them. */
+static bool are_slots_found(const struct server_capture *capture,
+                            struct view_reader *reader)
+{
+    bool found[KEYSPACE_SLOTS];
+    for (int i = 0; i < capture->roots.database_count; i++) {
+        int error = keyspace_imported_slots(&capture->roots, reader, i, found);
+        if (error == -ENOENT)
+            continue;
+        if (error || memcmp(found, capture->imported_slots, sizeof(found)) != 0)
+            return false;
+    }
+    return true;
+}
+
+static bool are_keys_found(const struct server_capture *capture,
+                           struct view_reader *reader)
+{
+    uint64_t keys, imported, said = 0;
+    for (int slot = 0; slot < KEYSPACE_SLOTS; slot++)
+        if (capture->imported_slots[slot])
+            said += server_slot_keys(slot);
+    return keyspace_count(&capture->roots, reader, &keys, &imported) == 0 &&
+           imported == said;
+}
+
+int proof_try_imports(const struct server_capture *capture, char *reason,
+                      size_t reason_size)
+{
+    struct checked_reader live;
+    struct view_reader reader;
+    const char *why = NULL;
+    int error = checked_reader_open(&live);
+    if (error) {
+        why = strerror(-error);
+    } else {
+        view_reader_init_live(&reader, &live);
+        if (!are_slots_found(capture, &reader) || !are_keys_found(capture, &reader)) {
+            why = "they are not where they should be in memory";
+            error = -ENOTSUP;
+        }
+        checked_reader_close(&live);
+    }
+    if (error)
+        snprintf(reason, reason_size, "slots are being imported: %s", why);
     return error;
 }
 

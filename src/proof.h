@@ -7,15 +7,22 @@
 
 #include <stddef.h>
 
+#include "host/server.h"
 #include "keyspace/sample.h"
 #include "rdb_uffd.h"
 
-/* 0: proved. -EAGAIN: there are no keys, and a walk finds none either. Else `reason`
+/* 0: proved. -EAGAIN: there are no keys, and a walk finds none either, or only such as
+ * are being imported and look right. Else `reason`
  * says what stands against it: -ENODATA: no key can be compared; -ENOTSUP: walks see
  * something else; -errno: cannot be found out. `kinds`: those that have been compared, none
  * at first. Main thread, nothing frozen; takes a millisecond or two. */
 int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
               char *reason, size_t reason_size);
+/* At every save of a server that is importing slots: whether walks find those slots, and
+ * as many keys in them, as the server says. 0; -ENOTSUP or -errno, then `reason` says
+ * what stands against it. Main thread, nothing frozen; takes a millisecond or so. */
+int proof_try_imports(const struct server_capture *capture, char *reason,
+                      size_t reason_size);
 /* Whether there are keys at all. Takes no time. */
 bool proof_has_keys(const struct rdb_uffd_host *host);
 

@@ -179,6 +179,18 @@ static void begin_saving(struct snapshot *snapshot)
     keeper_nudge(snapshot);
 }
 
+static int capture(struct snapshot *snapshot, char *reason)
+{
+    struct server_capture *captured = &snapshot->capture;
+    int error = server_capture(&snapshot->request, captured, reason, REASON_BYTES);
+    if (error || !captured->imports)
+        return error;
+    error = proof_try_imports(captured, reason, REASON_BYTES);
+    if (error)
+        server_capture_release(captured);
+    return error;
+}
+
 static enum child_decision begin(const struct child_request *request, int *error)
 {
     struct snapshot *snapshot = &the_snapshot;
@@ -198,7 +210,7 @@ static enum child_decision begin(const struct child_request *request, int *error
         return fall_back(snapshot, result, reason, error);
     snapshot->freeze_began_usec = snapshot->step_began_usec = clock_usec();
     snapshot->request = *request;
-    result = server_capture(request, &snapshot->capture, reason, sizeof(reason));
+    result = capture(snapshot, reason);
     if (result)
         return fall_back(snapshot, result, reason, error);
     result = freeze_open_output(snapshot);

@@ -179,9 +179,9 @@ static int write_keys(struct save *save, struct rdb_encoder *encoder,
     struct help help = {.observer.progress = may_help, .snapshot = snapshot};
     struct crew *crew = snapshot->crew;
     struct view_reader reader;
-    uint64_t total = 0;
+    uint64_t total = 0, imported;
     view_reader_init(&reader, &snapshot->view);
-    if (keyspace_count(roots, &reader, &total) == 0)
+    if (keyspace_count(roots, &reader, &total, &imported) == 0)
         atomic_store_explicit(&snapshot->keys_total, total, memory_order_relaxed);
     if (crew_begin(crew, &snapshot->view, snapshot->capture.compress, &help.observer,
                    for_crew) != 0)

@@ -13,6 +13,7 @@
 
 #include "host/child_report.h"
 #include "host/foreign.h"
+#include "host/imports.h"
 #include "host/layout.h"
 #include "host/transfer.h"
 #include "kernel/fault_points.h"
@@ -54,6 +55,7 @@ static struct {
     uint32_t (*lru_idle_seconds)(uint32_t lru);
     const int *lfu_decay_time;
     int (*slot_imports)(void *rio, int rdb_version);
+    unsigned (*keys_in_slot)(unsigned slot);
     int (*replica_rdb_version)(void *client);
 } symbols;
 
@@ -110,6 +112,7 @@ static int find_symbols(char *reason, size_t reason_size)
         {"lru_getIdleSecs", &symbols.lru_idle_seconds},
         {"lfu_config_decay_time", &symbols.lfu_decay_time},
         {"clusterRDBSaveSlotImports", &symbols.slot_imports},
+        {"countKeysInSlot", &symbols.keys_in_slot},
         {"replicaRdbVersion", &symbols.replica_rdb_version},
     };
     int error = find_each(everywhere, COUNT(everywhere), reason, reason_size);
@@ -308,6 +311,20 @@ static int purpose_of(const struct child_request *request)
     return replication ? FOR_REPLICATION : 0;
 }
 
+/* Slots on their way in: the dump tells which they are, since it has their keys too. */
+static bool save_slot_imports(struct stream *stream, struct server_capture *capture)
+{
+    uint64_t before = stream_length(stream);
+    if (!symbols.slot_imports)
+        return true;
+    if (symbols.slot_imports(stream->rio, atoi(layout->magic + MAGIC_NAME)) != 0)
+        return false;
+    uint64_t length = stream_length(stream) - before;
+    capture->imports = length != 0;
+    return imports_parse((unsigned char *)stream_sds(stream) + before, length,
+                         capture->imported_slots) == 0;
+}
+
 static int capture_header(const struct child_request *request,
                           struct server_capture *capture)
 {
@@ -319,7 +336,8 @@ static int capture_header(const struct child_request *request,
     stream_begin(&stream);
     bool written = symbols.aux_fields(stream.rio, purpose, replication) != -1 &&
                    symbols.modules_aux(stream.rio, AUX_BEFORE) != -1 &&
-                   symbols.functions(stream.rio) != -1;
+                   symbols.functions(stream.rio) != -1 &&
+                   save_slot_imports(&stream, capture);
     int error =
         stream_end(&stream, layout->magic, &capture->header, &capture->header_length);
     return written ? error : -EIO;
@@ -332,22 +350,6 @@ static int capture_trailer(struct server_capture *capture)
     bool written = symbols.modules_aux(stream.rio, AUX_AFTER) != -1;
     int error = stream_end(&stream, "", &capture->trailer, &capture->trailer_length);
     return written ? error : -EIO;
-}
-
-/* Slots on their way in: their keys lie apart, and the dump tells of them. */
-static int refuse_slot_imports(char *reason, size_t reason_size)
-{
-    struct stream stream;
-    if (!symbols.slot_imports)
-        return 0;
-    stream_begin(&stream);
-    int result = symbols.slot_imports(stream.rio, atoi(layout->magic + MAGIC_NAME));
-    bool written = stream_length(&stream) != 0;
-    symbols.sds_free(stream_sds(&stream));
-    if (!result && !written)
-        return 0;
-    snprintf(reason, reason_size, "slots are being imported");
-    return -ENOTSUP;
 }
 
 /* ---- capture --------------------------------------------------------------------- */
@@ -381,6 +383,11 @@ void server_roots(struct keyspace_roots *roots)
         .key_save_delay = image_int(layout->key_save_delay),
     };
     memcpy(roots->hash_seed, symbols.hash_seed(), sizeof(roots->hash_seed));
+}
+
+uint64_t server_slot_keys(int slot)
+{
+    return symbols.keys_in_slot((unsigned)slot);
 }
 
 rdb_decompress_function server_decompress(void)
@@ -484,8 +491,6 @@ int server_capture(const struct child_request *request, struct server_capture *c
     int error = refuse_request(request, reason, reason_size);
     if (!error)
         error = foreign_find(reason, reason_size);
-    if (!error)
-        error = refuse_slot_imports(reason, reason_size);
     if (error)
         return error;
     error = capture_all(request, capture);

@@ -32,6 +32,10 @@ rdb_decompress_function server_decompress(void);
  * the function. */
 void server_set_cpus(const char *list);
 
+/* How many keys all databases have in a slot, the server's word. Only after
+ * server_capture() has found imports. */
+uint64_t server_slot_keys(int slot);
+
 /* Replicas that one transfer can go to straight through their sockets. */
 #define SERVER_SOCKETS_MAX RDB_OUTPUT_SOCKETS_MAX
 
@@ -50,9 +54,12 @@ struct server_capture {
                                 read all of the transfer, else -1 */
     int directory;                   /* O_PATH-like descriptor of the cwd, -1 */
     int report_pipe;                 /* dup of child_info_pipe's write end, -1 */
-    /* magic, aux fields, module data BEFORE, functions: bytes ready to write */
+    /* magic, aux fields, module data BEFORE, functions, slots that are being imported:
+     * bytes ready to write */
     unsigned char *header;
     size_t header_length;
+    bool imports; /* there are such slots: */
+    bool imported_slots[KEYSPACE_SLOTS];
     /* module data AFTER the keys */
     unsigned char *trailer;
     size_t trailer_length;

@@ -37,6 +37,9 @@ struct family {
     /* The tables of a database lie in a store of one table for every slot; 0:
      * the database points to the table itself. */
     uint16_t store_tables, store_count, store_keys;
+    /* The set of slots that are being imported, 0: unknown to this server; and how many
+     * keys they have, which are not among the store's. */
+    uint16_t store_importing, store_imported_keys;
 
     uint8_t stream_type;    /* in the dump */
     bool consumer_activity; /* consumers have a second time, when they were active */

@@ -7,6 +7,7 @@
 #include "keyspace/batch.h"
 #include "keyspace/crew.h"
 #include "keyspace/database.h"
+#include "keyspace/slots.h"
 
 enum opcode {
     OPCODE_SLOT = 244,
@@ -189,11 +190,19 @@ static int save_table(struct walk *walk, const struct frozen_table *keys,
     return error;
 }
 
+/* Of a database whose slots are shared out. */
+struct slots_share {
+    const struct database *database;
+    const struct slot_order *order;
+};
+
 static int save_slots(struct walk *walk, uint64_t from, uint64_t to, const void *context)
 {
-    const struct database *database = context;
-    for (uint64_t slot = from; slot < to; slot++) {
+    const struct slots_share *share = context;
+    const struct database *database = share->database;
+    for (uint64_t i = from; i < to; i++) {
         struct frozen_table keys, expires;
+        uint64_t slot = share->order->slots[i];
         int error = store_table(walk, &database->keys, slot, &keys);
         uint64_t size = error ? 0 : table_size(&keys);
         if (!error && !size)
@@ -213,13 +222,16 @@ static int save_slots(struct walk *walk, uint64_t from, uint64_t to, const void 
 /* A cluster's slots are shared out; where there is one table, its buckets are. */
 static int save_tables(struct walk *walk, const struct database *database)
 {
+    struct slot_order order;
+    struct slots_share share = {database, &order};
     uint64_t before = walk->keys, expiring_before = walk->expiring;
-    int error = database->keys.count == 1
-                    ? save_slots(walk, 0, 1, database)
-                    : crew_do(walk, database->keys.count, 1, save_slots, database);
+    int error = slot_order_read(walk, &database->keys, &order);
+    if (!error)
+        error = crew_do(walk, order.count, 1, save_slots, &share);
     /* The dump has promised so many. */
-    if (!error && (walk->keys - before != database->keys.keys ||
-                   walk->expiring - expiring_before != database->expires.keys))
+    if (!error &&
+        (walk->keys - before != store_all_keys(&database->keys) ||
+         walk->expiring - expiring_before != store_all_keys(&database->expires)))
         error = -EBADMSG;
     return error;
 }
@@ -228,7 +240,7 @@ static int save_database(struct walk *walk, int index)
 {
     struct database database;
     int error = database_read(walk, index, &database);
-    if (error || !database.keys.keys)
+    if (error || !store_all_keys(&database.keys))
         return error;
     error = rdb_encode_byte(walk->encoder, OPCODE_SELECT);
     if (!error)
@@ -236,20 +248,28 @@ static int save_database(struct walk *walk, int index)
     if (!error)
         error = rdb_encode_byte(walk->encoder, OPCODE_RESIZE);
     if (!error)
-        error = rdb_encode_length(walk->encoder, database.keys.keys);
+        error = rdb_encode_length(walk->encoder, store_all_keys(&database.keys));
     if (!error)
-        error = rdb_encode_length(walk->encoder, database.expires.keys);
+        error = rdb_encode_length(walk->encoder, store_all_keys(&database.expires));
     return error ? error : save_tables(walk, &database);
+}
+
+/* ---- numbers --------------------------------------------------------------------- */
+
+static struct walk looking_walk(const struct keyspace_roots *roots,
+                                struct view_reader *reader)
+{
+    return (struct walk){
+        .roots = roots,
+        .family = family_of(roots->layout),
+        .reader = reader,
+    };
 }
 
 int keyspace_count_database(const struct keyspace_roots *roots,
                             struct view_reader *reader, int index, uint64_t *keys)
 {
-    struct walk walk = {
-        .roots = roots,
-        .family = family_of(roots->layout),
-        .reader = reader,
-    };
+    struct walk walk = looking_walk(roots, reader);
     struct database database;
     int error = database_read(&walk, index, &database);
     *keys = error ? 0 : database.keys.keys;
@@ -257,18 +277,39 @@ int keyspace_count_database(const struct keyspace_roots *roots,
 }
 
 int keyspace_count(const struct keyspace_roots *roots, struct view_reader *reader,
-                   uint64_t *keys)
+                   uint64_t *keys, uint64_t *imported)
 {
-    *keys = 0;
+    struct walk walk = looking_walk(roots, reader);
+    *keys = *imported = 0;
     for (int i = 0; i < roots->database_count; i++) {
-        uint64_t more;
-        int error = keyspace_count_database(roots, reader, i, &more);
+        struct database database;
+        int error = database_read(&walk, i, &database);
         if (error)
             return error;
-        *keys += more;
+        *keys += store_all_keys(&database.keys);
+        *imported += database.keys.imported_keys;
     }
     return 0;
 }
+
+int keyspace_imported_slots(const struct keyspace_roots *roots,
+                            struct view_reader *reader, int index,
+                            bool imported[KEYSPACE_SLOTS])
+{
+    struct walk walk = looking_walk(roots, reader);
+    struct database database;
+    struct slot_order order;
+    int error = database_read(&walk, index, &database);
+    if (!error && !database.address)
+        return -ENOENT;
+    if (!error)
+        error = slot_order_read(&walk, &database.keys, &order);
+    if (!error)
+        memcpy(imported, order.imported, sizeof(order.imported));
+    return error;
+}
+
+/* ---- all of it ------------------------------------------------------------------- */
 
 int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader,
                   struct rdb_encoder *encoder, struct keyspace_observer *observer,

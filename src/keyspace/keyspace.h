@@ -47,6 +47,9 @@ struct keyspace_roots {
     int key_save_delay; /* rdb-key-save-delay, microseconds; < 0: one in so many keys */
 };
 
+/* What a server in cluster mode has. */
+#define KEYSPACE_SLOTS 16384
+
 struct keyspace_observer {
     /* Called after at most 64 keys, with the number of keys written so far.
      * 0 to go on; a negative errno stops the walk, which returns it. */
@@ -64,11 +67,18 @@ int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader
                   struct rdb_encoder *encoder, struct keyspace_observer *observer,
                   struct crew *crew, const char **where);
 
-/* How many keys there are in one database, 0 or more of the first
- * `roots->database_count`, and in all. 0 or a negative errno. */
+/* How many keys the server says it has in one of the first `roots->database_count`
+ * databases. 0 or a negative errno. */
 int keyspace_count_database(const struct keyspace_roots *roots,
                             struct view_reader *reader, int index, uint64_t *keys);
+/* How many a dump has in all; and those of slots that are being imported, which the
+ * server does not own up to yet. 0 or a negative errno. */
 int keyspace_count(const struct keyspace_roots *roots, struct view_reader *reader,
-                   uint64_t *keys);
+                   uint64_t *keys, uint64_t *imported);
+/* Which slots are being imported, as one database has it. 0; -ENOENT: this database was
+ * never used; -errno. */
+int keyspace_imported_slots(const struct keyspace_roots *roots,
+                            struct view_reader *reader, int index,
+                            bool imported[KEYSPACE_SLOTS]);
 
 #endif

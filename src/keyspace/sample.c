@@ -2,6 +2,7 @@
 
 #include "keyspace/batch.h"
 #include "keyspace/database.h"
+#include "keyspace/slots.h"
 
 /* A table is looked into at so many places ... */
 #define SPOTS 16
@@ -169,15 +170,18 @@ static int sample_slot(struct walk *walk, const struct database *database, uint6
     return error ? error : sample_table(walk, &keys, sampling);
 }
 
-/* Those slots of [from, from + count) that have a table. */
-static int sample_slots(struct walk *walk, const struct database *database, uint64_t from,
-                        size_t count, unsigned *left, struct sampling *sampling)
+/* Those slots of [from, from + count) that have a table and are wanted. */
+static int sample_slots(struct walk *walk, const struct database *database,
+                        const struct slot_order *order, uint64_t from, unsigned *left,
+                        struct sampling *sampling)
 {
+    uint64_t rest = order->count - from;
+    size_t count = rest < SLOTS_AT_ONCE ? (size_t)rest : SLOTS_AT_ONCE;
     frozen_address tables[SLOTS_AT_ONCE];
     int error = frozen_read(walk, tables, database->keys.tables + from * sizeof(*tables),
                             count * sizeof(*tables));
     for (size_t i = 0; i < count && *left && !error; i++) {
-        if (!tables[i])
+        if (!tables[i] || order->imported[from + i] != sampling->samples->imported)
             continue;
         --*left;
         error = sample_slot(walk, database, from + i, sampling);
@@ -188,15 +192,13 @@ static int sample_slots(struct walk *walk, const struct database *database, uint
 static int sample_database(struct walk *walk, const struct database *database,
                            struct sampling *sampling)
 {
-    uint64_t slots = database->keys.count;
     unsigned left = SLOTS_MOST;
-    int error = 0;
-    if (slots == 1)
+    struct slot_order order;
+    if (database->keys.count == 1)
         return sample_slot(walk, database, 0, sampling);
-    for (uint64_t at = 0; at < slots && left && !error; at += SLOTS_AT_ONCE) {
-        size_t count = slots - at < SLOTS_AT_ONCE ? (size_t)(slots - at) : SLOTS_AT_ONCE;
-        error = sample_slots(walk, database, at, count, &left, sampling);
-    }
+    int error = slot_order_read(walk, &database->keys, &order);
+    for (uint64_t at = 0; at < order.count && left && !error; at += SLOTS_AT_ONCE)
+        error = sample_slots(walk, database, &order, at, &left, sampling);
     return error;
 }
 
@@ -207,7 +209,8 @@ static int sample_databases(struct walk *walk, struct sampling *sampling)
     for (int i = 0; i < walk->roots->database_count && left && !error; i++) {
         struct database database;
         error = database_read(walk, i, &database);
-        if (error || !database.keys.keys)
+        if (error || !(sampling->samples->imported ? database.keys.imported_keys
+                                                   : database.keys.keys))
             continue;
         left--;
         sampling->database = i;

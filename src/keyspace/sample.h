@@ -33,6 +33,7 @@ struct keyspace_sample {
 
 /* In memory from memory_map(). */
 struct keyspace_samples {
+    bool imported; /* wanted are keys of slots that are being imported, else others */
     size_t count;
     struct keyspace_sample samples[SAMPLES_MAX];
 };

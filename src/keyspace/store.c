@@ -1,8 +1,5 @@
 #include "keyspace/store.h"
 
-/* What a server in cluster mode has. */
-#define TABLES_MAX 16384
-
 static int read_pointer(struct walk *walk, frozen_address from, frozen_address *pointer)
 {
     return frozen_read(walk, pointer, from, sizeof(*pointer));
@@ -16,6 +13,20 @@ static int read_only_table(struct walk *walk, struct frozen_store *store)
         error = table_read(walk, table, &store->only);
     store->keys = table_size(&store->only);
     return error;
+}
+
+/* Only a cluster's nodes import. */
+static int read_numbers(struct walk *walk, frozen_address address,
+                        struct frozen_store *store)
+{
+    const struct family *family = walk->family;
+    int error = read_pointer(walk, address + family->store_keys, &store->keys);
+    if (error || !family->store_importing)
+        return error;
+    error = read_pointer(walk, address + family->store_importing, &store->importing);
+    return error ? error
+                 : read_pointer(walk, address + family->store_imported_keys,
+                                &store->imported_keys);
 }
 
 int store_read(struct walk *walk, frozen_address address, struct frozen_store *store)
@@ -34,12 +45,12 @@ int store_read(struct walk *walk, frozen_address address, struct frozen_store *s
         error = frozen_read(walk, &count, address + family->store_count, sizeof(count));
     if (error)
         return error;
-    if (!count || count > TABLES_MAX)
+    if (!count || count > STORE_TABLES_MAX)
         return -EBADMSG;
     store->count = count;
     if (count == 1)
         return read_only_table(walk, store);
-    return read_pointer(walk, address + family->store_keys, &store->keys);
+    return read_numbers(walk, address, store);
 }
 
 int store_table(struct walk *walk, const struct frozen_store *store, uint64_t slot,

@@ -1,6 +1,7 @@
 /* A cluster and a sentinel with the module on every server: slots move and
  * replicas take over while background saves run. */
 #include "fill.h"
+#include "nodes.h"
 #include "rdbfile.h"
 #include "replicas.h"
 
@@ -15,9 +16,6 @@
 #define SLOW      "700" /* microseconds a key */
 #define REDIRECTS 50
 
-#define CLUSTER_CONFIG                                                                   \
-    "cluster-enabled yes\ncluster-node-timeout 15000\nrepl-diskless-sync-delay 0\n"      \
-    "cluster-allow-replica-migration no\n"
 #define QUIET_CONFIG "repl-diskless-sync-delay 0\nrepl-ping-replica-period 3600\n"
 
 static struct server *servers[SERVERS];
@@ -206,41 +204,7 @@ static void cluster(void)
 
 /* ---- slots on their way ---- */
 
-#define SLOTS 16384
-#define SLOT  100
-
-static void wait_until_known(struct server *server, struct server *other)
-{
-    const char *id = server_text(other, "CLUSTER MYID");
-    double end = clock_seconds() + 20;
-    for (;;) {
-        const char *line = strstr(server_text(server, "CLUSTER NODES"), id);
-        if (line && !strstr(strtok(strdup(line), "\n"), "handshake"))
-            return;
-        CHECK(clock_seconds() < end, "they do not meet");
-        sleep_msec(50);
-    }
-}
-
-static void meet(struct server *server, struct server *other)
-{
-    server_ok(server, "CLUSTER MEET 127.0.0.1 %d", other->port);
-    wait_until_known(server, other);
-    wait_until_known(other, server);
-}
-
-/* One has all slots, the other none. */
-static void start_two(struct server *both[2], const char *config)
-{
-    for (int i = 0; i < 2; i++)
-        both[i] = server_start(&(struct server_options){
-            .config = format_text("%s%s", CLUSTER_CONFIG, config)});
-    server_ok(both[0], "CLUSTER ADDSLOTSRANGE 0 %d", SLOTS - 1);
-    meet(both[0], both[1]);
-    double end = clock_seconds() + 20;
-    while (!strstr(server_text(both[0], "CLUSTER INFO"), "cluster_state:ok"))
-        CHECK(clock_seconds() < end, "the cluster is not ready");
-}
+#define SLOT 100
 
 /* What a server says of slots that leave it: "[100->-ID]", "" if nothing. */
 static const char *open_slots(struct server *server)
@@ -257,7 +221,7 @@ static const char *learned(struct server *both[2], const char *by_module)
         server_config_set(both[0], "uffd.enabled", by_module);
     struct server *replica =
         server_start(&(struct server_options){.config = CLUSTER_CONFIG});
-    meet(both[0], replica);
+    nodes_meet(both[0], replica);
     server_ok(replica, "CLUSTER REPLICATE %s", server_text(both[0], "CLUSTER MYID"));
     replica_wait_link(replica);
     const char *open = open_slots(replica);
@@ -269,7 +233,7 @@ static const char *learned(struct server *both[2], const char *by_module)
 static void slot_states(const char *config)
 {
     struct server *both[2];
-    start_two(both, config);
+    nodes_start_two(both, config, NULL);
     server_ok(both[0], "CLUSTER SETSLOT %d MIGRATING %s", SLOT,
               server_text(both[1], "CLUSTER MYID"));
     CHECK(*open_slots(both[0]), "the slot does not migrate");
@@ -289,63 +253,6 @@ static void slot_states_from_file(void)
 static void slot_states_through_pipe(void)
 {
     each_diskless_way(slot_states, DISKLESS_CONFIG);
-}
-
-/* ---- a migration that the server does by itself ---- */
-
-static void migrate(struct server *both[2])
-{
-    server_ok(both[0], "CLUSTER MIGRATESLOTS SLOTSRANGE 0 %d NODE %s", SLOT,
-              server_text(both[1], "CLUSTER MYID"));
-}
-
-/* The states of all its migrations, the last one's first. */
-static const char *migration_states(struct server *server)
-{
-    redisReply *jobs = server_ok(server, "CLUSTER GETSLOTMIGRATIONS");
-    const char *states = "";
-    for (size_t i = 0; i < jobs->elements; i++)
-        for (size_t j = 0; j + 1 < jobs->element[i]->elements; j += 2)
-            if (strcmp(jobs->element[i]->element[j]->str, "state") == 0)
-                states =
-                    format_text("%s%s ", states, jobs->element[i]->element[j + 1]->str);
-    return states;
-}
-
-static void wait_for_migrations(struct server *server, const char *states)
-{
-    double end = clock_seconds() + 20;
-    while (strcmp(migration_states(server), states) != 0) {
-        CHECK(clock_seconds() < end, "the states are %s", migration_states(server));
-        sleep_msec(20);
-    }
-}
-
-/* It needs a child, which it does not get; and then it does. */
-static void migration_refused(void)
-{
-    needs_module();
-    struct server *both[2];
-    start_two(both, "");
-    redisReply *known = server_command(both[0], "CLUSTER GETSLOTMIGRATIONS");
-    if (known->type == REDIS_REPLY_ERROR)
-        not_applicable("this server does not migrate slots by itself");
-    for (int i = 0; i < KEYS; i++)
-        server_command(both[0], "SET key:%d %d", i, i);
-    server_config_set(both[0], "uffd.fallback", "no");
-    migrate(both);
-    wait_for_migrations(both[0], "failed ");
-    migrate(both);
-    wait_for_migrations(both[0], "failed failed ");
-    CHECK(server_integer(both[0], "DBSIZE") == KEYS, "keys are gone");
-    server_config_set(both[0], "uffd.fallback", "yes");
-    migrate(both);
-    wait_for_migrations(both[0], "success failed failed ");
-    CHECK(server_integer(both[1], "DBSIZE") > 0, "nothing has moved");
-    CHECK(server_integer(both[0], "DBSIZE") + server_integer(both[1], "DBSIZE") == KEYS,
-          "keys are gone");
-    server_stop(both[0]);
-    server_stop(both[1]);
 }
 
 /* ---- sentinel ---- */
@@ -426,7 +333,6 @@ int main(int argc, char **argv)
         {"cluster", cluster, 180},
         {"slot_states_from_file", slot_states_from_file, 60},
         {"slot_states_through_pipe", slot_states_through_pipe, 120},
-        {"migration_refused", migration_refused, 60},
         {"sentinel", sentinel, 120},
         {0},
     };

@@ -160,8 +160,8 @@ static size_t walk(enum keyspace_layout layout, uint64_t seed, unsigned wild, in
         assert_true(where != NULL);
     size_t bytes = (size_t)rdb_encoder_bytes(encoder);
     rdb_encoder_destroy(encoder);
-    uint64_t keys;
-    keyspace_count(&roots, &reader, &keys);
+    uint64_t keys, imported;
+    keyspace_count(&roots, &reader, &keys, &imported);
     return bytes;
 }
 

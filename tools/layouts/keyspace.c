@@ -46,6 +46,12 @@ void databases(void)
     AT_FAMILY(struct _kvstore, PROBE_STORE_TABLES, store_tables);
     AT_FAMILY(struct _kvstore, PROBE_STORE_COUNT, store_count);
     AT_FAMILY(struct _kvstore, key_count, store_keys);
+#ifdef PROBE_STORE_IMPORTING
+    AT_FAMILY(struct _kvstore, importing, store_importing);
+    AT_FAMILY(struct _kvstore, importing_key_count, store_imported_keys);
+#else
+    SAME("store.importing", 0, FAMILY(store_importing));
+#endif
 #endif
 }
 
