@@ -5,6 +5,7 @@
 
 #include "eviction.h"
 #include "kernel/advice.h"
+#include "kernel/fault_points.h"
 #include "memory/pool.h"
 #include "memory/untouched.h"
 #include "memory/vacant.h"
@@ -176,6 +177,8 @@ static bool may_work(const struct snapshot *snapshot)
 
 static void do_chores(struct snapshot *snapshot)
 {
+    if (fault_point(FAULT_LATE_KEEPER))
+        sleep_usec(200000);
     if (!may_work(snapshot)) {
         /* It was asked for while there was a yes; somebody waits for the answer. */
         dirty_rate_refuse(snapshot);

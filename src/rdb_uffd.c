@@ -531,7 +531,7 @@ static bool share_limit(struct snapshot *snapshot)
     free += limit / 16 < FRESH_BYTES_FREE ? limit / 16 : FRESH_BYTES_FREE;
     uint64_t evicted =
         atomic_load_explicit(&snapshot->evicted_bytes, memory_order_relaxed);
-    bool fresh = allocator_stay_below(free + limit / 2 + evicted);
+    bool fresh = allocator_stay_below(free + limit / 2, evicted);
     uint64_t bytes = allocator_fresh_bytes();
     uint64_t keep = free + limit / 8;
     eviction_want(snapshot, bytes > keep ? bytes - keep : 0,
@@ -549,7 +549,7 @@ static bool share_limit(struct snapshot *snapshot)
 /* The same bound when only a measurement runs. */
 static bool stay_below_limit(struct snapshot *snapshot)
 {
-    return allocator_stay_below(FRESH_BYTES_FREE + snapshot_limit(snapshot) / 2);
+    return allocator_stay_below(FRESH_BYTES_FREE + snapshot_limit(snapshot) / 2, 0);
 }
 
 void rdb_uffd_tick(void)

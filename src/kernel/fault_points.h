@@ -37,6 +37,7 @@
     POINT(NO_DIRTY_TRACKING, "no_dirty_tracking") /* a kernel before 6.7 */              \
     POINT(STALE_VACANT, "stale_vacant")           /* memory in use counts as vacant */   \
     POINT(LATE_SAVER, "late_saver")               /* it begins 20 ms later */            \
+    POINT(LATE_KEEPER, "late_keeper")             /* its chores begin 200 ms later */    \
     POINT(EVICT_UNKEPT, "evict_unkept")           /* dead values go, not kept */         \
     POINT(OUTPUT_WRITE, "output_write")           /* EIO from the dump file */           \
     POINT(NO_MEMORY, "no_memory")                 /* buffers cannot be mapped */

@@ -12,7 +12,8 @@
 /* jemalloc makes four arenas per CPU; more than this many are left to decay. */
 #define DECAY_ARENAS_MAX 256
 /* Values that stayed in the pool's arenas since earlier snapshots leave as much room
- * unused in the old ones: so much more than one snapshot may take, in all of them. */
+ * unused in the old ones, but for what was evicted there: so much more than one snapshot
+ * may take, in all of them. */
 #define POOL_BYTES_MORE (UINT64_C(24) << 20)
 
 static mallctl_function mallctl;
@@ -23,7 +24,9 @@ static struct {
     unsigned fresh; /* where the main thread is now */
     unsigned home;  /* the main thread's own arena */
     size_t fresh_pages_before;
-    uint64_t fresh_bytes; /* when last looked */
+    uint64_t fresh_bytes;    /* when last looked */
+    uint64_t evicted;        /* in this snapshot, when last told */
+    uint64_t evicted_before; /* in earlier ones, for values that are still in the pool */
     bool tcache_was_on;
     ssize_t dirty_decay[DECAY_ARENAS_MAX];
     ssize_t muzzy_decay[DECAY_ARENAS_MAX];
@@ -149,12 +152,17 @@ uint64_t allocator_fresh_bytes(void)
     return steering.fresh_bytes;
 }
 
-bool allocator_stay_below(uint64_t bytes)
+bool allocator_stay_below(uint64_t bytes, uint64_t evicted)
 {
     if (!steering.steered)
         return false;
-    uint64_t fresh = allocator_fresh_bytes();
-    if (fresh > bytes || pool_pages() * PAGE_BYTES > bytes + POOL_BYTES_MORE)
+    uint64_t fresh = allocator_fresh_bytes(), pool = pool_pages() * PAGE_BYTES;
+    uint64_t older = pool > fresh ? pool - fresh : 0;
+    if (steering.evicted_before > older)
+        steering.evicted_before = older;
+    steering.evicted = evicted;
+    bytes += evicted;
+    if (fresh > bytes || pool > bytes + steering.evicted_before + POOL_BYTES_MORE)
         go_home();
     return !steering.at_home;
 }
@@ -169,4 +177,6 @@ void allocator_restore(void)
         go_home();
     mallctl("thread.tcache.enabled", NULL, NULL, &steering.tcache_was_on, sizeof(bool));
     steering.steered = steering.at_home = false;
+    steering.evicted_before += steering.evicted;
+    steering.evicted = 0;
 }

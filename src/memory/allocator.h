@@ -36,10 +36,10 @@ void allocator_make_ready(void);
 void allocator_steer(void);
 /* What the fresh arena holds more than at the freeze. */
 uint64_t allocator_fresh_bytes(void);
-/* A few times a second while frozen: once the fresh arena holds more than that, the
- * main thread goes back to its own, where it costs more faults but no more memory.
- * False when it is there. */
-bool allocator_stay_below(uint64_t bytes);
+/* A few times a second while frozen: once the fresh arena holds more than `bytes`, and
+ * what has been evicted for it in this snapshot, the main thread goes back to its own,
+ * where it costs more faults but no more memory. False when it is there. */
+bool allocator_stay_below(uint64_t bytes, uint64_t evicted);
 /* Stops the decay, if it is not stopped. Soon after the pause: it wakes
  * jemalloc's own threads. */
 void allocator_stop_decay(void);

@@ -5,9 +5,7 @@
 #include "replicas.h"
 #include "snapshot.h"
 
-#include <dirent.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -341,41 +339,17 @@ static void doctor_knows(void)
     server_stop(server);
 }
 
-/* Every thread on one CPU, and the keeper behind all others: what the main thread does
- * before it rests has been done when the keeper comes. */
-static void hold_back_keeper(struct server *server)
-{
-    cpu_set_t one;
-    struct sched_param none = {0};
-    struct dirent *task;
-    char *path = format_text("/proc/%d/task", (int)server->pid);
-    DIR *tasks = opendir(path);
-    CHECK(tasks, "no %s", path);
-    CPU_ZERO(&one);
-    CPU_SET(sched_getcpu(), &one);
-    while ((task = readdir(tasks))) {
-        pid_t id = atoi(task->d_name);
-        FILE *file = fopen(format_text("%s/%s/comm", path, task->d_name), "r");
-        char name[32] = "";
-        if (!file || !id)
-            continue;
-        if (fgets(name, sizeof(name), file) && strcmp(name, "uffd-keeper\n") == 0)
-            CHECK(sched_setscheduler(id, SCHED_IDLE, &none) == 0, "sched_setscheduler");
-        CHECK(sched_setaffinity(id, sizeof(one), &one) == 0, "sched_setaffinity");
-        fclose(file);
-    }
-    closedir(tasks);
-}
-
 /* Switched off after it was asked for, before the keeper has begun. */
 static void switched_off_meanwhile(void)
 {
     struct server *server = start("", test_seed());
     needs_tracking(server);
-    hold_back_keeper(server);
+    server_ok(server, "UFFD.FAULT late_keeper on");
+    sleep_msec(1500); /* it has come back from earlier chores, and is late */
     redisContext *asks = server_connect(server), *switches = server_connect(server);
-    send_now(server->connection, "DEBUG SLEEP 0.3");
-    sleep_msec(100);
+    /* Both are executed before it begins, in this order. */
+    send_now(server->connection, "DEBUG SLEEP 0.2");
+    sleep_msec(50);
     send_now(asks, "UFFD.DIRTYRATE 1");
     sleep_msec(20);
     send_now(switches, "CONFIG SET uffd.enabled no");
@@ -387,6 +361,7 @@ static void switched_off_meanwhile(void)
     CHECK(answered->type == REDIS_REPLY_ERROR && strstr(answered->str, "switched off"),
           "measured all the same");
     CHECK(redisGetReply(server->connection, &reply) == REDIS_OK, "DEBUG SLEEP");
+    server_ok(server, "UFFD.FAULT late_keeper off");
     server_config_set(server, "uffd.enabled", "yes");
     server_ok(server, "UFFD.DIRTYRATE 1");
     server_stop(server);
