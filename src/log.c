@@ -9,8 +9,7 @@ static bool take_message(struct snapshot *snapshot, enum rdb_uffd_level *level,
                          char text[MESSAGE_BYTES])
 {
     bool found = false;
-    while (atomic_exchange_explicit(&snapshot->log_lock, 1, memory_order_acquire))
-        sleep_usec(1);
+    short_lock_take(&snapshot->log_lock);
     if (snapshot->log_count) {
         *level = snapshot->log[snapshot->log_first].level;
         memcpy(text, snapshot->log[snapshot->log_first].text, MESSAGE_BYTES);
@@ -18,7 +17,7 @@ static bool take_message(struct snapshot *snapshot, enum rdb_uffd_level *level,
         snapshot->log_count--;
         found = true;
     }
-    atomic_store_explicit(&snapshot->log_lock, 0, memory_order_release);
+    short_lock_release(&snapshot->log_lock);
     return found;
 }
 

@@ -8,8 +8,7 @@ struct snapshot the_snapshot;
 void snapshot_log(struct snapshot *snapshot, enum rdb_uffd_level level,
                   const char *format, ...)
 {
-    while (atomic_exchange_explicit(&snapshot->log_lock, 1, memory_order_acquire))
-        sleep_usec(1);
+    short_lock_take(&snapshot->log_lock);
     if (snapshot->log_count < MESSAGES) {
         unsigned at = (snapshot->log_first + snapshot->log_count++) % MESSAGES;
         va_list arguments;
@@ -18,7 +17,7 @@ void snapshot_log(struct snapshot *snapshot, enum rdb_uffd_level level,
         vsnprintf(snapshot->log[at].text, MESSAGE_BYTES, format, arguments);
         va_end(arguments);
     }
-    atomic_store_explicit(&snapshot->log_lock, 0, memory_order_release);
+    short_lock_release(&snapshot->log_lock);
 }
 
 void snapshot_cancel_output(struct snapshot *snapshot)

@@ -100,7 +100,7 @@ struct snapshot {
     _Atomic uint64_t packed_permille;
 
     /* Any of ours; handed to the log by the main thread. Lock: `log_lock`. */
-    _Atomic uint32_t log_lock;
+    struct short_lock log_lock;
     unsigned log_first, log_count;
     struct {
         enum rdb_uffd_level level;

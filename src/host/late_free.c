@@ -17,7 +17,7 @@
 #define FREES_MADE_UP 2
 
 /* The notes are the main thread's. While frees are put off they are only added, and
- * another thread may read those below `count`. It does so under `held`, which the main
+ * another thread may read those below `count`. It does so under `lock`, which the main
  * thread takes to end it all before it frees the first one. */
 static struct {
     bool putting_off;
@@ -26,9 +26,9 @@ static struct {
     _Atomic size_t count; /* published after the note */
     uint64_t small_bytes, large_bytes;
     bool evictable; /* what is large may be given back before it is freed */
-    _Atomic uint32_t held;
-    _Atomic bool open; /* notes may be read; becomes true under `held` */
-    size_t looked;     /* under `held`: notes that were given already */
+    struct short_lock lock;
+    _Atomic bool open; /* notes may be read; becomes true under `lock` */
+    size_t looked;     /* under `lock`: notes that were given already */
     struct got_patch free_patch, sized_free_patch;
 } late;
 
@@ -160,27 +160,16 @@ int late_free_install(bool (*free_fresh)(void *memory))
     return error;
 }
 
-static void lock_notes(void)
-{
-    while (atomic_exchange_explicit(&late.held, 1, memory_order_acquire))
-        sleep_usec(10);
-}
-
-static void unlock_notes(void)
-{
-    atomic_store_explicit(&late.held, 0, memory_order_release);
-}
-
 void late_free_begin(bool evictable)
 {
     late.evictable = evictable;
     late.putting_off = late.notes != NULL;
-    lock_notes();
+    short_lock_take(&late.lock);
     atomic_store_explicit(&late.open, late.putting_off && evictable,
                           memory_order_relaxed);
     if (late.looked > noted()) /* the last ones have been freed since */
         late.looked = noted();
-    unlock_notes();
+    short_lock_release(&late.lock);
 }
 
 void late_free_end(void)
@@ -189,8 +178,8 @@ void late_free_end(void)
     if (!late_free_is_open())
         return;
     atomic_store_explicit(&late.open, false, memory_order_relaxed);
-    lock_notes(); /* whoever has it saw it open */
-    unlock_notes();
+    short_lock_take(&late.lock); /* whoever has it saw it open */
+    short_lock_release(&late.lock);
 }
 
 /* ---- for whoever evicts ---------------------------------------------------------- */
@@ -198,7 +187,7 @@ void late_free_end(void)
 size_t late_free_hold(struct iovec *memory, size_t most)
 {
     size_t found = 0;
-    lock_notes();
+    short_lock_take(&late.lock);
     size_t count =
         late.open ? atomic_load_explicit(&late.count, memory_order_acquire) : 0;
     for (; late.looked < count && found < most; late.looked++, found++) {
@@ -210,7 +199,7 @@ size_t late_free_hold(struct iovec *memory, size_t most)
 
 void late_free_let_go(void)
 {
-    unlock_notes();
+    short_lock_release(&late.lock);
 }
 
 bool late_free_is_open(void)
@@ -248,7 +237,7 @@ void late_free_forked(void)
     late.putting_off = false;
     atomic_store_explicit(&late.count, 0, memory_order_relaxed);
     atomic_store_explicit(&late.open, false, memory_order_relaxed);
-    atomic_store_explicit(&late.held, 0, memory_order_relaxed);
+    short_lock_release(&late.lock);
 }
 
 uint64_t late_free_bytes(void)

@@ -178,6 +178,18 @@ void futex_wake_all(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
+/* Sleeping lets a holder run that shares this CPU. */
+void short_lock_take(struct short_lock *lock)
+{
+    while (atomic_exchange_explicit(&lock->held, 1, memory_order_acquire))
+        sleep_usec(1);
+}
+
+void short_lock_release(struct short_lock *lock)
+{
+    atomic_store_explicit(&lock->held, 0, memory_order_release);
+}
+
 uint64_t clock_usec(void)
 {
     struct timespec now;

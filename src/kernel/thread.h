@@ -63,6 +63,25 @@ uint64_t thread_cpu_usec(pid_t id);
 int futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_msec);
 void futex_wake_all(_Atomic uint32_t *word);
 
+/* A lock for what takes microseconds. Zeroed memory is a free one; it must lie where
+ * nothing is ever protected.
+ *
+ * Ranks: who holds one of these may take what stands below it, nothing else.
+ *
+ *   1 heap_lock(), memory/heap.h
+ *   2 the allocator's own locks: it calls the guard and the hooks with them held
+ *   3 a short_lock; never two, so they need no order among themselves
+ *   4 a request to the fault server, which itself takes no lock
+ *
+ * So the holder of a short_lock does not allocate. Should he fault, on a stack that is
+ * taken for heap, he is served: a freeze that waits for one does not wait for a page
+ * that stays protected. */
+struct short_lock {
+    _Atomic uint32_t held;
+};
+void short_lock_take(struct short_lock *lock);
+void short_lock_release(struct short_lock *lock);
+
 /* Of the monotonic clock. */
 uint64_t clock_usec(void);
 uint64_t clock_nsec(void);

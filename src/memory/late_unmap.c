@@ -1,7 +1,6 @@
 #include "memory/late_unmap.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <sys/mman.h>
 
 #include "kernel/memory.h"
@@ -15,24 +14,13 @@
 
 /* All of it, the lock too, in memory that is never protected (kernel/memory.h). */
 struct late_unmap {
-    _Atomic uint32_t lock;
+    struct short_lock lock;
     bool open;
     struct region_set set;
     struct region storage[RANGES_MAX];
 };
 
 static struct late_unmap *late;
-
-static void lock(void)
-{
-    while (atomic_exchange_explicit(&late->lock, 1, memory_order_acquire))
-        sleep_usec(1);
-}
-
-static void unlock(void)
-{
-    atomic_store_explicit(&late->lock, 0, memory_order_release);
-}
 
 int late_unmap_create(void)
 {
@@ -52,16 +40,16 @@ void late_unmap_destroy(void)
 
 void late_unmap_begin(void)
 {
-    lock();
+    short_lock_take(&late->lock);
     late->open = true;
-    unlock();
+    short_lock_release(&late->lock);
 }
 
 bool late_unmap_put_off(uint64_t start, uint64_t end)
 {
-    lock();
+    short_lock_take(&late->lock);
     bool noted = late->open && regions_add(&late->set, start, end) == 0;
-    unlock();
+    short_lock_release(&late->lock);
     return noted;
 }
 
@@ -69,7 +57,7 @@ bool late_unmap_put_off(uint64_t start, uint64_t end)
 static struct region take_piece(void)
 {
     struct region piece = {0, 0};
-    lock();
+    short_lock_take(&late->lock);
     late->open = false;
     if (late->set.count) {
         piece = late->set.regions[late->set.count - 1];
@@ -77,7 +65,7 @@ static struct region take_piece(void)
             piece.start = piece.end - SLICE_BYTES;
         regions_remove(&late->set, piece.start, piece.end);
     }
-    unlock();
+    short_lock_release(&late->lock);
     return piece;
 }
 

@@ -159,17 +159,6 @@ uint64_t preserved_least_limit(uint32_t chunk_count)
            sizeof(struct packer) + ((uint64_t)chunk_count + LEAST_PAGES) * SLOT_BYTES;
 }
 
-static void lock_touching(struct preserved *preserved)
-{
-    while (atomic_exchange_explicit(&preserved->touching, 1, memory_order_acquire))
-        sleep_usec(10);
-}
-
-static void unlock_touching(struct preserved *preserved)
-{
-    atomic_store_explicit(&preserved->touching, 0, memory_order_release);
-}
-
 /* The least limit with what is mapped, which may be for a larger heap. */
 static uint64_t least_with(const struct preserved *preserved, uint32_t chunk_count)
 {
@@ -184,9 +173,9 @@ static int make_address_space(struct preserved *preserved, uint32_t chunk_count,
     if (preserved->slots && chunk_count <= preserved->mapped_chunks &&
         least_with(preserved, chunk_count) <= limit)
         return 0;
-    lock_touching(preserved);
+    short_lock_take(&preserved->touching);
     int error = map_slots(preserved, chunk_count);
-    unlock_touching(preserved);
+    short_lock_release(&preserved->touching);
     return error;
 }
 
@@ -224,10 +213,10 @@ int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
     preserved->chunk_count = chunk_count;
     preserved->policy = settings->policy;
     preserved->compress = settings->compress;
-    lock_touching(preserved);
+    short_lock_take(&preserved->touching);
     cut_reserve(preserved);
     reset(preserved);
-    unlock_touching(preserved);
+    short_lock_release(&preserved->touching);
     packer_begin(preserved->packer);
     if (settings->policy == BUFFER_SPOOL)
         error = fault_point(FAULT_SPOOL_OPEN)
@@ -272,7 +261,7 @@ void preserved_end(struct preserved *preserved)
     spool_close(&preserved->spool);
     if (!preserved->slots)
         return;
-    lock_touching(preserved);
+    short_lock_take(&preserved->touching);
     preserved->open = false;
     uint32_t had =
         atomic_load_explicit(&preserved->populated_until, memory_order_relaxed);
@@ -283,7 +272,7 @@ void preserved_end(struct preserved *preserved)
     give_back(preserved, had, kept);
     atomic_store_explicit(&preserved->populated_until, kept, memory_order_relaxed);
     reset(preserved);
-    unlock_touching(preserved);
+    short_lock_release(&preserved->touching);
 }
 
 uint64_t preserved_bytes(const struct preserved *preserved)
@@ -482,9 +471,9 @@ static bool touch_step(struct preserved *preserved, uint32_t ahead)
 
 bool preserved_touch_ahead(struct preserved *preserved)
 {
-    lock_touching(preserved);
+    short_lock_take(&preserved->touching);
     bool more = preserved->slots && touch_step(preserved, reserve_slots(preserved));
-    unlock_touching(preserved);
+    short_lock_release(&preserved->touching);
     return more;
 }
 

@@ -35,6 +35,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/thread.h"
 #include "memory/pages.h"
 #include "memory/spool.h"
 
@@ -64,7 +65,7 @@ struct preserved {
     struct spool spool;
 
     /* The keeper touches memory ahead of need while this is open. */
-    _Atomic uint32_t touching; /* a lock: end waits for the keeper */
+    struct short_lock touching; /* end waits for the keeper */
     bool open;
     _Atomic uint32_t populated_until; /* slots up to here have, or had, memory */
 

@@ -4,19 +4,7 @@
 
 #include "kernel/advice.h"
 #include "kernel/memory.h"
-#include "kernel/thread.h"
 #include "memory/pages.h"
-
-static void lock(struct ready_memory *ready)
-{
-    while (atomic_exchange_explicit(&ready->lock, 1, memory_order_acquire))
-        sleep_usec(1);
-}
-
-static void unlock(struct ready_memory *ready)
-{
-    atomic_store_explicit(&ready->lock, 0, memory_order_release);
-}
 
 /* Private memory like the allocator's own: it will be the allocator's. */
 static uint64_t map_aligned(size_t bytes)
@@ -45,9 +33,9 @@ static size_t needed(struct ready_memory *ready, size_t bytes, size_t most)
     uint64_t asked = 2 * atomic_load_explicit(&ready->asked, memory_order_relaxed);
     size_t wanted = asked > bytes ? asked : bytes;
     wanted = round_up(wanted < most ? wanted : most, HUGE_PAGE_BYTES);
-    lock(ready);
+    short_lock_take(&ready->lock);
     uint64_t left = ready->end - ready->at;
-    unlock(ready);
+    short_lock_release(&ready->lock);
     return left >= wanted / 2 ? 0 : wanted;
 }
 
@@ -58,11 +46,11 @@ void ready_fill(struct ready_memory *ready, size_t bytes, size_t most, bool huge
         return;
     /* Under the lock, so that nobody finds it in the memory map and does not
      * know whose it is. */
-    lock(ready);
+    short_lock_take(&ready->lock);
     uint64_t start = map_aligned(wanted);
     ready->filling_at = start;
     ready->filling_end = start ? start + wanted : 0;
-    unlock(ready);
+    short_lock_release(&ready->lock);
     if (!start)
         return;
     if (huge_pages)
@@ -70,12 +58,12 @@ void ready_fill(struct ready_memory *ready, size_t bytes, size_t most, bool huge
     /* By stores: a fault takes the lock of this one mapping, an advice would keep
      * the server's mmap() waiting. */
     memory_touch((void *)(uintptr_t)start, wanted);
-    lock(ready);
+    short_lock_take(&ready->lock);
     uint64_t old_at = ready->at, old_end = ready->end;
     ready->at = start;
     ready->end = start + wanted;
     ready->filling_at = ready->filling_end = 0;
-    unlock(ready);
+    short_lock_release(&ready->lock);
     atomic_store_explicit(&ready->asked, 0, memory_order_relaxed);
     give_back(old_at, old_end);
 }
@@ -84,7 +72,7 @@ void *ready_take(struct ready_memory *ready, size_t length)
 {
     void *taken = NULL;
     atomic_fetch_add_explicit(&ready->asked, length, memory_order_relaxed);
-    lock(ready);
+    short_lock_take(&ready->lock);
     uint64_t aligned = round_up(ready->at, HUGE_PAGE_BYTES);
     /* The allocator may want its memory aligned, and would unmap what is not. */
     if (length <= ready->end - ready->at && aligned + length <= ready->end) {
@@ -92,16 +80,16 @@ void *ready_take(struct ready_memory *ready, size_t length)
         give_back(ready->at, aligned);
         ready->at = aligned + length;
     }
-    unlock(ready);
+    short_lock_release(&ready->lock);
     return taken;
 }
 
 int ready_leave_out(struct ready_memory *ready, struct region_set *set)
 {
-    lock(ready);
+    short_lock_take(&ready->lock);
     uint64_t at = ready->at, end = ready->end;
     uint64_t filling_at = ready->filling_at, filling_end = ready->filling_end;
-    unlock(ready);
+    short_lock_release(&ready->lock);
     int error = end > at ? regions_remove(set, at, end) : 0;
     if (!error && filling_end)
         error = regions_remove(set, filling_at, filling_end);
@@ -110,17 +98,17 @@ int ready_leave_out(struct ready_memory *ready, struct region_set *set)
 
 uint64_t ready_bytes(struct ready_memory *ready)
 {
-    lock(ready);
+    short_lock_take(&ready->lock);
     uint64_t bytes = ready->end - ready->at;
-    unlock(ready);
+    short_lock_release(&ready->lock);
     return bytes;
 }
 
 void ready_release(struct ready_memory *ready)
 {
-    lock(ready);
+    short_lock_take(&ready->lock);
     uint64_t at = ready->at, end = ready->end;
     ready->at = ready->end = 0;
-    unlock(ready);
+    short_lock_release(&ready->lock);
     give_back(at, end);
 }

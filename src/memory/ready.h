@@ -20,10 +20,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/thread.h"
 #include "memory/regions.h"
 
 struct ready_memory {
-    _Atomic uint32_t lock; /* held for a few instructions, by nobody who faults */
+    struct short_lock lock;
     uint64_t at;
     uint64_t end;
     uint64_t filling_at; /* what is being made ready */

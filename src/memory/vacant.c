@@ -1,7 +1,6 @@
 #include "memory/vacant.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <sys/mman.h>
 
 #include "kernel/advice.h"
@@ -17,24 +16,13 @@
 
 /* All of it, the lock too, in memory that is never protected (kernel/memory.h). */
 struct vacant {
-    _Atomic uint32_t lock;
+    struct short_lock lock;
     bool frozen;
     struct region_set set;
     struct region storage[RANGES_MAX];
 };
 
 static struct vacant *vacant;
-
-static void lock(void)
-{
-    while (atomic_exchange_explicit(&vacant->lock, 1, memory_order_acquire))
-        sleep_usec(1);
-}
-
-static void unlock(void)
-{
-    atomic_store_explicit(&vacant->lock, 0, memory_order_release);
-}
 
 int vacant_create(void)
 {
@@ -54,12 +42,12 @@ void vacant_destroy(void)
 
 static bool give_up_some(uint64_t start, uint64_t end)
 {
-    lock();
+    short_lock_take(&vacant->lock);
     bool given_up = !vacant->frozen && advice_give((void *)(uintptr_t)start, end - start,
                                                    MADV_DONTNEED) == 0;
     if (given_up)
         regions_add(&vacant->set, start, end);
-    unlock();
+    short_lock_release(&vacant->lock);
     return given_up;
 }
 
@@ -80,14 +68,14 @@ void vacant_take_back(uint64_t start, uint64_t end)
 {
     if (!vacant || fault_point(FAULT_STALE_VACANT))
         return;
-    lock();
+    short_lock_take(&vacant->lock);
     /* No room for two halves: forget both, they will be protected. */
     if (regions_remove(&vacant->set, start, end) != 0) {
         const struct region *around = regions_find(&vacant->set, start);
         if (around)
             regions_remove(&vacant->set, around->start, around->end);
     }
-    unlock();
+    short_lock_release(&vacant->lock);
 }
 
 void vacant_forked(void)
@@ -99,10 +87,10 @@ bool vacant_overlaps(uint64_t start, uint64_t end)
 {
     if (!vacant)
         return false;
-    lock();
+    short_lock_take(&vacant->lock);
     const struct region *region = regions_at_or_after(&vacant->set, start);
     bool overlaps = region && region->start < end;
-    unlock();
+    short_lock_release(&vacant->lock);
     return overlaps;
 }
 
@@ -110,9 +98,9 @@ uint64_t vacant_bytes(void)
 {
     if (!vacant)
         return 0;
-    lock();
+    short_lock_take(&vacant->lock);
     uint64_t bytes = regions_bytes(&vacant->set);
-    unlock();
+    short_lock_release(&vacant->lock);
     return bytes;
 }
 
@@ -134,10 +122,10 @@ int vacant_freeze(struct region_set *set)
 {
     if (!vacant)
         return 0;
-    lock();
+    short_lock_take(&vacant->lock);
     vacant->frozen = true;
     int error = leave_out(set);
-    unlock();
+    short_lock_release(&vacant->lock);
     return error;
 }
 
@@ -145,7 +133,7 @@ void vacant_thaw(void)
 {
     if (!vacant)
         return;
-    lock();
+    short_lock_take(&vacant->lock);
     vacant->frozen = false;
-    unlock();
+    short_lock_release(&vacant->lock);
 }
