@@ -6,6 +6,7 @@
 #include "eviction.h"
 #include "kernel/advice.h"
 #include "kernel/fault_points.h"
+#include "memory/allocator.h"
 #include "memory/pool.h"
 #include "memory/untouched.h"
 #include "memory/vacant.h"
@@ -184,6 +185,7 @@ static void do_chores(struct snapshot *snapshot)
         dirty_rate_refuse(snapshot);
         return;
     }
+    allocator_stay_at_home();
     pool_purge();
     refresh(snapshot);
     prepare_buffer(snapshot);

@@ -1,6 +1,7 @@
 #include "memory/allocator.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/types.h>
@@ -17,6 +18,7 @@
 #define POOL_BYTES_MORE (UINT64_C(24) << 20)
 
 static mallctl_function mallctl;
+static _Atomic unsigned main_arena; /* + 1; 0: not known */
 
 static struct {
     bool steered;   /* the thread cache is off, and … */
@@ -60,6 +62,9 @@ static bool get_unsigned(const char *name, unsigned *value)
 
 int allocator_create_pool(void)
 {
+    unsigned home;
+    if (mallctl && get_unsigned("thread.arena", &home))
+        atomic_store_explicit(&main_arena, home + 1, memory_order_release);
     void (*dallocx)(void *memory, int flags);
     void *found = symbol_find("dallocx");
     memcpy(&dallocx, &found, sizeof(found));
@@ -69,6 +74,13 @@ int allocator_create_pool(void)
 static void set_arena(unsigned arena)
 {
     mallctl("thread.arena", NULL, NULL, &arena, sizeof(arena));
+}
+
+void allocator_stay_at_home(void)
+{
+    unsigned home = atomic_load_explicit(&main_arena, memory_order_acquire);
+    if (home)
+        set_arena(home - 1);
 }
 
 void allocator_make_ready(void)

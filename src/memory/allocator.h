@@ -28,6 +28,10 @@ const void *allocator_function(void);
 
 /* Makes room for the arenas of memory/pool.h. 0 or -errno: there will be none. */
 int allocator_create_pool(void);
+/* Joins the calling thread to the main thread's arena, if allocator_create_pool() has
+ * been called: when the last thread leaves an arena, jemalloc purges all of it at once,
+ * which in the pause took up to seconds. For a thread that hardly allocates. */
+void allocator_stay_at_home(void);
 /* Makes the next arena ready, so that allocator_steer() need not. Costs up to
  * some 100 us; outside of the pause. */
 void allocator_make_ready(void);
