@@ -63,39 +63,39 @@ static bool take_pages(struct iovec *memory, size_t most, struct region *pages)
     return true;
 }
 
-static size_t take_portion(struct dead *dead, struct region *pages, struct iovec *ranges)
+static size_t take_portion(struct dead *dead, struct region *pages)
 {
     size_t count = 0, left = PAGES_AT_ONCE;
     while (left && dead->next < dead->count) {
-        if (!take_pages(&dead->memory[dead->next], left, &pages[count])) {
+        if (take_pages(&dead->memory[dead->next], left, &pages[count])) {
+            left -= (pages[count].end - pages[count].start) / PAGE_BYTES;
+            count++;
+        } else {
             dead->next++;
-            continue;
         }
-        uint64_t bytes = pages[count].end - pages[count].start;
-        ranges[count] = (struct iovec){(void *)(uintptr_t)pages[count].start, bytes};
-        left -= bytes / PAGE_BYTES;
-        count++;
     }
     return count;
 }
 
 /* First kept, then dropped: a reader that finds a page of zeros finds it kept when it
  * looks again. 0 or -errno. */
-static int evict(struct snapshot *snapshot, const struct region *pages,
-                 const struct iovec *ranges, size_t count)
+static int evict(struct snapshot *snapshot, const struct region *pages, size_t count)
 {
+    struct iovec ranges[PAGES_AT_ONCE];
+    uint64_t bytes = 0;
     int error = fault_point(FAULT_EVICT_UNKEPT)
                     ? 0
                     : fault_server_spool(&snapshot->fault_server, pages, count);
+    for (size_t i = 0; i < count; i++) {
+        ranges[i] = (struct iovec){(void *)(uintptr_t)pages[i].start,
+                                   pages[i].end - pages[i].start};
+        bytes += ranges[i].iov_len;
+    }
     if (!error)
         error = advice_give_many(ranges, count, MADV_DONTNEED);
-    if (error)
-        return error;
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < count; i++)
-        bytes += ranges[i].iov_len;
-    atomic_fetch_add_explicit(&snapshot->evicted_bytes, bytes, memory_order_relaxed);
-    return 0;
+    if (!error)
+        atomic_fetch_add_explicit(&snapshot->evicted_bytes, bytes, memory_order_relaxed);
+    return error;
 }
 
 /* The main thread may want it back at any moment, and waits for a portion and a rest at
@@ -103,11 +103,10 @@ static int evict(struct snapshot *snapshot, const struct region *pages,
 static bool evict_held(struct snapshot *snapshot, struct dead *dead)
 {
     struct region pages[PAGES_AT_ONCE];
-    struct iovec ranges[PAGES_AT_ONCE];
     size_t count;
     while (is_wanted(snapshot) && late_free_is_open() &&
-           (count = take_portion(dead, pages, ranges)) != 0) {
-        if (evict(snapshot, pages, ranges, count) != 0)
+           (count = take_portion(dead, pages)) != 0) {
+        if (evict(snapshot, pages, count) != 0)
             return false;
         sleep_usec(atomic_load_explicit(&snapshot->eviction_hurry, memory_order_relaxed)
                        ? SHORT_REST_USEC

@@ -13,6 +13,8 @@
 
 #define NOTES_MAX           (512 * 1024)
 #define FREES_BETWEEN_LOOKS 64
+/* A page at least: it may be evicted. */
+#define LARGE_BYTES 4096
 /* Made up for with every free() that is not put off any more. */
 #define FREES_MADE_UP 2
 
@@ -53,14 +55,14 @@ static void free_now(void *memory)
 
 static uint64_t *bytes_like(size_t bytes)
 {
-    return bytes < LATE_FREE_LARGE ? &late.small_bytes : &late.large_bytes;
+    return bytes < LARGE_BYTES ? &late.small_bytes : &late.large_bytes;
 }
 
 static bool has_room(size_t count, size_t bytes)
 {
     if (count == NOTES_MAX)
         return false;
-    if (late.evictable && bytes >= LATE_FREE_LARGE)
+    if (late.evictable && bytes >= LARGE_BYTES)
         return true;
     uint64_t held = late.small_bytes + (late.evictable ? 0 : late.large_bytes);
     return held + bytes <= LATE_FREE_BYTES_MAX;
@@ -84,7 +86,7 @@ static void put_off(void *memory)
         return;
     size_t bytes = real.usable_size(memory), count = noted();
     if (!has_room(count, bytes)) {
-        free_now(memory);
+        real.free(memory);
         return;
     }
     late.notes[count] = memory;

@@ -18,8 +18,6 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-/* A page at least: it may be evicted. */
-#define LATE_FREE_LARGE 4096
 /* Memory that may be held back, in all, if it cannot be evicted. */
 #define LATE_FREE_BYTES_MAX (UINT64_C(32) << 20)
 
@@ -35,7 +33,8 @@ void late_free_begin(bool evictable);
 void late_free_end(void);
 /* What has been put off, each piece of memory given once: nobody will read or write it
  * until late_free_let_go(), which must follow in any case. Returns how many, at most
- * `most`. One other thread. */
+ * `most`. One other thread, which holds a lock meanwhile: late_free_end() waits for as
+ * long, a millisecond or two. */
 size_t late_free_hold(struct iovec *memory, size_t most);
 void late_free_let_go(void);
 /* False when the main thread waits for late_free_let_go(). */

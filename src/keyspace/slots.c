@@ -32,7 +32,7 @@ static int read_imported(struct walk *walk, const struct frozen_store *store,
         return error;
     if (table_size(&set) > order->count)
         return -EBADMSG;
-    order->imported_from = listing.next = order->count - (uint32_t)table_size(&set);
+    listing.next = order->count - (uint32_t)table_size(&set);
     return table_walk(walk, &set, list_imported, &listing);
 }
 

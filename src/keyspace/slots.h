@@ -10,7 +10,6 @@
 
 struct slot_order {
     uint32_t count;
-    uint32_t imported_from; /* from here on `slots` are being imported */
     uint16_t slots[STORE_TABLES_MAX];
     bool imported[STORE_TABLES_MAX]; /* by slot */
 };

@@ -18,13 +18,13 @@
 #define POOL_BYTES_MORE (UINT64_C(24) << 20)
 
 static mallctl_function mallctl;
-static _Atomic unsigned main_arena; /* + 1; 0: not known */
+/* The main thread's own arena, + 1; 0: not known. Written before the first snapshot. */
+static _Atomic unsigned main_arena;
 
 static struct {
     bool steered;   /* the thread cache is off, and … */
     bool at_home;   /* … the main thread in its own arena again */
     unsigned fresh; /* where the main thread is now */
-    unsigned home;  /* the main thread's own arena */
     size_t fresh_pages_before;
     uint64_t fresh_bytes;    /* when last looked */
     uint64_t evicted;        /* in this snapshot, when last told */
@@ -76,11 +76,15 @@ static void set_arena(unsigned arena)
     mallctl("thread.arena", NULL, NULL, &arena, sizeof(arena));
 }
 
+static bool home_is_known(void)
+{
+    return atomic_load_explicit(&main_arena, memory_order_acquire) != 0;
+}
+
 void allocator_stay_at_home(void)
 {
-    unsigned home = atomic_load_explicit(&main_arena, memory_order_acquire);
-    if (home)
-        set_arena(home - 1);
+    if (home_is_known())
+        set_arena(atomic_load_explicit(&main_arena, memory_order_relaxed) - 1);
 }
 
 void allocator_make_ready(void)
@@ -131,8 +135,7 @@ static void restart_decay(void)
 
 void allocator_steer(void)
 {
-    if (!mallctl || steering.steered || !pool_next(&steering.fresh) ||
-        !get_unsigned("thread.arena", &steering.home))
+    if (steering.steered || !home_is_known() || !pool_next(&steering.fresh))
         return;
     bool off = false;
     size_t length = sizeof(steering.tcache_was_on);
@@ -147,7 +150,7 @@ void allocator_steer(void)
  * the fresh arena again and again, and the old ones would never be filled. */
 static void go_home(void)
 {
-    set_arena(steering.home);
+    allocator_stay_at_home();
     steering.at_home = true;
 }
 

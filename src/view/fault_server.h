@@ -54,7 +54,7 @@ struct fault_server {
     /* A page waits because the policy says so, not because we hang. */
     _Atomic bool blocked_by_policy;
 
-    /* One request at a time; requesters queue on `request_turn`. */
+    /* One request at a time; requesters queue on `request_owner`. */
     _Atomic uint32_t request_owner;
     _Atomic uint32_t request_state; /* futex word */
     struct preserve_request request;

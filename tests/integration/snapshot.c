@@ -48,3 +48,12 @@ const char *snapshot_fault(struct snapshot *snapshot, const char *config)
         return format_text("DEBUG DIGEST is %s, was %s", digest, snapshot->digest);
     return NULL;
 }
+
+void snapshot_check_file(struct snapshot *snapshot)
+{
+    CHECK(server_save_wait(snapshot->server), "the save failed");
+    char *dump = server_path(snapshot->server, "dump.rdb");
+    const char *difference = rdb_difference(snapshot->reference, dump);
+    CHECK(!difference, "SAVE before and BGSAVE: %s", difference);
+    check_dump(dump, true);
+}

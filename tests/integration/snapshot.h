@@ -21,5 +21,8 @@ struct snapshot snapshot_prepare(struct server *server);
  * byte the reference, and data with the same digest when a second server loads
  * it with `config`; else what is wrong. */
 const char *snapshot_fault(struct snapshot *snapshot, const char *config);
+/* Waits for the end of the save; the dump must be the reference byte for byte, and whole.
+ * For data that a digest says nothing of: what expires, what belongs to another node. */
+void snapshot_check_file(struct snapshot *snapshot);
 
 #endif

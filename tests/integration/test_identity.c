@@ -19,21 +19,10 @@ static struct server *start(const char *more_config)
     return server_start(&(struct server_options){.config = config});
 }
 
-/* BGSAVE, then SAVE; `*background` is the path of the first file. */
-static const char *save_twice(struct server *server, char **background)
-{
-    char *dump = server_path(server, "dump.rdb");
-    *background = server_path(server, "background.rdb");
-    server_save(server);
-    copy_file(dump, *background);
-    server_ok(server, "SAVE");
-    return rdb_difference(*background, dump);
-}
-
 static void check_identity(struct server *server, bool has_checksum)
 {
-    char *background;
-    const char *difference = save_twice(server, &background);
+    const char *background;
+    const char *difference = save_both_ways(server, &background);
     CHECK(!difference, "BGSAVE and SAVE: %s", difference);
     check_dump(background, has_checksum);
     const char *digest = dump_digest(background, config);
@@ -241,14 +230,14 @@ static void restore_with(struct server *server, const char *option, int i, int v
  * behind them (seconds or minutes) stood still in between. */
 static void identity_with_clock(struct server *server, int seconds)
 {
-    char *background = NULL;
+    const char *background = NULL;
     const char *difference = NULL;
     int saves = 0;
     long before, after;
     do {
         before = (long)server_info_number(server, "lru_clock") / seconds;
         double start_usec = server_info_number(server, "server_time_usec");
-        difference = save_twice(server, &background);
+        difference = save_both_ways(server, &background);
         saves++;
         double end_usec = server_info_number(server, "server_time_usec");
         after = (long)server_info_number(server, "lru_clock") / seconds;
@@ -327,8 +316,8 @@ static void save_after_save(void)
         /* The IDs of streams can be given only once. */
         fill(server->connection, round == 1 ? FILL_ALL : FILL_ALL - FILL_STREAMS, 30,
              seed + (uint64_t)round);
-        char *background;
-        const char *difference = save_twice(server, &background);
+        const char *background;
+        const char *difference = save_both_ways(server, &background);
         CHECK(!difference, "round %d: %s", round, difference);
         check_fork_free(server, round);
     }
@@ -430,11 +419,7 @@ static void expired_while_saving(void)
     CHECK(server_info_number(server, "expired_keys") >= expired + 2 * SHORT_LIVED,
           "not all keys have expired");
     CHECK(!fields || expired_fields(server) > 0, "no field has expired");
-    CHECK(server_save_wait(server), "the save failed");
-    const char *difference =
-        rdb_difference(snapshot.reference, server_path(server, "dump.rdb"));
-    CHECK(!difference, "SAVE before and BGSAVE: %s", difference);
-    check_dump(server_path(server, "dump.rdb"), true);
+    snapshot_check_file(&snapshot);
     check_fork_free(server, 1);
     server_stop(server);
 }

@@ -32,18 +32,6 @@ static struct server *start_as_ordinary_user(const char *arguments)
     return server;
 }
 
-static void save_and_check(struct server *server)
-{
-    const char *dump = server_path(server, "dump.rdb");
-    const char *background = server_path(server, "background.rdb");
-    server_save(server);
-    copy_file(dump, background);
-    server_ok(server, "SAVE");
-    const char *difference = rdb_difference(background, dump);
-    CHECK(!difference, "BGSAVE and SAVE: %s", difference);
-    check_dump(background, true);
-}
-
 /* The finding that begins so, and what it must tell. */
 static void check_doctor(struct server *server, const char *finding, const char *tells)
 {
@@ -62,7 +50,7 @@ static void with_access(void)
     needs_module();
     userfaultfd_node(0666);
     struct server *server = start_as_ordinary_user("");
-    save_and_check(server);
+    check_saved_both_ways(server);
     check_fork_free(server, 1);
     check_doctor(server, "OK   privilege: ", "/dev/userfaultfd");
     CHECK(server_log_lines(server, "remedy") == 0, "the log");
@@ -76,7 +64,7 @@ static void without_access(void)
     userfaultfd_node(0600);
     struct server *server = start_as_ordinary_user("");
     for (int saves = 1; saves <= 3; saves++) {
-        save_and_check(server);
+        check_saved_both_ways(server);
         CHECK(server_info_number(server, "uffd_fork_fallbacks") == saves,
               "uffd_fork_fallbacks is %s", server_info(server, "uffd_fork_fallbacks"));
     }
@@ -132,7 +120,7 @@ static void without_access_nor_fallback(void)
     CHECK(access(server_path(server, "dump.rdb"), F_OK) != 0, "there is a dump");
     /* Changed at run time, saving works again. */
     server_config_set(server, "uffd.fallback", "yes");
-    save_and_check(server);
+    check_saved_both_ways(server);
     server_stop(server);
 }
 
@@ -143,7 +131,7 @@ static void pretended(void)
     struct server *server = server_start(
         &(struct server_options){.config = FILL_CONFIG, .fault = "no_userfaultfd"});
     fill(server->connection, FILL_ALL, 100, test_seed());
-    save_and_check(server);
+    check_saved_both_ways(server);
     CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "uffd_fork_fallbacks");
     server_stop(server);
 }

@@ -85,20 +85,6 @@ static bool file_has(const char *path, const char *text)
     return memmem(bytes, length, text, strlen(text));
 }
 
-/* BGSAVE writes what SAVE does. Returns the path of the first file. */
-static const char *check_identity(struct server *server)
-{
-    char *dump = server_path(server, "dump.rdb");
-    char *background = server_path(server, "background.rdb");
-    server_save(server);
-    copy_file(dump, background);
-    server_ok(server, "SAVE");
-    const char *difference = rdb_difference(background, dump);
-    CHECK(!difference, "BGSAVE and SAVE: %s", difference);
-    check_dump(background, true);
-    return background;
-}
-
 /* And the imports and their keys are in it: who loads it without knowing another node
  * takes the slots for its own. */
 static void identity(void)
@@ -106,7 +92,7 @@ static void identity(void)
     struct server *both[2];
     start_importing(both, "");
     const char *digest = server_digest(both[1]);
-    const char *file = check_identity(both[1]);
+    const char *file = check_saved_both_ways(both[1]);
     CHECK(file_has(file, migration_name(both[1])),
           "the file does not tell of the import");
     const char *loaded = dump_digest(file, LONE_CONFIG);
@@ -115,7 +101,7 @@ static void identity(void)
     CHECK(loaded && strcmp(loaded, server_digest(both[1])) == 0,
           "loaded, the file has %s, the node in the end %s", loaded ? loaded : "nothing",
           server_digest(both[1]));
-    CHECK(!file_has(check_identity(both[1]), migration_name(both[1])),
+    CHECK(!file_has(check_saved_both_ways(both[1]), migration_name(both[1])),
           "the import is still in the file");
     check_fork_free(both[1], 2);
     stop(both);
@@ -132,13 +118,13 @@ static void nothing_else(void)
     migrate(both, SOME);
     wait_for_migrations(both[1], ARRIVED);
     CHECK(server_integer(both[1], "DBSIZE") == 0, "the node has keys of its own");
-    const char *file = check_identity(both[1]);
+    const char *file = check_saved_both_ways(both[1]);
     CHECK(file_has(file, migration_name(both[1])),
           "the file does not tell of the import");
     hold(both, false);
     wait_for_migrations(both[1], "success ");
     CHECK(server_integer(both[1], "DBSIZE") > 0, "nothing was imported");
-    check_identity(both[1]);
+    check_saved_both_ways(both[1]);
     check_fork_free(both[1], 2);
     stop(both);
 }
@@ -153,7 +139,7 @@ static void elsewhere(void)
     hold(both, true);
     migrate(both, SOME);
     wait_for_migrations(both[1], ARRIVED);
-    check_identity(both[1]);
+    check_saved_both_ways(both[1]);
     CHECK(server_info_number(both[1], "uffd_fork_fallbacks") == 1, "it saved by itself");
     const char *why = server_info(both[1], "uffd_last_fallback_reason");
     CHECK(strstr(why, "are not where they should be"), "the reason is %s", why);
@@ -239,11 +225,7 @@ static void changing(void)
     CHECK(server_info_number(both[1], "rdb_bgsave_in_progress") == 1,
           "the save was over too soon for the case to show anything");
     server_config_set(both[1], "rdb-key-save-delay", "0");
-    CHECK(server_save_wait(both[1]), "the save failed");
-    const char *difference =
-        rdb_difference(snapshot.reference, server_path(both[1], "dump.rdb"));
-    CHECK(!difference, "SAVE before and BGSAVE: %s", difference);
-    check_dump(server_path(both[1], "dump.rdb"), true);
+    snapshot_check_file(&snapshot);
     check_fork_free(both[1], 1);
     stop(both);
 }
@@ -270,7 +252,7 @@ static void given_up(void)
     long long arrived = server_integer(both[1], "CLUSTER COUNTKEYSINSLOT %d", SOME_SLOT);
     CHECK(arrived < 40, "the import was over too soon for the case to show anything");
     wait_for_migrations(both[1], "receiving-snapshot success ");
-    const char *file = check_identity(both[1]);
+    const char *file = check_saved_both_ways(both[1]);
     CHECK(file_has(file, migration_name(both[1])),
           "the file does not tell of the import");
     server_config_set(both[1], "rdb-key-save-delay", SLOW);
@@ -280,11 +262,8 @@ static void given_up(void)
     CHECK(server_integer(both[1], "CLUSTER COUNTKEYSINSLOT %d", SOME_SLOT) == 0,
           "what was imported is still there");
     server_config_set(both[1], "rdb-key-save-delay", "0");
-    CHECK(server_save_wait(both[1]), "the save failed");
-    const char *difference =
-        rdb_difference(snapshot.reference, server_path(both[1], "dump.rdb"));
-    CHECK(!difference, "SAVE before and BGSAVE: %s", difference);
-    check_identity(both[1]);
+    snapshot_check_file(&snapshot);
+    check_saved_both_ways(both[1]);
     check_fork_free(both[1], 3);
     server_stop(both[1]);
 }
@@ -305,7 +284,7 @@ static void replica_during_import(const char *config)
     wait_until_no_child(both[1], 10);
     check_same_data(both[1], replica);
     check_fork_free(both[1], 1);
-    CHECK(file_has(check_identity(replica), migration_name(both[1])),
+    CHECK(file_has(check_saved_both_ways(replica), migration_name(both[1])),
           "the replica does not know of the import");
     check_fork_free(replica, 1);
     const char *before = server_digest(replica);
@@ -359,7 +338,7 @@ static void source(void)
     double end = clock_seconds() + 10;
     while (server_children(both[0]))
         CHECK(clock_seconds() < end, "the source's child does not end");
-    check_identity(both[0]);
+    check_saved_both_ways(both[0]);
     end_importing(both);
     stop(both);
 }
