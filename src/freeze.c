@@ -151,7 +151,7 @@ static void thaw(struct snapshot *snapshot)
 /* All or nothing. From here on the keyspace is the snapshot's. */
 static int freeze(struct snapshot *snapshot)
 {
-    allocator_steer();
+    allocator_steer(late_free_is_installed());
     late_free_begin(eviction_is_possible(snapshot));
     eviction_begin(snapshot);
     freeze_end_step(snapshot, &snapshot->steer_usec);

@@ -424,7 +424,7 @@ static int stand_in(struct snapshot *snapshot)
     allocator_create_pool();
     allocator_make_ready();
     allocator_make_ready();
-    late_free_install(pool_free);
+    late_free_install(pool_free, pool_free_past);
     settle_huge_pages(&snapshot->settings);
     return child_install(&child_operations);
 }

@@ -191,7 +191,7 @@ const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
      * put off: the same holds while it is measured, until the tick after its end. */
     late_free_end();
     allocator_restore();
-    allocator_steer();
+    allocator_steer(late_free_is_installed());
     late_free_begin(false);
     return NULL;
 }

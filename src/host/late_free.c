@@ -40,6 +40,7 @@ static struct {
     void (*sized_free)(void *memory, size_t size, int flags);
     size_t (*usable_size)(void *memory);
     bool (*free_fresh)(void *memory);
+    bool (*free_past)(void *memory);
 } real;
 
 static size_t noted(void)
@@ -86,7 +87,8 @@ static void put_off(void *memory)
         return;
     size_t bytes = real.usable_size(memory), count = noted();
     if (!has_room(count, bytes)) {
-        real.free(memory);
+        if (!real.free_past(memory))
+            real.free(memory);
         return;
     }
     late.notes[count] = memory;
@@ -135,13 +137,14 @@ static void restore(void)
     late.free_patch.count = late.sized_free_patch.count = 0;
 }
 
-int late_free_install(bool (*free_fresh)(void *memory))
+int late_free_install(bool (*free_fresh)(void *memory), bool (*free_past)(void *memory))
 {
     struct got_object executable;
     if (find_real_functions() != 0)
         return -ENOENT;
     late.main_thread = pthread_self();
     real.free_fresh = free_fresh;
+    real.free_past = free_past;
     late.notes = memory_map(NOTES_MAX * sizeof(*late.notes));
     if (!late.notes)
         return -ENOMEM;
@@ -162,10 +165,15 @@ int late_free_install(bool (*free_fresh)(void *memory))
     return error;
 }
 
+bool late_free_is_installed(void)
+{
+    return late.notes != NULL;
+}
+
 void late_free_begin(bool evictable)
 {
     late.evictable = evictable;
-    late.putting_off = late.notes != NULL;
+    late.putting_off = late_free_is_installed();
     short_lock_take(&late.lock);
     atomic_store_explicit(&late.open, late.putting_off && evictable,
                           memory_order_relaxed);

@@ -22,9 +22,11 @@
 #define LATE_FREE_BYTES_MAX (UINT64_C(32) << 20)
 
 /* Patches the executable's free() and sdallocx(). 0, -ENOENT when it calls neither
- * (an allocator built into it: then frees are not put off), or -errno. `free_fresh`
- * may free memory in a way of its own: then it returns true. */
-int late_free_install(bool (*free_fresh)(void *memory));
+ * (an allocator built into it: then frees are not put off), or -errno. The two free
+ * memory in a way of their own, or return false: `free_fresh` what may be used again at
+ * once, `free_past` what may not, and is not put off because there is too much of it. */
+int late_free_install(bool (*free_fresh)(void *memory), bool (*free_past)(void *memory));
+bool late_free_is_installed(void);
 /* Frees what is left and puts free() back. */
 void late_free_remove(void);
 /* `evictable`: somebody takes the pages of what is put off. */

@@ -22,14 +22,15 @@ static mallctl_function mallctl;
 static _Atomic unsigned main_arena;
 
 static struct {
-    bool steered;   /* the thread cache is off, and … */
-    bool at_home;   /* … the main thread in its own arena again */
-    unsigned fresh; /* where the main thread is now */
+    bool steered;
+    bool at_home;   /* … but the main thread is in its own arena again */
+    bool cache_off; /* its thread cache, which was `cache_was_on` */
+    bool cache_was_on;
+    unsigned fresh; /* where the main thread is, unless at home */
     size_t fresh_pages_before;
     uint64_t fresh_bytes;    /* when last looked */
     uint64_t evicted;        /* in this snapshot, when last told */
     uint64_t evicted_before; /* in earlier ones, for values that are still in the pool */
-    bool tcache_was_on;
     ssize_t dirty_decay[DECAY_ARENAS_MAX];
     ssize_t muzzy_decay[DECAY_ARENAS_MAX];
     unsigned decay_count;
@@ -133,23 +134,49 @@ static void restart_decay(void)
     steering.decay_count = 0;
 }
 
-void allocator_steer(void)
+static void empty_cache(void)
+{
+    mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
+}
+
+static void switch_cache_off(void)
+{
+    bool off = false;
+    size_t length = sizeof(steering.cache_was_on);
+    if (!steering.cache_off)
+        mallctl("thread.tcache.enabled", &steering.cache_was_on, &length, &off,
+                sizeof(off));
+    steering.cache_off = true;
+}
+
+static void switch_cache_back(void)
+{
+    if (steering.cache_off)
+        mallctl("thread.tcache.enabled", NULL, NULL, &steering.cache_was_on,
+                sizeof(bool));
+    steering.cache_off = false;
+}
+
+void allocator_steer(bool past_is_kept_back)
 {
     if (steering.steered || !home_is_known() || !pool_next(&steering.fresh))
         return;
-    bool off = false;
-    size_t length = sizeof(steering.tcache_was_on);
-    mallctl("thread.tcache.enabled", &steering.tcache_was_on, &length, &off, sizeof(off));
+    if (past_is_kept_back && pool_can_free())
+        empty_cache();
+    else
+        switch_cache_off();
     steering.fresh_pages_before = pool_pages_of(steering.fresh);
     steering.fresh_bytes = 0;
     set_arena(steering.fresh);
+    pool_begin_snapshot();
     steering.steered = true;
 }
 
-/* Still without the thread cache: it would hand out the places that are freed in
- * the fresh arena again and again, and the old ones would never be filled. */
+/* Without the thread cache: it would hand out the places that are freed in the fresh
+ * arena again and again, and the old ones would never be filled. */
 static void go_home(void)
 {
+    switch_cache_off();
     allocator_stay_at_home();
     steering.at_home = true;
 }
@@ -188,9 +215,12 @@ void allocator_restore(void)
         restart_decay();
     if (!steering.steered)
         return;
-    if (!steering.at_home)
-        go_home();
-    mallctl("thread.tcache.enabled", NULL, NULL, &steering.tcache_was_on, sizeof(bool));
+    if (!steering.at_home) {
+        empty_cache();
+        allocator_stay_at_home();
+    }
+    switch_cache_back();
+    pool_end_snapshot();
     steering.steered = steering.at_home = false;
     steering.evicted_before += steering.evicted;
     steering.evicted = 0;

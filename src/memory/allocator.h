@@ -2,8 +2,8 @@
  *
  * While frozen
  *  - new values of the main thread go to an arena of their own, whose memory
- *    was not there at the freeze and is therefore not protected; with the
- *    thread cache off, so that no freed place on a protected page is reused;
+ *    was not there at the freeze and is therefore not protected; no freed place on
+ *    a protected page comes into the thread cache, to be reused from there;
  *  - nothing decays, so that no page is purged which would have to be kept
  *    first.
  * Both are for speed. That nothing is lost when the allocator purges all the
@@ -36,8 +36,10 @@ void allocator_stay_at_home(void);
  * some 100 us; outside of the pause. */
 void allocator_make_ready(void);
 /* Moves the main thread to a fresh arena. In the pause, before the protection:
- * emptying the thread cache writes to many pages. */
-void allocator_steer(void);
+ * emptying the thread cache writes to many pages. `past_is_kept_back`: free() keeps what
+ * is older out of the thread cache; otherwise that is switched off, and each command
+ * costs half as much again. */
+void allocator_steer(bool past_is_kept_back);
 /* What the fresh arena holds more than at the freeze. */
 uint64_t allocator_fresh_bytes(void);
 /* A few times a second while frozen: once the fresh arena holds more than `bytes`, and

@@ -10,8 +10,12 @@
 
 #define GRANULE_BITS    21
 #define ADDRESS_BITS    47
-#define BITMAP_BYTES    (UINT64_C(1) << (ADDRESS_BITS - GRANULE_BITS - 3))
+#define AGES_BYTES      (UINT64_C(1) << (ADDRESS_BITS - GRANULE_BITS))
 #define NO_THREAD_CACHE 0x100 /* jemalloc's MALLOCX_TCACHE_NONE */
+/* What a granule's age says. Snapshots are numbered from 1 on, and from 1 again. */
+#define NOT_OURS    0
+#define AGELESS     UINT8_MAX
+#define NO_SNAPSHOT AGELESS
 
 /* jemalloc's documented table of functions of an arena, the same since 5.0. */
 struct extent_hooks {
@@ -34,17 +38,24 @@ static struct {
     unsigned count;
     struct extent_hooks *jemallocs_hooks;
     struct extent_hooks hooks;
-    _Atomic uint64_t *granules; /* never protected: read in every free() */
+    uint8_t snapshots;
+    _Atomic uint8_t snapshot; /* the one that is under way, or NO_SNAPSHOT */
+    _Atomic uint8_t *ages;    /* never protected: read in every free() */
 } pool;
 
 /* ---- hooks ----------------------------------------------------------------------- */
 
+static _Atomic uint8_t *age_of(uint64_t address)
+{
+    return &pool.ages[address >> GRANULE_BITS];
+}
+
 static void mark(uint64_t start, uint64_t end)
 {
-    for (uint64_t granule = start >> GRANULE_BITS; granule <= (end - 1) >> GRANULE_BITS;
-         granule++)
-        atomic_fetch_or_explicit(&pool.granules[granule / 64],
-                                 UINT64_C(1) << (granule % 64), memory_order_relaxed);
+    uint8_t age = atomic_load_explicit(&pool.snapshot, memory_order_relaxed);
+    for (uint64_t at = start; at < end; at += UINT64_C(1) << GRANULE_BITS)
+        atomic_store_explicit(age_of(at), age, memory_order_relaxed);
+    atomic_store_explicit(age_of(end - 1), age, memory_order_relaxed);
 }
 
 static void *allocate(struct extent_hooks *hooks, void *wanted, size_t size,
@@ -74,6 +85,7 @@ static bool take_back(struct extent_hooks *hooks, void *extent, size_t size,
     (void)hooks, (void)size, (void)arena;
     uint64_t start = (uint64_t)(uintptr_t)extent + offset;
     vacant_take_back(start, start + length);
+    mark(start, start + length); /* as good as new */
     return false;
 }
 
@@ -109,12 +121,13 @@ static void watch_extents(unsigned arena)
 
 int pool_create(mallctl_function mallctl, void (*dallocx)(void *memory, int flags))
 {
-    pool.granules = memory_map(BITMAP_BYTES);
-    if (!pool.granules || vacant_create() != 0) {
-        memory_unmap(pool.granules, BITMAP_BYTES);
-        pool.granules = NULL;
+    pool.ages = memory_map(AGES_BYTES);
+    if (!pool.ages || vacant_create() != 0) {
+        memory_unmap(pool.ages, AGES_BYTES);
+        pool.ages = NULL;
         return -ENOMEM;
     }
+    pool_end_snapshot();
     pool.dallocx = dallocx;
     pool.mallctl = mallctl;
     return 0;
@@ -125,9 +138,9 @@ void pool_leave(void)
 {
     for (unsigned i = 0; i < pool.count; i++)
         set_hooks(pool.arenas[i], pool.jemallocs_hooks);
-    if (pool.granules)
-        memory_unmap(pool.granules, BITMAP_BYTES);
-    pool.granules = NULL;
+    if (pool.ages)
+        memory_unmap(pool.ages, AGES_BYTES);
+    pool.ages = NULL;
     pool.mallctl = NULL;
     pool.count = 0;
     vacant_destroy();
@@ -195,13 +208,39 @@ void pool_purge(void)
         control(pool.arenas[i], "purge", NULL, NULL, NULL, 0);
 }
 
+void pool_begin_snapshot(void)
+{
+    pool.snapshots = pool.snapshots + 1 < AGELESS ? pool.snapshots + 1 : NOT_OURS + 1;
+    atomic_store_explicit(&pool.snapshot, pool.snapshots, memory_order_relaxed);
+}
+
+void pool_end_snapshot(void)
+{
+    atomic_store_explicit(&pool.snapshot, NO_SNAPSHOT, memory_order_relaxed);
+}
+
+bool pool_can_free(void)
+{
+    return pool.ages && pool.dallocx;
+}
+
 bool pool_free(void *memory)
 {
-    uint64_t granule = (uint64_t)(uintptr_t)memory >> GRANULE_BITS;
-    if (!pool.granules || !pool.dallocx ||
-        !(atomic_load_explicit(&pool.granules[granule / 64], memory_order_relaxed) >>
-              (granule % 64) &
-          1))
+    if (!pool_can_free())
+        return false;
+    uint64_t address = (uint64_t)(uintptr_t)memory;
+    uint8_t age = atomic_load_explicit(age_of(address), memory_order_relaxed);
+    uint8_t snapshot = atomic_load_explicit(&pool.snapshot, memory_order_relaxed);
+    if (age == NOT_OURS)
+        return false;
+    bool young = age == snapshot && snapshot != NO_SNAPSHOT;
+    pool.dallocx(memory, young ? 0 : NO_THREAD_CACHE);
+    return true;
+}
+
+bool pool_free_past(void *memory)
+{
+    if (!pool_can_free())
         return false;
     pool.dallocx(memory, NO_THREAD_CACHE);
     return true;

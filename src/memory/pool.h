@@ -7,10 +7,13 @@
  *  - what is free is purged, and known as vacant (memory/vacant.h).
  * An arena is never destroyed; the emptiest is taken next.
  *
- *   address >> 21      2^26 bits, one for each 2 MB of the address space:
- *   ┌─┬─┬─┬─┬─┬─┬─┐    set where an arena of the pool has had memory. Other memory
- *   │0│0│1│1│0│0│1│    may share the 2 MB: its frees are slower, and right.
- *   └─┴─┴─┴─┴─┴─┴─┘
+ *   address >> 21      2^26 bytes, one for each 2 MB of the address space: 0, or the
+ *   ┌─┬─┬─┬─┬─┬─┬─┐    number of the last snapshot for which an arena of the pool
+ *   │0│0│7│7│0│0│9│    got memory there. Other memory may share the 2 MB: its frees
+ *   └─┴─┴─┴─┴─┴─┴─┘    are slower, or it is used again at once, and both is right.
+ *
+ * What has the number of the snapshot under way is not part of its past: the thread
+ * cache may have that.
  */
 #ifndef RDB_UFFD_MEMORY_POOL_H
 #define RDB_UFFD_MEMORY_POOL_H
@@ -40,7 +43,15 @@ size_t pool_pages(void);
 /* Gives back what is free in the arenas, which nobody allocates in until the next
  * snapshot. Milliseconds. Keeper; never while frozen. */
 void pool_purge(void);
-/* True if `memory` was the pool's, and has been freed. Any thread. */
+/* Between the two, memory that the arenas get is young. */
+void pool_begin_snapshot(void);
+void pool_end_snapshot(void);
+/* Whether the next two ever do something. */
+bool pool_can_free(void);
+/* True if `memory` was the pool's, and has been freed: past the thread cache, unless it is
+ * young. Any thread. */
 bool pool_free(void *memory);
+/* The same with memory of any arena, past the thread cache. */
+bool pool_free_past(void *memory);
 
 #endif
