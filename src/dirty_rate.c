@@ -30,6 +30,14 @@ static uint64_t recommend(uint64_t bytes)
                                                    : limit;
 }
 
+/* A page of the index for each chunk that holds such pages: any but the emptiest heaps
+ * have some everywhere. */
+static uint64_t index_bytes(uint64_t pages, uint64_t heap_bytes)
+{
+    uint64_t chunks = heap_bytes / CHUNK_BYTES + 1;
+    return (pages < chunks ? pages : chunks) * PAGE_BYTES + chunks * sizeof(uint32_t);
+}
+
 static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *result)
 {
     const struct dirty_rate *rate = &snapshot->dirty_rate;
@@ -37,23 +45,22 @@ static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *resu
     uint64_t save_msec =
         atomic_load_explicit(&snapshot->last_whole_save_msec, memory_order_relaxed);
     uint64_t usec = save_msec ? save_msec * 1000 : last->usec;
-    struct dirty_count need =
+    uint64_t pages =
         dirty_predict(rate->samples, rate->sample_count, usec, rate->heap_bytes);
-    uint64_t index =
-        need.chunks * PAGE_BYTES + rate->heap_bytes / CHUNK_BYTES * sizeof(uint32_t);
+    uint64_t index = index_bytes(pages, rate->heap_bytes);
     uint64_t permille =
         atomic_load_explicit(&snapshot->packed_permille, memory_order_relaxed);
     *result = (struct rdb_uffd_dirty_rate){
         .measured_msec = last->usec / 1000,
         .heap_bytes = rate->heap_bytes,
-        .pages = last->count.pages,
+        .pages = last->pages,
         .save_msec = save_msec,
-        .predicted_pages = need.pages,
-        .predicted_bytes = need.pages * PAGE_BYTES + index,
-        .recommended_limit = recommend(need.pages * PAGE_BYTES + index),
+        .predicted_pages = pages,
+        .predicted_bytes = pages * PAGE_BYTES + index,
+        .recommended_limit = recommend(pages * PAGE_BYTES + index),
     };
     if (permille)
-        result->predicted_lz4_bytes = need.pages * PAGE_BYTES / 1000 * permille + index;
+        result->predicted_lz4_bytes = pages * PAGE_BYTES / 1000 * permille + index;
 }
 
 /* ---- the keeper's part ----------------------------------------------------------- */
@@ -74,7 +81,7 @@ static int take_heap(struct snapshot *snapshot)
     if (!error && heap_is_stale(heap))
         error = heap_refresh(heap, false);
     if (!error)
-        error = dirty_open(&rate->dirty, &heap->registered);
+        error = dirty_open(&rate->dirty, &heap->registered, &rate->sampling);
     if (error)
         return error;
     rate->heap_bytes = regions_bytes(&heap->registered);
@@ -98,7 +105,7 @@ static int take_sample(struct snapshot *snapshot, uint64_t began)
     heap_lock(&snapshot->heap);
     int error = stopped(snapshot) || rate->dirty.userfaultfd < 0
                     ? -ECANCELED
-                    : dirty_read(&rate->dirty, &sample->count, &rate->stop);
+                    : dirty_read(&rate->dirty, &sample->pages, &rate->stop);
     heap_unlock(&snapshot->heap);
     /* The scan takes a moment; its middle is when it was. */
     sample->usec = clock_usec() - began;
@@ -165,12 +172,13 @@ void dirty_rate_init(struct snapshot *snapshot)
     snapshot->dirty_rate.dirty.pagemap = -1;
 }
 
-int dirty_rate_ask(struct snapshot *snapshot, unsigned seconds)
+int dirty_rate_ask(struct snapshot *snapshot, unsigned seconds, uint64_t heap_bytes)
 {
     struct dirty_rate *rate = &snapshot->dirty_rate;
     if (get_state(rate) != NONE)
         return -EBUSY;
     rate->seconds = seconds;
+    rate->sampling = dirty_choose_sampling(heap_bytes);
     atomic_store_explicit(&rate->stop, false, memory_order_relaxed);
     set_state(rate, WANTED);
     keeper_nudge(snapshot);

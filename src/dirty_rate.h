@@ -36,7 +36,8 @@ struct rdb_uffd_dirty_rate {
 struct dirty_rate {
     _Atomic uint32_t state;
     _Atomic bool stop;
-    unsigned seconds;   /* set by who asks */
+    unsigned seconds;   /* this and the next set by who asks */
+    struct dirty_sampling sampling;
     struct dirty dirty; /* under heap_lock() */
     uint64_t heap_bytes;
     unsigned sample_count;
@@ -48,8 +49,8 @@ struct snapshot;
 
 /* Before anything else, at load. */
 void dirty_rate_init(struct snapshot *snapshot);
-/* Main thread. 0; -EBUSY when one is under way. */
-int dirty_rate_ask(struct snapshot *snapshot, unsigned seconds);
+/* Main thread. About so large a heap. 0; -EBUSY when one is under way. */
+int dirty_rate_ask(struct snapshot *snapshot, unsigned seconds, uint64_t heap_bytes);
 /* Main thread. -EAGAIN while it is measured; else 0 with `*result`, or why there is
  * none: -ECANCELED (a save began), -ESHUTDOWN (switched off), -ENOTTY or -EINVAL (the
  * kernel cannot) … */

@@ -152,7 +152,7 @@ static void thaw(struct snapshot *snapshot)
 static int freeze(struct snapshot *snapshot)
 {
     allocator_steer(late_free_is_installed());
-    late_free_begin(eviction_is_possible(snapshot));
+    late_free_begin(eviction_is_possible(snapshot), NULL);
     eviction_begin(snapshot);
     freeze_end_step(snapshot, &snapshot->steer_usec);
     atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);

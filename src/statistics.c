@@ -126,6 +126,12 @@ const struct history_entry *rdb_uffd_history(size_t back)
     return history_at(&the_face.history, back);
 }
 
+/* What the server says that its data takes; 0: it does not say. */
+static uint64_t memory_in_use(const struct snapshot *snapshot)
+{
+    return snapshot->host->memory_in_use ? snapshot->host->memory_in_use() : 0;
+}
+
 size_t rdb_uffd_examine(const struct doctor_server *server,
                         struct doctor_finding findings[DOCTOR_FINDINGS])
 {
@@ -155,8 +161,8 @@ size_t rdb_uffd_examine(const struct doctor_server *server,
         heap_unlock(&snapshot->heap);
     }
     /* Nothing is registered where saves use fork, nor right after the start. */
-    if (!now.heap_bytes && snapshot->host->memory_in_use)
-        now.heap_bytes = snapshot->host->memory_in_use();
+    if (!now.heap_bytes)
+        now.heap_bytes = memory_in_use(snapshot);
     return doctor_examine(&now, findings);
 }
 
@@ -174,6 +180,11 @@ static unsigned seconds_of_last_save(struct snapshot *snapshot)
     return seconds < 1 ? 1 : seconds > 10 ? 10 : (unsigned)seconds;
 }
 
+static bool is_watched(const void *memory)
+{
+    return dirty_samples(&the_snapshot.dirty_rate.sampling, (uint64_t)(uintptr_t)memory);
+}
+
 const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
 {
     struct snapshot *snapshot = &the_snapshot;
@@ -185,14 +196,17 @@ const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
         return "a background save is running";
     if (!snapshot->ability.tracks_asynchronously || dirty_probe() != 0)
         return no_tracking;
-    if (dirty_rate_ask(snapshot, seconds ? seconds : seconds_of_last_save(snapshot)) != 0)
+    if (!seconds)
+        seconds = seconds_of_last_save(snapshot);
+    if (dirty_rate_ask(snapshot, seconds, memory_in_use(snapshot)) != 0)
         return "a measurement is running already";
     /* What is written while saving depends on where new values go and on frees that are
-     * put off: the same holds while it is measured, until the tick after its end. */
+     * put off: the same holds for what is watched, until the tick after the end. Other
+     * dead values make room for new ones as ever. */
     late_free_end();
     allocator_restore();
     allocator_steer(late_free_is_installed());
-    late_free_begin(false);
+    late_free_begin(false, is_watched);
     return NULL;
 }
 

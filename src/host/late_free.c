@@ -27,6 +27,7 @@ static struct {
     void **notes;
     _Atomic size_t count; /* published after the note */
     uint64_t small_bytes, large_bytes;
+    bool (*is_kept_back)(const void *memory);
     bool evictable; /* what is large may be given back before it is freed */
     struct short_lock lock;
     _Atomic bool open; /* notes may be read; becomes true under `lock` */
@@ -85,6 +86,10 @@ static void put_off(void *memory)
      * lives as long as one command. */
     if (real.free_fresh(memory))
         return;
+    if (late.is_kept_back && !late.is_kept_back(memory)) {
+        real.free(memory);
+        return;
+    }
     size_t bytes = real.usable_size(memory), count = noted();
     if (!has_room(count, bytes)) {
         if (!real.free_past(memory))
@@ -170,8 +175,9 @@ bool late_free_is_installed(void)
     return late.notes != NULL;
 }
 
-void late_free_begin(bool evictable)
+void late_free_begin(bool evictable, bool (*is_kept_back)(const void *memory))
 {
+    late.is_kept_back = is_kept_back;
     late.evictable = evictable;
     late.putting_off = late_free_is_installed();
     short_lock_take(&late.lock);

@@ -29,8 +29,9 @@ int late_free_install(bool (*free_fresh)(void *memory), bool (*free_past)(void *
 bool late_free_is_installed(void);
 /* Frees what is left and puts free() back. */
 void late_free_remove(void);
-/* `evictable`: somebody takes the pages of what is put off. */
-void late_free_begin(bool evictable);
+/* `evictable`: somebody takes the pages of what is put off. `is_kept_back`: says what to
+ * put off, the rest is freed as ever; NULL: all. */
+void late_free_begin(bool evictable, bool (*is_kept_back)(const void *memory));
 /* When it returns, late_free_hold() holds nothing and finds nothing. */
 void late_free_end(void);
 /* What has been put off, each piece of memory given once: nobody will read or write it

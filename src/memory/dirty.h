@@ -6,6 +6,13 @@
  * be registered with another. Everything is done in slices with a rest between
  * them, so that page faults of the process do not wait; `*stop` ends each of the
  * functions after the current slice, with -ECANCELED.
+ *
+ * Of a large heap only every so-manieth huge page is watched, and stands for the others:
+ * a write to a watched one splits it, and from then on reading it is slower too.
+ *
+ *    address >> 21   ┌─┬─┬─┬─┬─┬─┬─┬─┬─┬─┐
+ *    one in 4, [1]   │ │█│ │ │ │█│ │ │ │█│ …   two bits of the address say which
+ *                    └─┴─┴─┴─┴─┴─┴─┴─┴─┴─┘
  */
 #ifndef RDB_UFFD_MEMORY_DIRTY_H
 #define RDB_UFFD_MEMORY_DIRTY_H
@@ -14,29 +21,41 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "memory/pages.h"
 #include "memory/regions.h"
+
+struct dirty_sampling {
+    unsigned one_in; /* a power of two */
+    unsigned which;  /* below that */
+};
 
 struct dirty {
     int userfaultfd; /* -1: nothing is counted */
     int pagemap;
     struct region_set regions; /* storage from memory_map() */
+    struct dirty_sampling sampling;
+    uint64_t bytes, sampled_bytes; /* of the regions, once started */
 };
 
-struct dirty_count {
-    uint64_t pages;  /* written since dirty_start() */
-    uint64_t chunks; /* of 4 MB that hold such pages: the index has a page for each */
-};
+/* For a heap of so many bytes: enough huge pages to stand for the others. */
+struct dirty_sampling dirty_choose_sampling(uint64_t heap_bytes);
+/* Whether the page at `address` is one that is watched. */
+static inline bool dirty_samples(const struct dirty_sampling *sampling, uint64_t address)
+{
+    return ((address >> HUGE_PAGE_SHIFT) & (sampling->one_in - 1)) == sampling->which;
+}
 
 /* Whether the kernel can do it: 0, -ENOTTY, -EINVAL, or what opening failed with. */
 int dirty_probe(void);
 /* Opens what is needed and copies the regions. 0 or -errno, with nothing left. */
-int dirty_open(struct dirty *dirty, const struct region_set *regions);
+int dirty_open(struct dirty *dirty, const struct region_set *regions,
+               const struct dirty_sampling *sampling);
 /* Takes over the regions, which nobody else may have registered, and protects them.
  * 0 or -errno; dirty_end() is needed in both cases. */
 int dirty_start(struct dirty *dirty, const _Atomic bool *stop);
-/* A region that went away meanwhile counts as unwritten. */
-int dirty_read(const struct dirty *dirty, struct dirty_count *count,
-               const _Atomic bool *stop);
+/* How many pages have been written since, all in all, as far as the sample tells. A
+ * region that went away meanwhile counts as unwritten. */
+int dirty_read(const struct dirty *dirty, uint64_t *pages, const _Atomic bool *stop);
 /* Lets go of the regions: slice by slice, and the rest at once when stopped. No-op
  * when it is not open. */
 void dirty_end(struct dirty *dirty, const _Atomic bool *stop);

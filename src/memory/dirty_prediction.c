@@ -4,25 +4,12 @@
 
 #include "memory/pages.h"
 
-typedef uint64_t (*part_of)(const struct dirty_count *count);
-
-static uint64_t pages_of(const struct dirty_count *count)
-{
-    return count->pages;
-}
-
-static uint64_t chunks_of(const struct dirty_count *count)
-{
-    return count->chunks;
-}
-
 /* Between the samples; nothing is written at 0. */
-static double read_off(const struct dirty_sample *samples, unsigned count, double usec,
-                       part_of part)
+static double read_off(const struct dirty_sample *samples, unsigned count, double usec)
 {
     double before = 0, value_before = 0;
     for (unsigned i = 0; i < count; i++) {
-        double at = (double)samples[i].usec, value = (double)part(&samples[i].count);
+        double at = (double)samples[i].usec, value = (double)samples[i].pages;
         if (usec <= at)
             return at > before ? value_before + (value - value_before) * (usec - before) /
                                                     (at - before)
@@ -38,12 +25,12 @@ static double read_off(const struct dirty_sample *samples, unsigned count, doubl
  * span before added. The first fifth is left out, since pages that everybody writes to
  * (tables, the allocator's own) are all written in it. */
 static double continue_curve(const struct dirty_sample *samples, unsigned count,
-                             double usec, double most, part_of part)
+                             double usec, double most)
 {
     double end = (double)samples[count - 1].usec, span = end * 2 / 5;
-    double value = read_off(samples, count, end, part);
-    double middle = read_off(samples, count, end - span, part);
-    double before = middle - read_off(samples, count, end - 2 * span, part);
+    double value = read_off(samples, count, end);
+    double middle = read_off(samples, count, end - span);
+    double before = middle - read_off(samples, count, end - 2 * span);
     double added = value - middle;
     double ratio = before > 0 ? added / before : 0;
     double spans = (usec - end) / span;
@@ -54,24 +41,14 @@ static double continue_curve(const struct dirty_sample *samples, unsigned count,
     return value > most ? most : value;
 }
 
-static uint64_t predict_part(const struct dirty_sample *samples, unsigned count,
-                             uint64_t usec, uint64_t most, part_of part)
+uint64_t dirty_predict(const struct dirty_sample *samples, unsigned count, uint64_t usec,
+                       uint64_t heap_bytes)
 {
-    double value = usec <= samples[count - 1].usec
-                       ? read_off(samples, count, (double)usec, part)
-                       : continue_curve(samples, count, (double)usec, (double)most, part);
-    return (uint64_t)(value + 0.5);
-}
-
-struct dirty_count dirty_predict(const struct dirty_sample *samples, unsigned count,
-                                 uint64_t usec, uint64_t heap_bytes)
-{
-    struct dirty_count predicted = {0, 0};
     if (!count)
-        return predicted;
-    predicted.pages =
-        predict_part(samples, count, usec, heap_bytes / PAGE_BYTES, pages_of);
-    predicted.chunks =
-        predict_part(samples, count, usec, heap_bytes / CHUNK_BYTES + 1, chunks_of);
-    return predicted;
+        return 0;
+    double value = usec <= samples[count - 1].usec
+                       ? read_off(samples, count, (double)usec)
+                       : continue_curve(samples, count, (double)usec,
+                                        (double)(heap_bytes / PAGE_BYTES));
+    return (uint64_t)(value + 0.5);
 }

@@ -2,18 +2,18 @@
 #ifndef RDB_UFFD_MEMORY_DIRTY_PREDICTION_H
 #define RDB_UFFD_MEMORY_DIRTY_PREDICTION_H
 
-#include "memory/dirty.h"
+#include <stdint.h>
 
 /* What was counted so long after the beginning. */
 struct dirty_sample {
     uint64_t usec;
-    struct dirty_count count;
+    uint64_t pages;
 };
 
-/* Pages, and chunks, written `usec` after the beginning: read off between two samples,
+/* Pages written `usec` after the beginning: read off between two samples,
  * or continued beyond the last one along a curve that flattens as the same pages are
  * written again. Never more than `heap_bytes` hold. 0 without samples. */
-struct dirty_count dirty_predict(const struct dirty_sample *samples, unsigned count,
-                                 uint64_t usec, uint64_t heap_bytes);
+uint64_t dirty_predict(const struct dirty_sample *samples, unsigned count, uint64_t usec,
+                       uint64_t heap_bytes);
 
 #endif
