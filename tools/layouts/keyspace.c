@@ -18,6 +18,9 @@
 #ifdef PROBE_STORE
 #include "kvstore.c"
 #endif
+#ifdef PROBE_FIELD_ENTRY
+#include "entry.c"
+#endif
 
 #define SAME(what, found, taken)                                                         \
     do {                                                                                 \
@@ -28,6 +31,16 @@
     } while (0)
 #define AT(type, field, taken)    SAME(#type "." #field, offsetof(type, field), taken)
 #define BYTES(type, taken)        SAME(#type, sizeof(type), taken)
+/* The bits of a 32-bit word that a bit field has. */
+#define BITS(type, field, word, taken)                                                   \
+    do {                                                                                 \
+        union {                                                                          \
+            type whole;                                                                  \
+            uint32_t words[16];                                                          \
+        } image = {.words = {0}};                                                        \
+        image.whole.field = -1;                                                          \
+        SAME(#type "." #field ".bits", image.words[word], taken);                        \
+    } while (0)
 #define FAMILY(member)            (families[PROBE_KEYSPACE].member)
 #define AT_FAMILY(type, field, m) AT(type, field, FAMILY(m))
 
@@ -70,6 +83,8 @@ void tables(void)
     AT(bucket, hashes, 1);
     AT(bucket, entries, 8);
     BYTES(bucket, 64);
+    BITS(bucket, chained, 0, 0x01);
+    BITS(bucket, presence, 0, 0xfe);
     SAME("entries.per.bucket", ENTRIES_PER_BUCKET, 7);
 #else
     AT(struct dict, type, 0);
@@ -100,16 +115,47 @@ void tables(void)
 #endif
 }
 
+static void strings(void)
+{
+    SAME("sds.type.bits", SDS_TYPE_BITS, 3);
+    SAME("sds.64", SDS_TYPE_64, 4);
+    BYTES(struct sdshdr8, 3);
+    BYTES(struct sdshdr16, 5);
+    BYTES(struct sdshdr32, 9);
+    BYTES(struct sdshdr64, 17);
+#ifdef PROBE_FIELD_POINTER
+    SAME("field.pointer", 1 << PROBE_FIELD_POINTER, 1);
+#endif
+#ifdef PROBE_FIELD_ENTRY
+    SAME("field.expiry", 1 << FIELD_SDS_AUX_BIT_ENTRY_HAS_EXPIRY, 1);
+    SAME("field.pointer", 1 << FIELD_SDS_AUX_BIT_ENTRY_HAS_VALUE_PTR, 2);
+    SAME("field.reference", 1 << FIELD_SDS_AUX_BIT_ENTRY_HAS_STRING_REF, 4);
+#endif
+}
+
 void values(void);
 void values(void)
 {
     BYTES(robj, 16);
     AT(robj, PROBE_OBJECT_VALUE, 8);
+    BITS(robj, type, 0, 0x0f);
+    BITS(robj, encoding, 0, 0xf0);
+    BITS(robj, lru, 0, 0xffffff00);
+#ifdef PROBE_OBJECT_EXPIRE
+    BITS(robj, hasexpire, 1, 1);
+    BITS(robj, hasembkey, 1, 2);
+#endif
+#ifdef PROBE_OBJECT_INSIDE
+    BITS(robj, hasembval, 1, 4);
+#endif
+    strings();
     AT(quicklist, head, 0);
     AT(quicklist, len, 24);
     AT(quicklistNode, next, 8);
     AT(quicklistNode, entry, 16);
     AT(quicklistNode, sz, 24);
+    BITS(quicklistNode, encoding, 8, 3 << 16);
+    BITS(quicklistNode, container, 8, 3 << 18);
     AT(quicklistLZF, sz, 0);
     AT(quicklistLZF, compressed, 8);
     SAME("node.lzf", QUICKLIST_NODE_ENCODING_LZF, 2);
@@ -134,6 +180,16 @@ void values(void)
 #endif
 #ifdef PROBE_LISTPACK_EXPIRING
     BYTES(ExpireMeta, 16);
+    AT(ExpireMeta, expireTimeLo, 0);
+    AT(ExpireMeta, expireTimeHi, 4);
+    BITS(ExpireMeta, trash, 1, 256 << 16);
+    SAME("mstr.types", MSTR_TYPE_MASK, 3);
+    SAME("mstr.more", MSTR_META_MASK, 4);
+    SAME("mstr.shift", MSTR_TYPE_BITS + MSTR_META_BITS, 3);
+    BYTES(struct mstrhdr5, 1);
+    BYTES(struct mstrhdr8, 3);
+    BYTES(struct mstrhdr16, 3);
+    BYTES(struct mstrhdr64, 9);
     AT(listpackEx, meta, 0);
     AT(listpackEx, lp, 24);
 #endif
@@ -172,4 +228,8 @@ void streams(void)
     AT(rax, head, 0);
     AT(rax, numele, 8);
     AT(raxNode, data, 4);
+    BITS(raxNode, iskey, 0, 1);
+    BITS(raxNode, isnull, 0, 2);
+    BITS(raxNode, iscompr, 0, 4);
+    BITS(raxNode, size, 0, 0xfffffff8);
 }
