@@ -49,11 +49,7 @@ static int reply(api_context *context, api_string **arguments, int count)
     reply_number(context, "save_msec", rate->save_msec);
     reply_number(context, "predicted_pages", rate->predicted_pages);
     reply_number(context, "predicted_buffer_bytes", rate->predicted_bytes);
-    api.ReplyWithCString(context, "predicted_lz4_bytes");
-    if (rate->predicted_lz4_bytes)
-        api.ReplyWithLongLong(context, (long long)rate->predicted_lz4_bytes);
-    else
-        api.ReplyWithNull(context);
+    reply_number(context, "predicted_lz4_bytes", rate->predicted_lz4_bytes);
     reply_number(context, "recommended_buffer_limit", rate->recommended_limit);
     return API_OK;
 }

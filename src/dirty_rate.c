@@ -48,8 +48,6 @@ static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *resu
     uint64_t pages =
         dirty_predict(rate->samples, rate->sample_count, usec, rate->heap_bytes);
     uint64_t index = index_bytes(pages, rate->heap_bytes);
-    uint64_t permille =
-        atomic_load_explicit(&snapshot->packed_permille, memory_order_relaxed);
     *result = (struct rdb_uffd_dirty_rate){
         .measured_msec = last->usec / 1000,
         .heap_bytes = rate->heap_bytes,
@@ -57,10 +55,9 @@ static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *resu
         .save_msec = save_msec,
         .predicted_pages = pages,
         .predicted_bytes = pages * PAGE_BYTES + index,
+        .predicted_lz4_bytes = pages * PAGE_BYTES / 1000 * rate->packed_permille + index,
         .recommended_limit = recommend(pages * PAGE_BYTES + index),
     };
-    if (permille)
-        result->predicted_lz4_bytes = pages * PAGE_BYTES / 1000 * permille + index;
 }
 
 /* ---- the keeper's part ----------------------------------------------------------- */
@@ -105,10 +102,11 @@ static int take_sample(struct snapshot *snapshot, uint64_t began)
     heap_lock(&snapshot->heap);
     int error = stopped(snapshot) || rate->dirty.userfaultfd < 0
                     ? -ECANCELED
-                    : dirty_read(&rate->dirty, &sample->pages, &rate->stop);
+                    : dirty_read(&rate->dirty, &rate->count, &rate->stop);
     heap_unlock(&snapshot->heap);
     /* The scan takes a moment; its middle is when it was. */
     sample->usec = clock_usec() - began;
+    sample->pages = rate->count.pages;
     if (!error)
         rate->sample_count++;
     return error;
@@ -127,6 +125,7 @@ static int measure(struct snapshot *snapshot)
         wait_until(snapshot, began + i * step);
         error = take_sample(snapshot, began);
     }
+    rate->packed_permille = error ? 0 : packing_sample_try(&rate->count.sample);
     heap_lock(&snapshot->heap);
     dirty_end(&rate->dirty, &rate->stop);
     heap_unlock(&snapshot->heap);

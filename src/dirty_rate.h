@@ -29,17 +29,19 @@ struct rdb_uffd_dirty_rate {
                            there is none, and the prediction is for the measured time */
     uint64_t predicted_pages;
     uint64_t predicted_bytes;     /* of buffer, the index included */
-    uint64_t predicted_lz4_bytes; /* 0: no save has compressed pages yet */
+    uint64_t predicted_lz4_bytes; /* the same, with every page packed that can be */
     uint64_t recommended_limit;   /* for `buffer-limit` */
 };
 
 struct dirty_rate {
     _Atomic uint32_t state;
     _Atomic bool stop;
-    unsigned seconds;   /* this and the next set by who asks */
+    unsigned seconds; /* this and the next set by who asks */
     struct dirty_sampling sampling;
     struct dirty dirty; /* under heap_lock() */
     uint64_t heap_bytes;
+    struct dirty_count count; /* when last looked */
+    uint32_t packed_permille;
     unsigned sample_count;
     struct dirty_sample samples[DIRTY_RATE_SAMPLES];
     int error;

@@ -90,48 +90,137 @@ static void check_allocator(struct examination *on)
         say(on, DOCTOR_OK, "jemalloc");
 }
 
-static bool is_set(const struct examination *on, const char *name, const char *value)
+static bool get_setting(const struct examination *on, const char *name, char *value,
+                        size_t size)
 {
     const struct doctor_server *server = on->now->server;
-    char found[64];
-    return server->setting(server->context, name, found, sizeof(found)) &&
-           strcmp(found, value) == 0;
+    return server->setting(server->context, name, value, size);
 }
 
-/* What the server is set to do that only its own fork can: known before it happens. */
-static bool will_rewrite_by_fork(const struct examination *on)
+static bool is_set(const struct examination *on, const char *name, const char *value)
 {
-    return is_set(on, "appendonly", "yes") && is_set(on, "aof-use-rdb-preamble", "no");
+    char found[64];
+    return get_setting(on, name, found, sizeof(found)) && strcmp(found, value) == 0;
+}
+
+/* What becomes of a save that cannot be served. */
+static const char *falls_back(const struct examination *on)
+{
+    return on->now->settings->fallback ? "falls back to fork"
+                                       : "is refused (fallback no)";
+}
+
+/* Saves are not served at all: of their kinds there is nothing to say. */
+static bool serves_none(struct examination *on)
+{
+    if (on->now->supported && on->now->settings->enabled)
+        return false;
+    say(on, DOCTOR_OK, "no save is served: see fallback");
+    return true;
+}
+
+/* The rewrite that only a fork can do: known before it happens. */
+static void check_rewrites(struct examination *on)
+{
+    if (serves_none(on))
+        return;
+    if (!is_set(on, "aof-use-rdb-preamble", "no"))
+        say(on, DOCTOR_OK, "rewrites begin with an RDB (aof-use-rdb-preamble yes)");
+    else if (!is_set(on, "appendonly", "yes"))
+        say(on, DOCTOR_OK,
+            "not in use; a BGREWRITEAOF by hand %s: it writes commands "
+            "(aof-use-rdb-preamble no)",
+            falls_back(on));
+    else {
+        say(on, DOCTOR_WARN,
+            "every rewrite %s: its commands are written by a fork only "
+            "(aof-use-rdb-preamble no)",
+            falls_back(on));
+        advise(on, "CONFIG SET aof-use-rdb-preamble yes");
+    }
+}
+
+/* The setting by which replicas get their data straight to their sockets. */
+static const char *direct_transfers(const struct examination *on)
+{
+    static const char *const names[] = {"repl-rdb-channel",
+                                        "dual-channel-replication-enabled"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (is_set(on, names[i], "yes"))
+            return names[i];
+    return NULL;
+}
+
+static bool has_tls(const struct examination *on)
+{
+    char port[64];
+    return get_setting(on, "tls-port", port, sizeof(port)) && strcmp(port, "0") != 0;
+}
+
+static void check_replication(struct examination *on)
+{
+    if (serves_none(on))
+        return;
+    const char *direct = direct_transfers(on);
+    if (!direct)
+        say(on, DOCTOR_OK, "replicas are served without fork, by file or through a pipe");
+    else if (!has_tls(on))
+        say(on, DOCTOR_OK,
+            "replicas are served without fork, straight to their sockets (%s yes) if "
+            "they are not more than 16 at once",
+            direct);
+    else {
+        say(on, DOCTOR_WARN,
+            "the sync of a replica that connects by TLS %s: only a fork writes straight "
+            "to such a socket (%s yes)",
+            falls_back(on), direct);
+        advise(on, "CONFIG SET %s no: then they are served through a pipe, without fork",
+               direct);
+    }
+}
+
+static void check_cluster(struct examination *on)
+{
+    char unused[64];
+    if (serves_none(on))
+        return;
+    if (!is_set(on, "cluster-enabled", "yes"))
+        say(on, DOCTOR_OK, "not in cluster mode");
+    else if (get_setting(on, "cluster-slot-migration-log-max-len", unused,
+                         sizeof(unused)))
+        say(on, DOCTOR_OK,
+            "slots are saved, and imported, without fork; as the source of CLUSTER "
+            "MIGRATESLOTS this node forks");
+    else
+        say(on, DOCTOR_OK, "slots are saved without fork");
+}
+
+static void say_refused_by_all(struct examination *on, enum doctor_status status,
+                               const char *why)
+{
+    say(on, status, "every save %s: %.160s", falls_back(on), why);
 }
 
 static void check_fallbacks(struct examination *on)
 {
     const struct doctor_case *now = on->now;
     char reason[256];
-    if (!now->supported) {
-        say(on, DOCTOR_WARN, "every save %s",
-            now->settings->fallback ? "uses the server's own fork"
-                                    : "is refused (fallback no)");
+    if (!now->settings->enabled) {
+        say(on, DOCTOR_WARN,
+            "the module is switched off (uffd.enabled no): every save "
+            "is the server's own fork");
+        advise(on, "CONFIG SET uffd.enabled yes");
+    } else if (!now->supported) {
+        say_refused_by_all(on, DOCTOR_WARN, "it cannot be served here");
         advise(on, "see what is FAIL here");
     } else if (now->doubt[0]) {
-        say(on, DOCTOR_FAIL, "every save %s: %.160s",
-            now->settings->fallback ? "uses the server's own fork" : "is refused",
-            now->doubt);
+        say_refused_by_all(on, DOCTOR_FAIL, now->doubt);
         advise(on,
                "report it with the log; to try again, CONFIG SET uffd.enabled no, then "
                "yes");
     } else if (foreign_find(reason, sizeof(reason)) != 0) {
-        say(on, DOCTOR_WARN, "every save %s: %.160s",
-            now->settings->fallback ? "falls back to fork" : "is refused", reason);
+        say_refused_by_all(on, DOCTOR_WARN, reason);
         advise(on, "unload that module if its types are not in use");
-    } else if (will_rewrite_by_fork(on)) {
-        say(on, DOCTOR_WARN,
-            "every rewrite of the append-only file %s: its commands are "
-            "written by a fork only (aof-use-rdb-preamble no); %llu saves%s so far",
-            now->settings->fallback ? "falls back to fork" : "is refused",
-            (number)now->fallbacks,
-            now->settings->fallback ? " fell back" : " were refused");
-        advise(on, "CONFIG SET aof-use-rdb-preamble yes");
     } else if (now->fallbacks) {
         say(on, DOCTOR_WARN, "%llu saves %s, the last one because: %.160s",
             (number)now->fallbacks,
@@ -139,8 +228,8 @@ static void check_fallbacks(struct examination *on)
             now->last_fallback_reason);
         advise(on, "UFFD.HISTORY lists them; UFFD.RESETSTAT sets the count to 0");
     } else
-        say(on, DOCTOR_OK, "no save needed fork; what cannot be served would %s",
-            now->settings->fallback ? "fall back to it" : "be refused (fallback no)");
+        say(on, DOCTOR_OK, "no save needed fork; what cannot be served %s",
+            falls_back(on));
 }
 
 /* ---- the kernel ------------------------------------------------------------------ */
@@ -345,7 +434,8 @@ static void check_spool(struct examination *on)
         return;
     }
     if (access(path, W_OK | X_OK) != 0 || statvfs(path, &space) != 0) {
-        say(on, DOCTOR_FAIL, "cannot create files in %.160s", shown);
+        say(on, DOCTOR_FAIL, "cannot create files in %.160s: every save %s", shown,
+            falls_back(on));
         advise(on, "CONFIG SET uffd.spool-dir to a directory that user %s may write",
                on->process.user_name);
         return;
@@ -381,9 +471,8 @@ static void check_buffer(struct examination *on)
     const struct doctor_case *now = on->now;
     if (now->limit < now->least_limit) {
         say(on, DOCTOR_FAIL,
-            "%llu MB are too few for the index of a heap of %llu MB: every "
-            "save falls back",
-            mb(now->limit), mb(now->heap_bytes));
+            "%llu MB are too few for the index of a heap of %llu MB: every save %s",
+            mb(now->limit), mb(now->heap_bytes), falls_back(on));
         advise(on, "CONFIG SET uffd.buffer-limit %llumb or more",
                2 * mb(now->least_limit));
     } else if (now->predicted_bytes > now->limit) {
@@ -409,11 +498,13 @@ static const struct {
     void (*check)(struct examination *on);
 } checks[] = {
     /* What others follow from comes first. */
-    {"server", check_server},         {"allocator", check_allocator},
-    {"privilege", check_privilege},   {"seccomp", check_seccomp},
-    {"kernel", check_kernel},         {"dirty-tracking", check_dirty_tracking},
-    {"huge-pages", check_huge_pages}, {"buffer-limit", check_buffer},
-    {"spool-dir", check_spool},       {"fallback", check_fallbacks},
+    {"server", check_server},           {"allocator", check_allocator},
+    {"privilege", check_privilege},     {"seccomp", check_seccomp},
+    {"kernel", check_kernel},           {"dirty-tracking", check_dirty_tracking},
+    {"huge-pages", check_huge_pages},   {"buffer-limit", check_buffer},
+    {"spool-dir", check_spool},         {"append-only", check_rewrites},
+    {"replication", check_replication}, {"cluster", check_cluster},
+    {"fallback", check_fallbacks},
 };
 #define CHECKS (sizeof(checks) / sizeof(checks[0]))
 _Static_assert(CHECKS <= DOCTOR_FINDINGS, "more findings than there is room for");

@@ -17,7 +17,7 @@ struct doctor_finding {
 };
 
 /* Never more findings than this. */
-#define DOCTOR_FINDINGS 12
+#define DOCTOR_FINDINGS 16
 
 struct rdb_uffd_host;
 struct rdb_uffd_settings;

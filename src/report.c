@@ -5,8 +5,6 @@
 
 #include "rdb/output.h"
 
-#define PACKED_PAGES_MIN 64
-
 typedef unsigned long long number;
 
 static uint64_t get(_Atomic uint64_t *value)
@@ -45,17 +43,6 @@ static void fill_waits(struct history_entry *record, struct fault_server *server
     record->fault_wait_max_usec = report_wait_usec(server->waits, 1000);
 }
 
-/* A few pages say little. */
-static void note_packing(struct snapshot *snapshot)
-{
-    uint64_t pages = get(&snapshot->preserved.pages_packed);
-    if (pages >= PACKED_PAGES_MIN)
-        atomic_store_explicit(&snapshot->packed_permille,
-                              get(&snapshot->preserved.packed_bytes) * 1000 /
-                                  (pages * PAGE_BYTES),
-                              memory_order_relaxed);
-}
-
 void report_fill_record(struct snapshot *snapshot, int error, uint64_t msec)
 {
     struct history_entry *record = &snapshot->record;
@@ -73,7 +60,6 @@ void report_fill_record(struct snapshot *snapshot, int error, uint64_t msec)
     record->buffer_peak_bytes = get(&snapshot->preserved.bytes_peak);
     record->spool_peak_bytes = get(&snapshot->last_spool_peak_bytes);
     fill_waits(record, &snapshot->fault_server);
-    note_packing(snapshot);
 }
 
 void report_end(struct snapshot *snapshot)

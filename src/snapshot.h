@@ -96,8 +96,6 @@ struct snapshot {
     _Atomic uint32_t watches; /* futex word: a freeze begins */
 
     struct dirty_rate dirty_rate;
-    /* What pages shrank to in the last save that packed some; 0: not known. */
-    _Atomic uint64_t packed_permille;
 
     /* Any of ours; handed to the log by the main thread. Lock: `log_lock`. */
     struct short_lock log_lock;

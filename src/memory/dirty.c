@@ -155,11 +155,18 @@ static int release_slice(const struct dirty *dirty, uint64_t start, uint64_t end
     return 0;
 }
 
+static void count_range(struct dirty_count *count, const struct pagemap_range *range)
+{
+    count->pages += (range->end - range->start) / PAGE_BYTES;
+    for (uint64_t page = range->start; page < range->end; page += PAGE_BYTES)
+        packing_sample_add(&count->sample, page);
+}
+
 static int count_page(const struct dirty *dirty, uint64_t start, uint64_t end,
                       void *context)
 {
     struct pagemap_range ranges[RANGES];
-    uint64_t *pages = context;
+    struct dirty_count *count = context;
     while (start < end) {
         uint64_t scanned = end;
         int found =
@@ -169,7 +176,7 @@ static int count_page(const struct dirty *dirty, uint64_t start, uint64_t end,
         if (found < 0)
             return found;
         for (int i = 0; i < found; i++)
-            *pages += (ranges[i].end - ranges[i].start) / PAGE_BYTES;
+            count_range(count, &ranges[i]);
         start = scanned > start ? scanned : end;
     }
     return 0;
@@ -248,14 +255,15 @@ int dirty_start(struct dirty *dirty, const _Atomic bool *stop)
     return visit_pages(dirty, stop, protect_page, NULL);
 }
 
-int dirty_read(const struct dirty *dirty, uint64_t *pages, const _Atomic bool *stop)
+int dirty_read(const struct dirty *dirty, struct dirty_count *count,
+               const _Atomic bool *stop)
 {
-    uint64_t seen = 0;
-    int error = visit_pages(dirty, stop, count_page, &seen);
+    count->pages = 0;
+    packing_sample_clear(&count->sample);
+    int error = visit_pages(dirty, stop, count_page, count);
     if (dirty->sampled_bytes)
-        seen = (uint64_t)((double)seen * (double)dirty->bytes /
-                          (double)dirty->sampled_bytes);
-    *pages = seen;
+        count->pages = (uint64_t)((double)count->pages * (double)dirty->bytes /
+                                  (double)dirty->sampled_bytes);
     return error;
 }
 

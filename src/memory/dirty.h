@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "memory/packing_sample.h"
 #include "memory/pages.h"
 #include "memory/regions.h"
 
@@ -35,6 +36,11 @@ struct dirty {
     struct region_set regions; /* storage from memory_map() */
     struct dirty_sampling sampling;
     uint64_t bytes, sampled_bytes; /* of the regions, once started */
+};
+
+struct dirty_count {
+    uint64_t pages;
+    struct packing_sample sample; /* of those that were seen */
 };
 
 /* For a heap of so many bytes: enough huge pages to stand for the others. */
@@ -55,7 +61,8 @@ int dirty_open(struct dirty *dirty, const struct region_set *regions,
 int dirty_start(struct dirty *dirty, const _Atomic bool *stop);
 /* How many pages have been written since, all in all, as far as the sample tells. A
  * region that went away meanwhile counts as unwritten. */
-int dirty_read(const struct dirty *dirty, uint64_t *pages, const _Atomic bool *stop);
+int dirty_read(const struct dirty *dirty, struct dirty_count *count,
+               const _Atomic bool *stop);
 /* Lets go of the regions: slice by slice, and the rest at once when stopped. No-op
  * when it is not open. */
 void dirty_end(struct dirty *dirty, const _Atomic bool *stop);

@@ -46,9 +46,9 @@ uint64_t dirty_predict(const struct dirty_sample *samples, unsigned count, uint6
 {
     if (!count)
         return 0;
+    uint64_t most = heap_bytes / PAGE_BYTES;
     double value = usec <= samples[count - 1].usec
                        ? read_off(samples, count, (double)usec)
-                       : continue_curve(samples, count, (double)usec,
-                                        (double)(heap_bytes / PAGE_BYTES));
+                       : continue_curve(samples, count, (double)usec, (double)most);
     return (uint64_t)(value + 0.5);
 }

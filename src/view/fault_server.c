@@ -8,6 +8,7 @@
 
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
+#include "kernel/newcomers.h"
 #include "kernel/userfaultfd.h"
 
 #define STACK_BYTES       (256 * 1024)
@@ -297,6 +298,7 @@ void fault_server_arm(struct fault_server *server, int userfaultfd)
     atomic_store_explicit(&statistics->saver_faults, 0, memory_order_relaxed);
     atomic_store_explicit(&server->roaming, false, memory_order_relaxed);
     server->writer_id = thread_own_id();
+    server->armed_at = newcomers_now();
     server->writer_cpu = thread_own_cpu();
     thread_get_cpus(0, &server->writer_cpus);
     thread_stay_on(0, server->writer_cpu);
@@ -312,6 +314,7 @@ void fault_server_disarm(struct fault_server *server)
     while (!atomic_load_explicit(&server->parked, memory_order_acquire))
         futex_wait(&server->parked, 0, 100);
     thread_set_cpus(server->writer_id, &server->writer_cpus);
+    newcomers_release(server->armed_at, server->writer_cpu, &server->writer_cpus);
 }
 
 void fault_server_roam(struct fault_server *server)

@@ -57,6 +57,34 @@ void check_last_save(struct server *server, const char *cause, const char *resul
           answer_text(save, "cause"), answer_text(save, "result"), cause, result);
 }
 
+const char *finding(struct server *server, const char *name)
+{
+    redisReply *lines = server_ok(server, "UFFD.DOCTOR");
+    for (size_t i = 0; i < lines->elements; i++) {
+        const char *line = lines->element[i]->str;
+        if (strlen(line) > 5 && strncmp(line + 5, name, strlen(name)) == 0 &&
+            line[5 + strlen(name)] == ':')
+            return line;
+    }
+    fail("no finding %s", name);
+}
+
+void check_finding(struct server *server, const char *name, const char *status)
+{
+    const char *line = finding(server, name);
+    CHECK(strncmp(line, status, strlen(status)) == 0, "expected %s: %s", status, line);
+    bool remedy = strstr(line, " - remedy: ");
+    CHECK(remedy == (strcmp(status, "OK ") != 0), "remedy: %s", line);
+}
+
+void check_finding_says(struct server *server, const char *name, const char *status,
+                        const char *text)
+{
+    check_finding(server, name, status);
+    CHECK(strstr(finding(server, name), text), "no \"%s\": %s", text,
+          finding(server, name));
+}
+
 const char *answer_bytes(struct server *server, const char *lines)
 {
     struct sockaddr_in address = {.sin_family = AF_INET,

@@ -177,27 +177,6 @@ static void resetstat(void)
 
 /* ---- the doctor ------------------------------------------------------------------ */
 
-/* The finding of this name, as its line. */
-static const char *finding(struct server *server, const char *name)
-{
-    redisReply *lines = server_ok(server, "UFFD.DOCTOR");
-    for (size_t i = 0; i < lines->elements; i++) {
-        const char *line = lines->element[i]->str;
-        if (strlen(line) > 5 && strncmp(line + 5, name, strlen(name)) == 0 &&
-            line[5 + strlen(name)] == ':')
-            return line;
-    }
-    fail("no finding %s", name);
-}
-
-static void check_finding(struct server *server, const char *name, const char *status)
-{
-    const char *line = finding(server, name);
-    CHECK(strncmp(line, status, strlen(status)) == 0, "expected %s: %s", status, line);
-    bool remedy = strstr(line, " - remedy: ");
-    CHECK(remedy == (strcmp(status, "OK ") != 0), "remedy: %s", line);
-}
-
 static void doctor(void)
 {
     struct server *server = answering_start("");
@@ -220,33 +199,39 @@ static void doctor(void)
     CHECK(rmdir(gone) == 0, "rmdir");
     check_finding(server, "spool-dir", "FAIL ");
     server_save(server);
-    check_finding(server, "fallback", "WARN ");
-    CHECK(strstr(finding(server, "fallback"), "1 saves fell back"), "%s",
-          finding(server, "fallback"));
+    check_finding_says(server, "fallback", "WARN ", "1 saves fell back");
+    server_config_set(server, "uffd.fallback", "no");
+    check_finding_says(server, "spool-dir", "FAIL ", "is refused (fallback no)");
+    server_config_set(server, "uffd.enabled", "no");
+    check_finding_says(server, "fallback", "WARN ", "CONFIG SET uffd.enabled yes");
+    server_config_set(server, "uffd.enabled", "yes");
     const char *maps =
-        strstr(answer_bytes(server, "HELLO 3\r\nUFFD.DOCTOR"), "*10\r\n%4");
+        strstr(answer_bytes(server, "HELLO 3\r\nUFFD.DOCTOR"), "*13\r\n%4");
     CHECK(maps && strstr(maps, "\r\nremedy\r\n"), "RESP3: no maps");
     server_stop(server);
 }
 
-/* What will fall back is said before it has happened. */
+/* What will fall back is said before it has happened, and beside what has. */
 static void doctor_foresees(void)
 {
     struct server *server = answering_start("aof-use-rdb-preamble no\n");
-    check_finding(server, "fallback", "OK ");
+    check_finding_says(server, "append-only", "OK ", "BGREWRITEAOF by hand falls back");
     server_config_set(server, "appendonly", "yes");
     wait_until_no_child(server, 10);
     server_ok(server, "UFFD.RESETSTAT");
-    check_finding(server, "fallback", "WARN ");
-    CHECK(strstr(finding(server, "fallback"), "CONFIG SET aof-use-rdb-preamble yes"),
-          "%s", finding(server, "fallback"));
+    check_finding_says(server, "append-only", "WARN ",
+                       "CONFIG SET aof-use-rdb-preamble yes");
+    check_finding(server, "fallback", "OK ");
     server_ok(server, "BGREWRITEAOF");
     wait_until_no_child(server, 10);
-    CHECK(strstr(finding(server, "fallback"), "; 1 saves fell back so far"), "%s",
-          finding(server, "fallback"));
+    check_finding(server, "append-only", "WARN ");
+    check_finding_says(server, "fallback", "WARN ", "1 saves fell back to fork");
     server_ok(server, "UFFD.RESETSTAT");
     server_config_set(server, "aof-use-rdb-preamble", "yes");
+    check_finding(server, "append-only", "OK ");
     check_finding(server, "fallback", "OK ");
+    check_finding(server, "replication", "OK ");
+    check_finding_says(server, "cluster", "OK ", "not in cluster mode");
     server_stop(server);
 }
 

@@ -164,21 +164,24 @@ static void cpu_list_of_rewrites(void)
     check_cpu_list("aof_rewrite_cpulist", "bgsave_cpulist", start_rewrite);
 }
 
-/* Nothing that was pinned or prioritised for a save outlives it. */
+/* Nothing that was pinned or prioritised for a save outlives it: nor what began meanwhile
+ * and inherited it. */
 static void places_are_given_back(void)
 {
     needs_module();
     if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
         skip("one CPU");
-    struct server *server = start("");
+    struct server *server = start("jemalloc-bg-thread no\n");
     server_config_set(server, "rdb-key-save-delay", SLOW);
     server_save_start(server);
+    server_config_set(server, "jemalloc-bg-thread", "yes");
     sleep_msec(300);
     CHECK(only_cpu_of(server, "uffd-faults") >= 0, "the fault server roams");
+    CHECK(only_cpu_of(server, "jemalloc_bg_thd") >= 0, "nothing was inherited");
     CHECK(server_save_wait(server), "the save failed");
     sleep_msec(100);
     static const char *const names[] = {MAIN_THREAD, "uffd-faults", "uffd-saver",
-                                        "uffd-keeper"};
+                                        "uffd-keeper", "jemalloc_bg_thd"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         CHECK(only_cpu_of(server, names[i]) == -1, "thread \"%s\" stays on one CPU",
               names[i]);

@@ -1,5 +1,6 @@
 /* Replicas that connect by TLS: what goes straight to their sockets must be
  * encrypted, which only the server's own connections can do. */
+#include "answers.h"
 #include "fill.h"
 #include "replicas.h"
 
@@ -73,6 +74,9 @@ static void by_tls(const char *config)
         .config = format_text("%s%stls-replication yes\n", QUIET_CONFIG, certificate)});
     server_ok(replica, "REPLICAOF 127.0.0.1 %d", master->port + TLS_PORT_AWAY);
     check_one_sync(master, replica);
+    if (master->has_module)
+        check_finding_says(master, "replication", straight_to_sockets ? "WARN " : "OK ",
+                           straight_to_sockets ? "by TLS falls back" : "without fork");
     if (!straight_to_sockets)
         check_fork_free(master, 1);
     else if (master->has_module)

@@ -29,8 +29,8 @@
                              :                                                           \
                              : "i"((long)(found)), "i"((long)(taken)));                  \
     } while (0)
-#define AT(type, field, taken)    SAME(#type "." #field, offsetof(type, field), taken)
-#define BYTES(type, taken)        SAME(#type, sizeof(type), taken)
+#define AT(type, field, taken) SAME(#type "." #field, offsetof(type, field), taken)
+#define BYTES(type, taken)     SAME(#type, sizeof(type), taken)
 /* The bits of a 32-bit word that a bit field has. */
 #define BITS(type, field, word, taken)                                                   \
     do {                                                                                 \
