@@ -18,8 +18,8 @@
 #define SLICE_BYTES     (UINT64_C(16) << 20)
 #define SLICE_REST_USEC 200
 #define RANGES          256
-/* At 2 % of the pages written, 128 MB of watched ones are good for an error of a tenth;
- * one in 16 costs a server that is busy all the time 1 % of its replies. */
+/* 32 huge pages at least: enough that what lies in them is what lies in all. Fewer than
+ * one in 16 does not cost the server less. */
 #define SAMPLE_BYTES_MIN (UINT64_C(64) << 20)
 #define ONE_IN_MAX       16u
 
