@@ -51,7 +51,7 @@ struct snapshot;
 
 /* Before anything else, at load. */
 void dirty_rate_init(struct snapshot *snapshot);
-/* Main thread. About so large a heap. 0; -EBUSY when one is under way. */
+/* Main thread. `heap_bytes`: about, for the sample. 0; -EBUSY when one is under way. */
 int dirty_rate_ask(struct snapshot *snapshot, unsigned seconds, uint64_t heap_bytes);
 /* Main thread. -EAGAIN while it is measured; else 0 with `*result`, or why there is
  * none: -ECANCELED (a save began), -ESHUTDOWN (switched off), -ENOTTY or -EINVAL (the

@@ -195,8 +195,8 @@ static void check_cluster(struct examination *on)
         say(on, DOCTOR_OK, "slots are saved without fork");
 }
 
-static void say_refused_by_all(struct examination *on, enum doctor_status status,
-                               const char *why)
+static void say_of_every_save(struct examination *on, enum doctor_status status,
+                              const char *why)
 {
     say(on, status, "every save %s: %.160s", falls_back(on), why);
 }
@@ -211,15 +211,15 @@ static void check_fallbacks(struct examination *on)
             "is the server's own fork");
         advise(on, "CONFIG SET uffd.enabled yes");
     } else if (!now->supported) {
-        say_refused_by_all(on, DOCTOR_WARN, "it cannot be served here");
+        say_of_every_save(on, DOCTOR_WARN, "it cannot be served here");
         advise(on, "see what is FAIL here");
     } else if (now->doubt[0]) {
-        say_refused_by_all(on, DOCTOR_FAIL, now->doubt);
+        say_of_every_save(on, DOCTOR_FAIL, now->doubt);
         advise(on,
                "report it with the log; to try again, CONFIG SET uffd.enabled no, then "
                "yes");
     } else if (foreign_find(reason, sizeof(reason)) != 0) {
-        say_refused_by_all(on, DOCTOR_WARN, reason);
+        say_of_every_save(on, DOCTOR_WARN, reason);
         advise(on, "unload that module if its types are not in use");
     } else if (now->fallbacks) {
         say(on, DOCTOR_WARN, "%llu saves %s, the last one because: %.160s",

@@ -38,7 +38,7 @@ void allocator_make_ready(void);
 /* Moves the main thread to a fresh arena. In the pause, before the protection:
  * emptying the thread cache writes to many pages. `past_is_kept_back`: free() keeps what
  * is older out of the thread cache; otherwise that is switched off, and each command
- * costs half as much again. */
+ * costs more. */
 void allocator_steer(bool past_is_kept_back);
 /* What the fresh arena holds more than at the freeze. */
 uint64_t allocator_fresh_bytes(void);

@@ -7,8 +7,8 @@
  * them, so that page faults of the process do not wait; `*stop` ends each of the
  * functions after the current slice, with -ECANCELED.
  *
- * Of a large heap only every so-manieth huge page is watched, and stands for the others:
- * a write to a watched one splits it, and from then on reading it is slower too.
+ * Of a large heap only one huge page in so many is watched, and stands for the others: a
+ * write to a watched one splits it, and from then on reading it is slower too.
  *
  *    address >> 21   ┌─┬─┬─┬─┬─┬─┬─┬─┬─┬─┐
  *    one in 4, [1]   │ │█│ │ │ │█│ │ │ │█│ …   two bits of the address say which
