@@ -5,6 +5,7 @@
 
 #include "keeper.h"
 #include "snapshot.h"
+#include "standing.h"
 
 enum state { NONE, WANTED, RUNNING, DONE };
 
@@ -83,6 +84,8 @@ static int take_heap(struct snapshot *snapshot)
         return error;
     rate->heap_bytes = regions_bytes(&heap->registered);
     error = heap_unregister_all(heap, &rate->stop);
+    if (!error)
+        standing_has_ended(snapshot);
     return error ? error : dirty_start(&rate->dirty, &rate->stop);
 }
 

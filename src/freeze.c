@@ -10,6 +10,7 @@
 #include "kernel/fault_points.h"
 #include "memory/allocator.h"
 #include "memory/late_unmap.h"
+#include "memory/protection.h"
 #include "memory/vacant.h"
 #include "watchdog.h"
 
@@ -141,7 +142,7 @@ static void thaw(struct snapshot *snapshot)
 {
     atomic_store_explicit(&snapshot->frozen, false, memory_order_seq_cst);
     view_fail(&snapshot->view, -ECANCELED);
-    fault_server_disarm(&snapshot->fault_server);
+    fault_server_disarm(&snapshot->fault_server, FAULTS_PARKED);
     preserved_end(&snapshot->preserved);
     vacant_thaw();
     late_free_end();
@@ -162,6 +163,9 @@ static int freeze(struct snapshot *snapshot)
     if (fault_point(FAULT_SLOW_FREEZE))
         sleep_usec(20000);
     freeze_end_step(snapshot, &snapshot->protect_usec);
+    atomic_store_explicit(&snapshot->last_protected_bytes,
+                          protection_bytes(snapshot->heap.protection),
+                          memory_order_relaxed);
     if (error)
         thaw(snapshot);
     return error;

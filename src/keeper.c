@@ -10,6 +10,7 @@
 #include "memory/pool.h"
 #include "memory/untouched.h"
 #include "memory/vacant.h"
+#include "standing.h"
 
 #define STACK_BYTES (256 * 1024)
 #define IDLE_MSEC   1000
@@ -34,15 +35,6 @@ void keeper_advise_huge(void *start, size_t length)
         advice_give(start, length, MADV_HUGEPAGE);
 }
 
-/* Under heap_lock() also the last word: `frozen` is set before the lock is given up, the
- * phase a moment later, and in that moment the view must not be renumbered. */
-static bool idle(struct snapshot *snapshot)
-{
-    return snapshot_phase(snapshot) == PHASE_NONE &&
-           !atomic_load_explicit(&snapshot->frozen, memory_order_acquire) &&
-           !atomic_load_explicit(&snapshot->stopping, memory_order_relaxed);
-}
-
 /* ---- huge pages ------------------------------------------------------------------ */
 
 /* Collapses what is split in one region; stops when a snapshot begins, which
@@ -51,7 +43,7 @@ static bool mend_region(struct snapshot *snapshot, const struct region *region)
 {
     uint64_t at = round_up(region->start, HUGE_PAGE_BYTES);
     for (; at + HUGE_PAGE_BYTES <= region->end; at += HUGE_PAGE_BYTES) {
-        if (!idle(snapshot) || dirty_rate_is_wanted(snapshot))
+        if (!snapshot_is_idle(snapshot) || dirty_rate_is_wanted(snapshot))
             return false;
         /* A collapse would fill what is given back. */
         if (vacant_overlaps(at, at + HUGE_PAGE_BYTES))
@@ -94,7 +86,7 @@ static void mend(struct snapshot *snapshot)
 static bool may_go_on(void *context)
 {
     struct snapshot *snapshot = context;
-    return idle(snapshot) && !dirty_rate_is_wanted(snapshot);
+    return snapshot_is_idle(snapshot) && !dirty_rate_is_wanted(snapshot);
 }
 
 /* What jemalloc takes and gives back without telling is found by looking, which takes
@@ -124,7 +116,7 @@ static void ask_for_huge_pages(struct snapshot *snapshot)
 static void refresh(struct snapshot *snapshot)
 {
     heap_lock(&snapshot->heap);
-    if (idle(snapshot) && heap_is_stale(&snapshot->heap) &&
+    if (snapshot_is_idle(snapshot) && heap_is_stale(&snapshot->heap) &&
         heap_open(&snapshot->heap, &snapshot->ability) == 0) {
         uint64_t before = regions_bytes(&snapshot->heap.registered);
         heap_find_stacks(&snapshot->heap);
@@ -154,12 +146,12 @@ static void fill_ready(struct snapshot *snapshot)
 static void prepare_buffer(struct snapshot *snapshot)
 {
     heap_lock(&snapshot->heap);
-    if (idle(snapshot) &&
+    if (snapshot_is_idle(snapshot) &&
         view_set_regions(&snapshot->view, &snapshot->heap.registered) == 0)
         preserved_prepare(&snapshot->preserved, snapshot->view.chunk_count,
                           snapshot->settings.buffer_limit);
     heap_unlock(&snapshot->heap);
-    while (idle(snapshot) && preserved_touch_ahead(&snapshot->preserved))
+    while (snapshot_is_idle(snapshot) && preserved_touch_ahead(&snapshot->preserved))
         sleep_usec(TOUCH_REST_USEC);
 }
 
@@ -180,6 +172,7 @@ static void do_chores(struct snapshot *snapshot)
 {
     if (fault_point(FAULT_LATE_KEEPER))
         sleep_usec(200000);
+    standing_end_unwanted(snapshot);
     if (!may_work(snapshot)) {
         /* It was asked for while there was a yes; somebody waits for the answer. */
         dirty_rate_refuse(snapshot);

@@ -28,6 +28,7 @@
 #include "report.h"
 #include "saver.h"
 #include "snapshot.h"
+#include "standing.h"
 #include "watchdog.h"
 
 /* A tick comes ten times a second: a quarter of a million frees in a second or
@@ -475,6 +476,9 @@ int rdb_uffd_stop(void)
     int error = child_remove();
     if (error)
         return error;
+    heap_lock(&snapshot->heap);
+    standing_end(snapshot);
+    heap_unlock(&snapshot->heap);
     leave_server();
     destroy_parts(snapshot);
     the_face.started = false;

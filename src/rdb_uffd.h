@@ -29,7 +29,8 @@
  * Threads: the server's main thread; the fault server (view/fault_server.h); the
  * saver (saver.h) and those that help it walk (keyspace/crew.h); the keeper
  * (keeper.h), which does chores between snapshots; the watchdog (watchdog.h), which
- * watches the fault server during one; those that help to protect
+ * watches the fault server during one, and between two where protection stands
+ * (standing.h); those that help to protect
  * (memory/protection.h); the packer (memory/packer.h). Who writes what: snapshot.h.
  *
  * Every function here is called on the main thread.
@@ -50,10 +51,11 @@
 
 /* What the operator sets. Defaults: rdb_uffd_default_settings(). */
 struct rdb_uffd_settings {
-    bool enabled;     /* no: the server's own fork, silently */
-    bool fallback;    /* no: what cannot be served fails, instead of forking */
-    bool compression; /* LZ4 for preserved pages when the buffer fills */
-    bool huge_pages;  /* ask for huge pages, and mend them after a snapshot */
+    bool enabled;             /* no: the server's own fork, silently */
+    bool fallback;            /* no: what cannot be served fails, instead of forking */
+    bool compression;         /* LZ4 for preserved pages when the buffer fills */
+    bool huge_pages;          /* ask for huge pages, and mend them after a snapshot */
+    bool standing_protection; /* what a snapshot has left unwritten stays protected */
     enum buffer_policy buffer_policy;
     uint64_t buffer_limit;      /* bytes; or, if buffer_percent is not 0: */
     unsigned buffer_percent;    /* of the memory in use at the freeze, 1 … 100 */
@@ -133,7 +135,10 @@ struct rdb_uffd_statistics {
     uint64_t last_spool_peak_bytes;
     uint64_t last_regions;
     uint64_t last_frozen_bytes;
-    uint64_t keys_saved; /* of the save under way */
+    uint64_t last_protected_bytes; /* of those, what did not stand protected already */
+    bool protection_stands;        /* some of the heap, since the last save */
+    uint64_t standing_lifts;       /* writes that waited for that, 2 MB each */
+    uint64_t keys_saved;           /* of the save under way */
     uint64_t keys_total;
     uint64_t buffer_limit_bytes;
     uint64_t buffer_used_bytes;

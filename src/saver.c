@@ -15,6 +15,7 @@
 #include "rdb/encoder.h"
 #include "rdb/output.h"
 #include "report.h"
+#include "standing.h"
 
 /* The server's LZF keeps 512 KB on the stack. */
 #define STACK_BYTES    (4 * 1024 * 1024)
@@ -32,9 +33,6 @@
 /* A kill waits so often while the file is being made: a tenth of a second. */
 #define CREATION_WAITS 10
 #define WAIT_MSEC      10
-/* Un-protecting takes the memory map's lock: in slices, so that a page fault of
- * the server waits for one slice only. */
-#define RELEASE_SLICE (UINT64_C(8) << 20)
 
 struct save {
     struct keyspace_observer observer;
@@ -328,15 +326,8 @@ static void release_memory(struct snapshot *snapshot)
     view_fail(&snapshot->view, -ECANCELED);
     atomic_store_explicit(&snapshot->frozen, false, memory_order_release);
     vacant_thaw();
-    for (size_t i = 0; i < snapshot->view.region_count; i++) {
-        const struct view_region *region = &snapshot->view.regions[i];
-        for (uint64_t at = region->start; at < region->end; at += RELEASE_SLICE) {
-            uint64_t end =
-                at + RELEASE_SLICE < region->end ? at + RELEASE_SLICE : region->end;
-            heap_unprotect(&snapshot->heap, at, end);
-        }
-    }
-    fault_server_disarm(&snapshot->fault_server);
+    enum fault_duty duty = standing_release(snapshot);
+    fault_server_disarm(&snapshot->fault_server, duty);
     if (late_unmap_end())
         heap_note_change(&snapshot->heap);
     atomic_store_explicit(&snapshot->last_bytes_peak,

@@ -118,6 +118,7 @@ struct snapshot {
     _Atomic uint64_t spool_pages_per_second; /* of the last save that spooled, or 0 */
     _Atomic uint64_t last_bytes_peak;
     _Atomic uint64_t last_frozen_bytes;
+    _Atomic uint64_t last_protected_bytes;
     _Atomic uint64_t advices_refused;
     char last_error[160]; /* written by the saver before saves_ended moves on */
 };
@@ -139,6 +140,16 @@ void snapshot_cancel_output(struct snapshot *snapshot);
 static inline enum phase snapshot_phase(struct snapshot *snapshot)
 {
     return atomic_load_explicit(&snapshot->phase, memory_order_acquire);
+}
+
+/* Neither is there a snapshot nor does the module go. Under heap_lock() also the last
+ * word: `frozen` is set before the lock is given up, the phase a moment later, and in that
+ * moment the view must not be renumbered. */
+static inline bool snapshot_is_idle(struct snapshot *snapshot)
+{
+    return snapshot_phase(snapshot) == PHASE_NONE &&
+           !atomic_load_explicit(&snapshot->frozen, memory_order_acquire) &&
+           !atomic_load_explicit(&snapshot->stopping, memory_order_relaxed);
 }
 
 #endif

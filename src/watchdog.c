@@ -8,6 +8,9 @@
 /* So many looks in a row at a waiting fault and no heart beat: 4 seconds. A
  * slow spool device may hold the fault server for hundreds of milliseconds. */
 #define STUCK_LOOKS 100
+/* The same between snapshots, where a fault that waits is rare. */
+#define STANDING_LOOK_MSEC   1000
+#define STANDING_STUCK_LOOKS 4
 /* So many, and the fault server may leave a CPU that has no time for it. */
 #define BUSY_LOOKS 1
 /* The allocator's decay ends so long after a freeze: what it purges before is preserved
@@ -38,6 +41,35 @@ static void give_up(struct snapshot *snapshot)
                  "uffd: page faults were not served for %d ms: protection lifted, "
                  "the snapshot is given up",
                  STUCK_LOOKS * LOOK_MSEC);
+}
+
+/* What stands protected (standing.h) loses it, and all who wait go on. */
+static void give_up_standing(struct snapshot *snapshot)
+{
+    heap_disarm_now(&snapshot->heap);
+    fault_server_park(&snapshot->fault_server);
+    snapshot_log(
+        snapshot, RDB_UFFD_WARNING,
+        "uffd: page faults were not served for %d ms: standing protection lifted",
+        STANDING_STUCK_LOOKS * STANDING_LOOK_MSEC);
+}
+
+/* Between snapshots, as long as no snapshot begins. */
+static void watch_standing(struct snapshot *snapshot, uint32_t seen)
+{
+    struct fault_server *server = &snapshot->fault_server;
+    uint64_t beats = 0;
+    int stuck = 0;
+    while (atomic_load_explicit(&snapshot->watches, memory_order_acquire) == seen &&
+           atomic_load_explicit(&snapshot->heap.standing, memory_order_acquire) &&
+           !atomic_load_explicit(&snapshot->heap.disarmed, memory_order_acquire)) {
+        futex_wait(&snapshot->watches, seen, STANDING_LOOK_MSEC);
+        uint64_t now = atomic_load_explicit(&server->beats, memory_order_relaxed);
+        stuck = now == beats && fault_waits(snapshot) ? stuck + 1 : 0;
+        beats = now;
+        if (stuck == STANDING_STUCK_LOOKS)
+            give_up_standing(snapshot);
+    }
 }
 
 static void watch(struct snapshot *snapshot)
@@ -79,6 +111,7 @@ static void *watchdog(void *argument)
         }
         seen = begun;
         watch(snapshot);
+        watch_standing(snapshot, seen);
     }
     return NULL;
 }

@@ -39,6 +39,7 @@
     POINT(LATE_SAVER, "late_saver")               /* it begins 20 ms later */            \
     POINT(LATE_KEEPER, "late_keeper")             /* its chores begin 200 ms later */    \
     POINT(EVICT_UNKEPT, "evict_unkept")           /* dead values go, not kept */         \
+    POINT(TRUST_STANDING, "trust_standing")       /* what is written counts as not */    \
     POINT(OUTPUT_WRITE, "output_write")           /* EIO from the dump file */           \
     POINT(NO_MEMORY, "no_memory")                 /* buffers cannot be mapped */
 

@@ -72,6 +72,26 @@ int pagemap_scan_untouched(int pagemap, uint64_t start, uint64_t end,
     return scan(pagemap, &request, ranges, capacity, scanned);
 }
 
+int pagemap_scan_protection(int pagemap, uint64_t start, uint64_t end,
+                            struct pagemap_range *ranges, size_t capacity,
+                            uint64_t *scanned)
+{
+    struct scan_request request = {
+        .start = start,
+        .end = end,
+        .return_mask = PAGE_IS_WRITTEN | PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+    };
+    return scan(pagemap, &request, ranges, capacity, scanned);
+}
+
+/* "Written" is the kernel's word for what is not protected; but of a page that is not
+ * there it says neither. The mark that protects an untouched page counts as swapped. */
+bool pagemap_is_protected(const struct pagemap_range *range)
+{
+    return !(range->categories & PAGE_IS_WRITTEN) &&
+           (range->categories & (PAGE_IS_PRESENT | PAGE_IS_SWAPPED));
+}
+
 int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end)
 {
     struct pagemap_range range;

@@ -2,6 +2,7 @@
 #ifndef RDB_UFFD_KERNEL_PAGEMAP_H
 #define RDB_UFFD_KERNEL_PAGEMAP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,14 @@ int pagemap_scan_written(int pagemap, uint64_t start, uint64_t end,
 int pagemap_scan_untouched(int pagemap, uint64_t start, uint64_t end,
                            struct pagemap_range *ranges, size_t capacity,
                            uint64_t *scanned);
+/* What stands in [start, end), page by page, neighbours of a kind together; what is not
+ * mapped is left out. As above. */
+int pagemap_scan_protection(int pagemap, uint64_t start, uint64_t end,
+                            struct pagemap_range *ranges, size_t capacity,
+                            uint64_t *scanned);
+/* Whether a range that the last one found is protected by a userfaultfd: no page of it,
+ * touched or not, can be written to without a fault. */
+bool pagemap_is_protected(const struct pagemap_range *range);
 /* 1 if all of [start, end) is in huge pages, 0 if not, or -errno. */
 int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end);
 

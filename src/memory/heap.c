@@ -10,6 +10,7 @@
 #include "kernel/fault_points.h"
 #include "kernel/mappings.h"
 #include "kernel/memory.h"
+#include "kernel/pagemap.h"
 #include "kernel/stacks.h"
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
@@ -43,6 +44,7 @@ int heap_create(struct heap *heap)
 {
     memset(heap, 0, sizeof(*heap));
     heap->userfaultfd = -1;
+    heap->pagemap = -1;
     atomic_store_explicit(&heap->changes, 1, memory_order_relaxed);
     if (create_set(&heap->registered, REGIONS_MAX) == 0 &&
         create_set(&heap->seen, REGIONS_MAX) == 0 &&
@@ -57,6 +59,9 @@ int heap_create(struct heap *heap)
 void heap_destroy(struct heap *heap)
 {
     heap_close(heap);
+    if (heap->pagemap >= 0)
+        close(heap->pagemap);
+    heap->pagemap = -1;
     protection_destroy(heap->protection);
     heap->protection = NULL;
     destroy_set(&heap->registered);
@@ -119,6 +124,7 @@ void heap_close(struct heap *heap)
     heap->userfaultfd = -1;
     if (descriptor >= 0)
         close(descriptor);
+    atomic_store_explicit(&heap->standing, false, memory_order_release);
     regions_clear(&heap->registered);
 }
 
@@ -245,12 +251,28 @@ static int register_fresh(struct heap *heap)
     return 0;
 }
 
+/* What has turned out to be no heap (the stack of a thread, say) must not stand
+ * protected: nobody would lift it when the rest is. */
+static int release_gone(struct heap *heap)
+{
+    if (!atomic_load_explicit(&heap->standing, memory_order_acquire))
+        return 0;
+    int error = regions_subtract(&heap->registered, &heap->seen, &heap->fresh);
+    for (size_t i = 0; !error && i < heap->fresh.count; i++) {
+        const struct region *gone = &heap->fresh.regions[i];
+        userfaultfd_unregister(heap->userfaultfd, gone->start, gone->end - gone->start);
+    }
+    return error;
+}
+
 int heap_refresh(struct heap *heap, bool all)
 {
     uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_relaxed);
+    int error = scan(heap);
+    if (!error)
+        error = release_gone(heap);
     if (all)
         regions_clear(&heap->registered);
-    int error = scan(heap);
     if (!error)
         error = regions_subtract(&heap->seen, &heap->registered, &heap->fresh);
     if (!error)
@@ -285,7 +307,10 @@ int heap_unregister_all(struct heap *heap, const _Atomic bool *stop)
         unregister_region(heap, &heap->registered.regions[i], stop);
     regions_clear(&heap->registered);
     heap_note_change(heap);
-    return atomic_load_explicit(stop, memory_order_acquire) ? -ECANCELED : 0;
+    if (atomic_load_explicit(stop, memory_order_acquire))
+        return -ECANCELED;
+    atomic_store_explicit(&heap->standing, false, memory_order_release);
+    return 0;
 }
 
 /* ---- protection ------------------------------------------------------------------ */
@@ -298,14 +323,32 @@ static int find_content(struct heap *heap)
     return error ? error : vacant_freeze(&heap->fresh);
 }
 
+bool heap_may_stand(struct heap *heap)
+{
+    struct pagemap_range range;
+    uint64_t scanned;
+    if (!heap->registered.count)
+        return false;
+    if (heap->pagemap < 0)
+        heap->pagemap = pagemap_open();
+    uint64_t start = heap->registered.regions[0].start;
+    return heap->pagemap >= 0 &&
+           pagemap_scan_protection(heap->pagemap, start, start + PAGE_BYTES, &range, 1,
+                                   &scanned) >= 0;
+}
+
 int heap_protect(struct heap *heap)
 {
+    bool standing =
+        atomic_exchange_explicit(&heap->standing, false, memory_order_relaxed);
     int error = find_content(heap);
-    if (error || fault_point(FAULT_SKIP_PROTECT))
-        return error;
-    error = protection_set(heap->protection, heap->userfaultfd, &heap->fresh);
-    for (size_t i = 0; error && i < heap->fresh.count; i++)
-        heap_unprotect(heap, heap->fresh.regions[i].start, heap->fresh.regions[i].end);
+    if (!error && !fault_point(FAULT_SKIP_PROTECT))
+        error = protection_set(heap->protection, heap->userfaultfd,
+                               standing ? heap->pagemap : -1, &heap->fresh);
+    /* What stood is not only in `fresh`. */
+    for (size_t i = 0; error && i < heap->registered.count; i++)
+        heap_unprotect(heap, heap->registered.regions[i].start,
+                       heap->registered.regions[i].end);
     return error;
 }
 

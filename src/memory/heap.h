@@ -31,6 +31,9 @@ struct heap {
     uint32_t changes_seen;
     int userfaultfd;       /* -1: not open */
     _Atomic bool disarmed; /* heap_disarm_now() was called */
+    /* Some of it has stayed protected since the last snapshot (standing.h). */
+    _Atomic bool standing;
+    int pagemap; /* -1: not open */
     struct region_set registered;
     struct region_set seen;  /* scratch of heap_refresh() */
     struct region_set fresh; /* also what heap_protect() protects */
@@ -76,8 +79,12 @@ void heap_find_stacks(struct heap *heap);
  * -ECANCELED when `*stop` became true: then some are still registered. */
 int heap_unregister_all(struct heap *heap, const _Atomic bool *stop);
 
+/* Whether the kernel tells what is protected. Opens what it takes; any thread, under
+ * heap_lock() or while frozen. */
+bool heap_may_stand(struct heap *heap);
+
 /* Protects every registered region, but for what the allocator holds without using it
- * (memory/vacant.h); all or nothing. 0, or -errno with nothing protected. Main thread,
+ * (memory/vacant.h), and what stands protected; all or nothing. 0, or -errno with nothing protected. Main thread,
  * in the freeze; vacant_thaw() is due afterwards in both cases. */
 int heap_protect(struct heap *heap);
 /* Lifts the protection of [start, end), a part of the registered regions, and

@@ -8,6 +8,9 @@
  *   caller   [64 MB] slow! [16 MB]      [16 MB] …
  *   helper                      [16 MB][16 MB] …
  *
+ * What may be protected already (standing.h) is looked at first: the kernel tells of
+ * every page whether it is, in a third of the time that it takes to protect it.
+ *
  * One caller at a time.
  */
 #ifndef RDB_UFFD_MEMORY_PROTECTION_H
@@ -22,9 +25,12 @@ struct protection;
 struct protection *protection_create(void);
 void protection_destroy(struct protection *protection);
 
-/* Protects every region of `set`, which is registered with `userfaultfd`. 0, or -errno
- * with some of them protected and some not. Returns when no helper is at it any more. */
-int protection_set(struct protection *protection, int userfaultfd,
+/* Protects every region of `set`, which is registered with `userfaultfd`. With `pagemap`
+ * (kernel/pagemap.h; -1: without) only what is not protected. 0, or -errno with some of
+ * them protected and some not. Returns when no helper is at it any more. */
+int protection_set(struct protection *protection, int userfaultfd, int pagemap,
                    const struct region_set *set);
+/* Bytes that the last call asked the kernel to protect. */
+uint64_t protection_bytes(const struct protection *protection);
 
 #endif

@@ -61,6 +61,11 @@ static bool gave_up(const struct fault_server *server)
     return atomic_load_explicit(&server->view->error, memory_order_relaxed) != 0;
 }
 
+static enum fault_duty wanted_duty(const struct fault_server *server)
+{
+    return (enum fault_duty)atomic_load_explicit(&server->duty, memory_order_acquire);
+}
+
 /* No room, and the policy is to wait for it: until the limit is raised or the
  * snapshot ends. The saver goes on meanwhile, the writer does not. */
 static int wait_for_room(struct fault_server *server, uint32_t page, const void *live)
@@ -68,8 +73,7 @@ static int wait_for_room(struct fault_server *server, uint32_t page, const void 
     int error = -ENOBUFS;
     uint64_t began = clock_usec();
     atomic_store_explicit(&server->blocked_by_policy, true, memory_order_relaxed);
-    while (error == -ENOBUFS && !gave_up(server) &&
-           atomic_load_explicit(&server->serving, memory_order_acquire)) {
+    while (error == -ENOBUFS && !gave_up(server) && wanted_duty(server) == FAULTS_KEPT) {
         struct pollfd wake = {.fd = server->wake_event, .events = POLLIN};
         if (poll(&wake, 1, 100) > 0) {
             uint64_t ignored;
@@ -117,6 +121,36 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     lift_protection(server, address, PAGE_BYTES);
     count(&server->statistics.faults, 1);
     wait_histogram_add(server->waits, clock_nsec() - server->woken_nsec);
+}
+
+/* A page that is written to after a snapshot has written neighbours soon: a huge page's
+ * worth loses its protection at once. */
+static void lift_around(struct fault_server *server, const struct uffd_msg *message)
+{
+    if (message->event != UFFD_EVENT_PAGEFAULT)
+        return;
+    uint64_t address = message->arg.pagefault.address;
+    int descriptor = atomic_load_explicit(&server->userfaultfd, memory_order_relaxed);
+    int error;
+    do {
+        error = userfaultfd_unprotect(descriptor, round_down(address, HUGE_PAGE_BYTES),
+                                      HUGE_PAGE_BYTES);
+    } while (error == -EAGAIN);
+    count(&server->statistics.lifts, 1);
+    /* Part of it is another mapping. */
+    if (error)
+        lift_protection(server, round_down(address, PAGE_BYTES), PAGE_BYTES);
+}
+
+static void lift_once(struct fault_server *server, int descriptor)
+{
+    struct uffd_msg messages[MESSAGES_PER_READ];
+    count(&server->beats, 1);
+    while (fault_point(FAULT_STUCK_SERVER) && wanted_duty(server) == FAULTS_LIFTED)
+        sleep_usec(1000);
+    int got = userfaultfd_read(descriptor, messages, MESSAGES_PER_READ);
+    for (int i = 0; i < got; i++)
+        lift_around(server, &messages[i]);
 }
 
 static void answer_request(struct fault_server *server, int result)
@@ -207,11 +241,10 @@ static bool wait_for_work(struct fault_server *server, int descriptor, int timeo
     return true;
 }
 
-static void park(struct fault_server *server, uint32_t serving)
+static void go_on_duty(struct fault_server *server, enum fault_duty duty)
 {
-    if (atomic_exchange_explicit(&server->parked, !serving, memory_order_acq_rel) !=
-        !serving)
-        futex_wake_all(&server->parked);
+    if (atomic_exchange_explicit(&server->on_duty, duty, memory_order_acq_rel) != duty)
+        futex_wake_all(&server->on_duty);
 }
 
 static void *serve(void *argument)
@@ -220,21 +253,25 @@ static void *serve(void *argument)
     bool nudged = true, more = true, placed = false;
     atomic_store_explicit(&server->own_id, thread_own_id(), memory_order_release);
     while (!atomic_load_explicit(&server->stopping, memory_order_acquire)) {
-        uint32_t serving = atomic_load_explicit(&server->serving, memory_order_acquire);
+        enum fault_duty duty = wanted_duty(server);
+        bool keeps = duty == FAULTS_KEPT;
         int descriptor =
-            serving ? atomic_load_explicit(&server->userfaultfd, memory_order_relaxed)
-                    : -1;
-        park(server, serving);
-        if (serving && !placed)
+            duty == FAULTS_PARKED
+                ? -1
+                : atomic_load_explicit(&server->userfaultfd, memory_order_relaxed);
+        go_on_duty(server, duty);
+        if (keeps && !placed)
             take_place(server);
-        else if (!serving && placed)
+        else if (!keeps && placed)
             leave_place(server);
-        placed = serving != 0;
-        if (!serving)
-            serve_request(server, false);
-        else
+        placed = keeps;
+        if (duty == FAULTS_LIFTED)
+            lift_once(server, descriptor);
+        if (keeps)
             more = serve_once(server, descriptor, nudged);
-        nudged = wait_for_work(server, descriptor, serving && more ? 0 : -1) || more;
+        else
+            serve_request(server, false);
+        nudged = wait_for_work(server, descriptor, keeps && more ? 0 : -1) || more;
     }
     return NULL;
 }
@@ -286,6 +323,19 @@ void fault_server_stop(struct fault_server *server)
     memory_unmap(server->waits, sizeof(*server->waits));
 }
 
+static void set_duty(struct fault_server *server, enum fault_duty duty)
+{
+    atomic_store_explicit(&server->duty, duty, memory_order_release);
+    fault_server_nudge(server);
+}
+
+static void wait_for_duty(struct fault_server *server, enum fault_duty duty)
+{
+    uint32_t now;
+    while ((now = atomic_load_explicit(&server->on_duty, memory_order_acquire)) != duty)
+        futex_wait(&server->on_duty, now, 100);
+}
+
 void fault_server_arm(struct fault_server *server, int userfaultfd)
 {
     struct fault_statistics *statistics = &server->statistics;
@@ -303,16 +353,24 @@ void fault_server_arm(struct fault_server *server, int userfaultfd)
     thread_get_cpus(0, &server->writer_cpus);
     thread_stay_on(0, server->writer_cpu);
     atomic_store_explicit(&server->userfaultfd, userfaultfd, memory_order_relaxed);
-    atomic_store_explicit(&server->serving, 1, memory_order_release);
-    fault_server_nudge(server);
+    /* What another thread's fault is lifting at this moment would count as protected,
+     * and be lost to the snapshot. */
+    bool lifts =
+        atomic_load_explicit(&server->on_duty, memory_order_acquire) == FAULTS_LIFTED;
+    set_duty(server, FAULTS_KEPT);
+    if (lifts)
+        wait_for_duty(server, FAULTS_KEPT);
 }
 
-void fault_server_disarm(struct fault_server *server)
+void fault_server_park(struct fault_server *server)
 {
-    atomic_store_explicit(&server->serving, 0, memory_order_release);
-    fault_server_nudge(server);
-    while (!atomic_load_explicit(&server->parked, memory_order_acquire))
-        futex_wait(&server->parked, 0, 100);
+    set_duty(server, FAULTS_PARKED);
+}
+
+void fault_server_disarm(struct fault_server *server, enum fault_duty duty)
+{
+    set_duty(server, duty);
+    wait_for_duty(server, duty);
     thread_set_cpus(server->writer_id, &server->writer_cpus);
     newcomers_release(server->armed_at, server->writer_cpu, &server->writer_cpus);
 }

@@ -29,6 +29,7 @@ struct fault_statistics {
     _Atomic uint64_t writer_wait_usec;
     _Atomic uint64_t writer_wait_longest_usec;
     _Atomic uint64_t saver_faults; /* faults of our own threads: should be 0 */
+    _Atomic uint64_t lifts;        /* faults between snapshots, since the start */
 };
 
 /* Ranges that somebody wants kept at once. */
@@ -41,13 +42,20 @@ struct preserve_request {
     bool to_spool;
 };
 
+/* What is done with a fault. */
+enum fault_duty {
+    FAULTS_PARKED, /* nothing is protected: none is served */
+    FAULTS_KEPT,   /* a snapshot: its page is preserved, and loses its protection */
+    FAULTS_LIFTED, /* between snapshots: its surroundings lose theirs (standing.h) */
+};
+
 struct fault_server {
     struct thread thread;
     struct view *view;
     int wake_event; /* eventfd: requests, changes of the limit, the end */
     _Atomic int userfaultfd;
-    _Atomic uint32_t serving; /* 1: armed; 0: parked, serves nothing */
-    _Atomic uint32_t parked;  /* futex word: follows `serving` */
+    _Atomic uint32_t duty;    /* enum fault_duty, as it is wanted */
+    _Atomic uint32_t on_duty; /* futex word: as it is; follows `duty` */
     _Atomic bool stopping;
     /* The heart beat for the watchdog: grows whenever the server looks. */
     _Atomic uint64_t beats;
@@ -88,12 +96,15 @@ int fault_server_start(struct fault_server *server, struct view *view,
 /* Ends the thread. Not while armed. */
 void fault_server_stop(struct fault_server *server);
 
-/* Begins to serve faults of this descriptor. Before the first page is
- * protected. Main thread. */
+/* Begins to keep the pages of this descriptor's faults. Before the first page is
+ * protected, or looked at whether it is. Main thread. */
 void fault_server_arm(struct fault_server *server, int userfaultfd);
-/* Ends serving once nothing is protected any more; returns when the thread is
- * parked. */
-void fault_server_disarm(struct fault_server *server);
+/* Ends that: once nothing is protected any more (FAULTS_PARKED), or with what shall
+ * stand so (FAULTS_LIFTED). Returns when no page will be kept any more. */
+void fault_server_disarm(struct fault_server *server, enum fault_duty duty);
+/* From FAULTS_LIFTED to FAULTS_PARKED, once nothing is protected or the descriptor is
+ * not of use any more. Does not wait. Any thread. */
+void fault_server_park(struct fault_server *server);
 /* Makes the server look at the limit again. Any thread. */
 void fault_server_nudge(struct fault_server *server);
 

@@ -15,6 +15,7 @@
 
 #include "kernel/ability.h"
 #include "kernel/fault_points.h"
+#include "kernel/pagemap.h"
 #include "kernel/userfaultfd.h"
 #include "memory/pages.h"
 #include "memory/protection.h"
@@ -110,7 +111,7 @@ static void protects_all(void **state)
 {
     (void)state;
     for (int round = 0; round < 20; round++) {
-        assert_int_equal(protection_set(protection, userfaultfd, &set), 0);
+        assert_int_equal(protection_set(protection, userfaultfd, -1, &set), 0);
         check_all_protected();
         assert_int_equal(
             userfaultfd_unprotect(userfaultfd, (uintptr_t)memory, TOTAL_BYTES), 0);
@@ -121,7 +122,7 @@ static void protects_nothing(void **state)
 {
     (void)state;
     regions_clear(&set);
-    assert_int_equal(protection_set(protection, userfaultfd, &set), 0);
+    assert_int_equal(protection_set(protection, userfaultfd, -1, &set), 0);
     assert_int_equal(count_protected((uintptr_t)memory, (uintptr_t)memory + TOTAL_BYTES),
                      0);
 }
@@ -134,10 +135,69 @@ static void tells_what_cannot_be_protected(void **state)
     for (size_t i = 0; i < sizeof(holes) / sizeof(holes[0]); i++) {
         uint64_t hole = (uintptr_t)memory + holes[i];
         assert_int_equal(userfaultfd_unregister(userfaultfd, hole, PAGE_BYTES), 0);
-        assert_int_equal(protection_set(protection, userfaultfd, &set), -ENOENT);
+        assert_int_equal(protection_set(protection, userfaultfd, -1, &set), -ENOENT);
         assert_int_equal(userfaultfd_register(userfaultfd, hole, PAGE_BYTES), 0);
-        assert_int_equal(protection_set(protection, userfaultfd, &set), 0);
+        assert_int_equal(protection_set(protection, userfaultfd, -1, &set), 0);
     }
+}
+
+/* Ways to lose protection between two snapshots: lifted, dropped, never touched again. */
+static void lose_some(void)
+{
+    uintptr_t start = (uintptr_t)memory;
+    for (uint64_t at = 40 * MB; at < 60 * MB; at += 10 * MB)
+        assert_int_equal(userfaultfd_unprotect(userfaultfd, start + at, 2 * MB), 0);
+    assert_int_equal(userfaultfd_unprotect(userfaultfd, start + 16384, PAGE_BYTES), 0);
+    assert_int_equal(madvise(memory + 70 * MB, PAGE_BYTES, MADV_DONTNEED), 0);
+    assert_int_equal(madvise(memory + 80 * MB, 4 * MB, MADV_DONTNEED), 0);
+    assert_int_equal(madvise(memory + 350 * MB, 50 * MB, MADV_DONTNEED), 0);
+    memory[82 * MB] = 1;
+}
+
+/* The kernel knows what stands protected; nobody keeps a list. */
+static void protects_what_does_not_stand(void **state)
+{
+    (void)state;
+    int pagemap = pagemap_open();
+    assert_int_equal(protection_set(protection, userfaultfd, pagemap, &set), 0);
+    uint64_t all = protection_bytes(protection);
+    check_all_protected();
+    for (int round = 0; round < 5; round++) {
+        lose_some();
+        assert_int_equal(protection_set(protection, userfaultfd, pagemap, &set), 0);
+        check_all_protected();
+        assert_in_range(protection_bytes(protection), 58 * MB, 70 * MB);
+    }
+    assert_int_equal(all, regions_bytes(&set));
+    assert_int_equal(protection_set(protection, userfaultfd, pagemap, &set), 0);
+    assert_int_equal(protection_bytes(protection), 0);
+    close(pagemap);
+}
+
+/* The test of the test. */
+static void finds_what_is_not_protected_again(void **state)
+{
+    (void)state;
+    int pagemap = pagemap_open();
+    assert_int_equal(protection_set(protection, userfaultfd, -1, &set), 0);
+    uint64_t before = count_protected(set.regions[0].start, set.regions[4].end);
+    lose_some();
+    setenv("RDB_UFFD_FAULT", "", 1);
+    fault_points_init();
+    assert_true(fault_point_set("trust_standing", true));
+    assert_int_equal(protection_set(protection, userfaultfd, pagemap, &set), 0);
+    assert_true(count_protected(set.regions[0].start, set.regions[4].end) < before);
+    close(pagemap);
+}
+
+/* Whoever cannot look protects all of it. */
+static void protects_all_without_a_page_map(void **state)
+{
+    (void)state;
+    int no_pagemap = open("/dev/null", O_RDONLY);
+    assert_int_equal(protection_set(protection, userfaultfd, no_pagemap, &set), 0);
+    check_all_protected();
+    close(no_pagemap);
 }
 
 #define ON_SMALL_PAGES(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -157,6 +217,10 @@ int main(void)
         ON_SMALL_PAGES(protects_all),
         ON_SMALL_PAGES(protects_nothing),
         ON_SMALL_PAGES(tells_what_cannot_be_protected),
+        ON_SMALL_PAGES(protects_what_does_not_stand),
+        ON_SMALL_PAGES(finds_what_is_not_protected_again),
+        ON_SMALL_PAGES(protects_all_without_a_page_map),
+        ON_HUGE_PAGES(protects_what_does_not_stand),
         ON_HUGE_PAGES(protects_all),
         ON_HUGE_PAGES(tells_what_cannot_be_protected),
     };

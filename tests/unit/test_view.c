@@ -116,7 +116,7 @@ static void release(void)
 {
     view_fail(&toy->view, -ECANCELED);
     userfaultfd_unprotect(toy->userfaultfd, (uintptr_t)toy->words, TOY_BYTES);
-    fault_server_disarm(&toy->server);
+    fault_server_disarm(&toy->server, FAULTS_PARKED);
     preserved_end(&toy->preserved);
     for (uint64_t i = 0; i < WORDS; i++)
         toy->words[i] = mark(i);

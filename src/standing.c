@@ -1,0 +1,93 @@
+#include "standing.h"
+
+/* Un-protecting takes the memory map's lock: in slices, so that a page fault of the server
+ * waits for one slice only, and of a chunk each, which tells whether it was written to. */
+#define SLICE_BYTES CHUNK_BYTES
+
+static bool is_wanted(const struct snapshot *snapshot)
+{
+    return snapshot->settings.standing_protection && snapshot->settings.enabled;
+}
+
+static uint64_t slice_end(uint64_t at, uint64_t end)
+{
+    uint64_t next = round_down(at, SLICE_BYTES) + SLICE_BYTES;
+    return next < end ? next : end;
+}
+
+/* The slices of a region are the chunks that the preserved pages are counted by. */
+static void release_region(struct snapshot *snapshot, const struct view_region *region,
+                           bool only_written)
+{
+    uint32_t chunk = region->first_chunk;
+    for (uint64_t at = region->start, end; at < region->end; at = end, chunk++) {
+        end = slice_end(at, region->end);
+        if (!only_written || !preserved_chunk_is_empty(&snapshot->preserved, chunk))
+            heap_unprotect(&snapshot->heap, at, end);
+    }
+}
+
+enum fault_duty standing_release(struct snapshot *snapshot)
+{
+    struct heap *heap = &snapshot->heap;
+    bool stands = is_wanted(snapshot) &&
+                  !atomic_load_explicit(&heap->disarmed, memory_order_acquire) &&
+                  heap_may_stand(heap);
+    for (size_t i = 0; i < snapshot->view.region_count; i++)
+        release_region(snapshot, &snapshot->view.regions[i], stands);
+    atomic_store_explicit(&heap->standing, stands, memory_order_release);
+    return stands ? FAULTS_LIFTED : FAULTS_PARKED;
+}
+
+void standing_has_ended(struct snapshot *snapshot)
+{
+    atomic_store_explicit(&snapshot->heap.standing, false, memory_order_release);
+    fault_server_park(&snapshot->fault_server);
+}
+
+static bool stands(const struct snapshot *snapshot)
+{
+    return atomic_load_explicit(&snapshot->heap.standing, memory_order_acquire);
+}
+
+void standing_end(struct snapshot *snapshot)
+{
+    if (!stands(snapshot))
+        return;
+    for (size_t i = 0; i < snapshot->heap.registered.count; i++) {
+        const struct region *region = &snapshot->heap.registered.regions[i];
+        for (uint64_t at = region->start, end; at < region->end; at = end) {
+            end = slice_end(at, region->end);
+            heap_unprotect(&snapshot->heap, at, end);
+        }
+    }
+    standing_has_ended(snapshot);
+}
+
+/* The next slice from `*at` on. False when there is none, or a snapshot begins. */
+static bool lift_slice(struct snapshot *snapshot, uint64_t *at)
+{
+    const struct region *region = NULL;
+    heap_lock(&snapshot->heap);
+    if (snapshot_is_idle(snapshot) && stands(snapshot)) {
+        region = regions_at_or_after(&snapshot->heap.registered, *at);
+        if (region) {
+            uint64_t start = *at > region->start ? *at : region->start;
+            *at = slice_end(start, region->end);
+            heap_unprotect(&snapshot->heap, start, *at);
+        } else {
+            standing_has_ended(snapshot);
+        }
+    }
+    heap_unlock(&snapshot->heap);
+    return region != NULL;
+}
+
+void standing_end_unwanted(struct snapshot *snapshot)
+{
+    uint64_t at = 0;
+    if (!stands(snapshot) || is_wanted(snapshot))
+        return;
+    while (lift_slice(snapshot, &at))
+        sleep_usec(200);
+}
