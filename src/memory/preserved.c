@@ -381,15 +381,17 @@ static int keep_page(struct preserved *preserved, uint32_t page, const void *liv
     return error;
 }
 
-static int keep_in_spool(struct preserved *preserved, uint32_t page, const void *live,
-                         uint32_t *entry)
+/* Before the caller lifts the protection: the order all readers rest on. */
+static void publish_first(struct preserved *preserved, uint32_t page,
+                          _Atomic uint32_t *entry, uint32_t published)
 {
-    bool pack = preserved->compress && moving_pack_is_faster(preserved);
-    return moving_spool_page(preserved, page, live, pack, entry);
+    atomic_store_explicit(entry, published, memory_order_release);
+    atomic_fetch_or_explicit(&preserved->marks[page / 64], UINT64_C(1) << (page % 64),
+                             memory_order_release);
+    atomic_fetch_add_explicit(&preserved->pages, 1, memory_order_relaxed);
 }
 
-static int put(struct preserved *preserved, uint32_t page, const void *live,
-               int (*keep)(struct preserved *, uint32_t, const void *, uint32_t *))
+int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
 {
     _Atomic uint32_t *entry;
     uint32_t published;
@@ -398,25 +400,21 @@ static int put(struct preserved *preserved, uint32_t page, const void *live,
         return error;
     if (atomic_load_explicit(entry, memory_order_relaxed))
         return 0;
-    error = keep(preserved, page, live, &published);
-    if (error)
+    error = keep_page(preserved, page, live, &published);
+    if (!error)
+        publish_first(preserved, page, entry, published);
+    return error;
+}
+
+int preserved_put_spooled(struct preserved *preserved, uint32_t page, uint32_t place)
+{
+    _Atomic uint32_t *entry;
+    int error = find_entry(preserved, page, &entry);
+    if (error || atomic_load_explicit(entry, memory_order_relaxed))
         return error;
-    /* Before the caller lifts the protection: the order all readers rest on. */
-    atomic_store_explicit(entry, published, memory_order_release);
-    atomic_fetch_or_explicit(&preserved->marks[page / 64], UINT64_C(1) << (page % 64),
-                             memory_order_release);
-    atomic_fetch_add_explicit(&preserved->pages, 1, memory_order_relaxed);
+    publish_first(preserved, page, entry, ENTRY_MAKE(ENTRY_SPOOLED, place));
+    atomic_fetch_add_explicit(&preserved->pages_spooled, 1, memory_order_relaxed);
     return 0;
-}
-
-int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
-{
-    return put(preserved, page, live, keep_page);
-}
-
-int preserved_put_in_spool(struct preserved *preserved, uint32_t page, const void *live)
-{
-    return put(preserved, page, live, keep_in_spool);
 }
 
 /* ---- work between faults --------------------------------------------------------- */

@@ -136,9 +136,10 @@ bool preserved_touch_ahead(struct preserved *preserved);
  * preserved already. 0; -ENOBUFS when the policy is not to spool and there is
  * no room; -errno of the spool. [server] */
 int preserved_put(struct preserved *preserved, uint32_t page, const void *live);
-/* The same, but straight to the spool: the page takes no room in memory. 0, -ENOBUFS when
- * there is none for the index, -errno of the spool. Policy BUFFER_SPOOL. [server] */
-int preserved_put_in_spool(struct preserved *preserved, uint32_t page, const void *live);
+/* The same of a page whose raw piece somebody has written to the spool, at `place`: no-op
+ * when it has been preserved meanwhile. 0, or -ENOBUFS and the like when there is no room
+ * for the index. Policy BUFFER_SPOOL. [server] */
+int preserved_put_spooled(struct preserved *preserved, uint32_t page, uint32_t place);
 /* After a few faults: takes over what the packer has done and gives it more, if
  * the buffer is half full. Cheap. [server] */
 void preserved_tend(struct preserved *preserved);

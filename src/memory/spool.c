@@ -64,30 +64,48 @@ static int write_all(int file, const void *from, size_t length, uint64_t at)
     return 0;
 }
 
-int spool_write(struct spool *spool, const struct piece *piece, uint32_t *place)
+/* Two threads append: each writes to what it has taken. */
+static int append(struct spool *spool, const void *from, size_t length, uint32_t *place)
 {
     int file = atomic_load_explicit(&spool->file, memory_order_acquire);
     if (file < 0)
         return -EBADF;
     if (fault_point(FAULT_SPOOL_WRITE))
         return -EIO;
-    uint64_t began = clock_usec();
     if (fault_point(FAULT_SPOOL_SLOW))
         sleep_usec(SLOW_USEC);
-    uint64_t at = atomic_load_explicit(&spool->bytes, memory_order_relaxed);
-    if (at / SPOOL_UNIT >= SPOOL_PLACES)
+    uint64_t at = atomic_fetch_add_explicit(&spool->bytes, round_up(length, SPOOL_UNIT),
+                                            memory_order_relaxed);
+    if ((at + length) / SPOOL_UNIT >= SPOOL_PLACES)
         return -EFBIG;
-    size_t length = piece_bytes(&piece->header);
-    int error = write_all(file, piece, length, at);
+    *place = (uint32_t)(at / SPOOL_UNIT);
+    return write_all(file, from, length, at);
+}
+
+int spool_write(struct spool *spool, const struct piece *piece, uint32_t *place)
+{
+    uint64_t began = clock_usec();
+    int error = append(spool, piece, piece_bytes(&piece->header), place);
     if (error)
         return error;
-    atomic_store_explicit(&spool->bytes, at + round_up(length, SPOOL_UNIT),
-                          memory_order_relaxed);
-    *place = (uint32_t)(at / SPOOL_UNIT);
     uint32_t mean = atomic_load_explicit(&spool->usec_for_64, memory_order_relaxed);
     mean = (uint32_t)(mean - mean / 16 + (clock_usec() - began) * 64 / 16);
     atomic_store_explicit(&spool->usec_for_64, mean, memory_order_relaxed);
     return 0;
+}
+
+void spool_batch_add(struct spool_batch *batch, uint32_t page, const void *page_bytes)
+{
+    struct piece *piece = (struct piece *)(batch->bytes + batch->count * RAW_PIECE_ROOM);
+    piece_of_raw(piece, page, page_bytes);
+    batch->count++;
+}
+
+int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *place)
+{
+    size_t bytes = batch->count * RAW_PIECE_ROOM;
+    batch->count = 0;
+    return append(spool, batch->bytes, bytes, place);
 }
 
 long spool_read(struct spool *spool, uint32_t place, struct piece *piece)

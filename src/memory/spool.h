@@ -1,5 +1,6 @@
 /* The spool: preserved pages that found no room in memory, as pieces in a file
- * that has no name. Written in order by the fault server, read back by anybody.
+ * that has no name. Written by the fault server, a piece at a time, and by the keeper,
+ * many together; read back by anybody. Each writer takes its place in the file first.
  *
  * The file is unlinked the moment it exists, so that a crash leaves nothing.
  */
@@ -16,9 +17,20 @@
 #define SPOOL_UNIT   256u
 #define SPOOL_PLACES (1u << 30)
 
+/* What a page that is not packed takes of the file, and so many places. */
+#define RAW_PIECE_PLACES ((uint32_t)((sizeof(struct piece) - 1) / SPOOL_UNIT + 1))
+#define RAW_PIECE_ROOM   (RAW_PIECE_PLACES * SPOOL_UNIT)
+
+/* Raw pieces that are written in one go. */
+#define SPOOL_BATCH_PAGES 32
+struct spool_batch {
+    unsigned char bytes[SPOOL_BATCH_PAGES * RAW_PIECE_ROOM];
+    size_t count;
+};
+
 struct spool {
     _Atomic int file;       /* -1: not open */
-    _Atomic uint64_t bytes; /* written since spool_open() */
+    _Atomic uint64_t bytes; /* taken since spool_open() */
     /* What 64 writes take, a running mean. 0: none yet. The fault server writes it. */
     _Atomic uint32_t usec_for_64;
 };
@@ -30,6 +42,12 @@ void spool_close(struct spool *spool);
 /* Appends one piece; returns its place in the file through `place`. 0 or -errno
  * (-EBADF when not open). Fault server only. */
 int spool_write(struct spool *spool, const struct piece *piece, uint32_t *place);
+/* Adds the 4096 bytes of a page, as they are. Batch of less than SPOOL_BATCH_PAGES. */
+void spool_batch_add(struct spool_batch *batch, uint32_t page, const void *page_bytes);
+/* Appends all of the batch, which is empty then; its pieces follow each other from `place`
+ * on, RAW_PIECE_PLACES apart. 0 or -errno. Any thread: whoever waits for the disk here is
+ * not the one that serves faults. */
+int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *place);
 /* Reads the piece at `place`. Returns how many bytes of it were there (what
  * piece_unpack() wants to know), or -errno. Any thread. */
 long spool_read(struct spool *spool, uint32_t place, struct piece *piece);

@@ -89,7 +89,7 @@ static int wait_for_room(struct fault_server *server, uint32_t page, const void 
 }
 
 /* Keeps one page. After an error the snapshot has been given up. */
-static int keep_page(struct fault_server *server, uint64_t address, bool to_spool)
+static int keep_page(struct fault_server *server, uint64_t address)
 {
     struct preserved *preserved = server->view->preserved;
     uint32_t page;
@@ -98,8 +98,7 @@ static int keep_page(struct fault_server *server, uint64_t address, bool to_spoo
         return 0;
     const void *live = (const void *)(uintptr_t)address;
     uint64_t waits = preserved->waits, wait_usec = preserved->wait_usec;
-    int error = to_spool ? preserved_put_in_spool(preserved, page, live)
-                         : preserved_put(preserved, page, live);
+    int error = preserved_put(preserved, page, live);
     if (error == -ENOBUFS && preserved->policy == BUFFER_BLOCK)
         error = wait_for_room(server, page, live);
     else if (preserved->waits != waits)
@@ -117,7 +116,7 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     if ((int32_t)message->arg.pagefault.feat.ptid ==
         atomic_load_explicit(&server->own_thread, memory_order_relaxed))
         count(&server->statistics.saver_faults, 1);
-    keep_page(server, address, false);
+    keep_page(server, address);
     lift_protection(server, address, PAGE_BYTES);
     count(&server->statistics.faults, 1);
     wait_histogram_add(server->waits, clock_nsec() - server->woken_nsec);
@@ -160,6 +159,18 @@ static void answer_request(struct fault_server *server, int result)
     futex_wake_all(&server->request_state);
 }
 
+static int take_spooled(struct fault_server *server,
+                        const struct preserve_request *request)
+{
+    int error = 0;
+    for (size_t i = 0; i < request->page_count && !error; i++)
+        error = preserved_put_spooled(server->view->preserved, request->pages[i],
+                                      request->place + (uint32_t)i * RAW_PIECE_PLACES);
+    if (error)
+        give_up(server, error);
+    return error;
+}
+
 /* Some pages of it, so that a writer's fault need not wait for a range of megabytes.
  * Returns whether there are more. */
 static bool serve_request(struct fault_server *server, bool serving)
@@ -168,15 +179,12 @@ static bool serve_request(struct fault_server *server, bool serving)
         REQUEST_POSTED)
         return false;
     struct preserve_request *request = &server->request;
-    int result = serving ? 0 : -EAGAIN;
-    for (int pages = 0; request->next < request->count && !result; pages++) {
-        struct region *range = &request->ranges[request->next];
+    int result = !serving || gave_up(server) ? -EAGAIN : take_spooled(server, request);
+    for (int pages = 0; request->range.start < request->range.end && !result; pages++) {
         if (pages == PAGES_PER_LOOK)
             return true;
-        if (range->start < range->end)
-            result = keep_page(server, range->start, request->to_spool);
-        range->start += PAGE_BYTES;
-        request->next += range->start >= range->end;
+        result = keep_page(server, request->range.start);
+        request->range.start += PAGE_BYTES;
     }
     answer_request(server, gave_up(server) ? -EAGAIN : result);
     return false;
@@ -399,7 +407,6 @@ static void take_turn(struct fault_server *server)
 /* The turn's owner has filled in the request. */
 static int post_request(struct fault_server *server)
 {
-    server->request.next = 0;
     atomic_store_explicit(&server->request_state, REQUEST_POSTED, memory_order_release);
     fault_server_nudge(server);
     while (atomic_load_explicit(&server->request_state, memory_order_acquire) !=
@@ -415,18 +422,18 @@ static int post_request(struct fault_server *server)
 int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end)
 {
     take_turn(server);
-    server->request.ranges[0] = (struct region){round_down(start, PAGE_BYTES), end};
-    server->request.count = 1;
-    server->request.to_spool = false;
+    server->request.range = (struct region){round_down(start, PAGE_BYTES), end};
+    server->request.page_count = 0;
     return post_request(server);
 }
 
-int fault_server_spool(struct fault_server *server, const struct region *ranges,
-                       size_t count)
+int fault_server_take_spooled(struct fault_server *server, const uint32_t *pages,
+                              size_t count, uint32_t place)
 {
     take_turn(server);
-    memcpy(server->request.ranges, ranges, count * sizeof(*ranges));
-    server->request.count = count;
-    server->request.to_spool = true;
+    server->request.range = (struct region){0, 0};
+    memcpy(server->request.pages, pages, count * sizeof(*pages));
+    server->request.page_count = count;
+    server->request.place = place;
     return post_request(server);
 }

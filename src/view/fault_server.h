@@ -32,14 +32,12 @@ struct fault_statistics {
     _Atomic uint64_t lifts;        /* faults between snapshots, since the start */
 };
 
-/* Ranges that somebody wants kept at once. */
-#define PRESERVE_RANGES_MAX 32
-
+/* A range that somebody wants kept; or pages that he has spooled himself. */
 struct preserve_request {
-    struct region ranges[PRESERVE_RANGES_MAX]; /* what is left of them */
-    size_t count;
-    size_t next;
-    bool to_spool;
+    struct region range; /* what is left of it */
+    uint32_t pages[SPOOL_BATCH_PAGES];
+    size_t page_count;
+    uint32_t place; /* of the first of them */
 };
 
 /* What is done with a fault. */
@@ -117,9 +115,10 @@ void fault_server_roam(struct fault_server *server);
  * when the snapshot is over or failed (nothing to keep any more); -ENOBUFS when
  * there is no room and the policy is not to spool. Any thread but our own. */
 int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end);
-/* The same for up to PRESERVE_RANGES_MAX ranges, whose pages go to the spool at once:
- * they take no room in memory. Only with BUFFER_SPOOL. */
-int fault_server_spool(struct fault_server *server, const struct region *ranges,
-                       size_t count);
+/* The same for up to SPOOL_BATCH_PAGES pages of the view, by number, that the caller has
+ * written to the spool as a batch, at `place`, while they were protected or preserved
+ * already: they take no room in memory. Only with BUFFER_SPOOL. */
+int fault_server_take_spooled(struct fault_server *server, const uint32_t *pages,
+                              size_t count, uint32_t place);
 
 #endif
