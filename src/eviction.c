@@ -79,14 +79,15 @@ static size_t take_portion(struct dead *dead, struct region *pages)
 static struct spool_batch batch;
 
 /* Their content is what stood there at the freeze: a page that has been written to since
- * was preserved before that, and keeps the place it has. */
+ * was preserved before that, and keeps the place it has, also if that is only just now. */
 static size_t fill_batch(struct snapshot *snapshot, const struct region *ranges,
                          size_t count, uint32_t pages[PAGES_AT_ONCE])
 {
     batch.count = 0;
     for (size_t i = 0; i < count; i++)
         for (uint64_t at = ranges[i].start; at < ranges[i].end; at += PAGE_BYTES)
-            if (view_page_of(&snapshot->view, at, &pages[batch.count]))
+            if (view_page_of(&snapshot->view, at, &pages[batch.count]) &&
+                !preserved_has(&snapshot->preserved, pages[batch.count]))
                 spool_batch_add(&batch, pages[batch.count], (void *)(uintptr_t)at);
     return batch.count;
 }
@@ -97,10 +98,13 @@ static int keep(struct snapshot *snapshot, const struct region *ranges, size_t c
 {
     uint32_t pages[PAGES_AT_ONCE], place;
     size_t spooled = fill_batch(snapshot, ranges, count, pages);
-    int error = spool_write_batch(&snapshot->preserved.spool, &batch, &place);
-    if (error) {
-        view_fail(&snapshot->view, error);
-        snapshot_cancel_output(snapshot);
+    int error =
+        spooled ? spool_write_batch(&snapshot->preserved.spool, &batch, &place) : 0;
+    if (error || !spooled) {
+        /* What has been saved by now stays so. */
+        if (error && snapshot_phase(snapshot) == PHASE_SAVING &&
+            view_fail(&snapshot->view, error))
+            snapshot_cancel_output(snapshot);
         return error;
     }
     return fault_server_take_spooled(&snapshot->fault_server, pages, spooled, place);

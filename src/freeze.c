@@ -138,11 +138,12 @@ void freeze_end_step(struct snapshot *snapshot, uint64_t *usec)
     snapshot->step_began_usec = now;
 }
 
-static void thaw(struct snapshot *snapshot)
+static void thaw(struct snapshot *snapshot, bool armed)
 {
     atomic_store_explicit(&snapshot->frozen, false, memory_order_seq_cst);
     view_fail(&snapshot->view, -ECANCELED);
-    fault_server_disarm(&snapshot->fault_server, FAULTS_PARKED);
+    if (armed)
+        fault_server_disarm(&snapshot->fault_server, FAULTS_PARKED);
     preserved_end(&snapshot->preserved);
     vacant_thaw();
     late_free_end();
@@ -157,9 +158,12 @@ static int freeze(struct snapshot *snapshot)
     eviction_begin(snapshot);
     freeze_end_step(snapshot, &snapshot->steer_usec);
     atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
-    fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
-    watchdog_begin(snapshot);
-    int error = heap_protect(&snapshot->heap);
+    int error = fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
+    bool armed = !error;
+    if (armed) {
+        watchdog_begin(snapshot);
+        error = heap_protect(&snapshot->heap);
+    }
     if (fault_point(FAULT_SLOW_FREEZE))
         sleep_usec(20000);
     freeze_end_step(snapshot, &snapshot->protect_usec);
@@ -167,7 +171,7 @@ static int freeze(struct snapshot *snapshot)
                           protection_bytes(snapshot->heap.protection),
                           memory_order_relaxed);
     if (error)
-        thaw(snapshot);
+        thaw(snapshot, armed);
     return error;
 }
 

@@ -479,6 +479,8 @@ int rdb_uffd_stop(void)
     heap_lock(&snapshot->heap);
     standing_end(snapshot);
     heap_unlock(&snapshot->heap);
+    /* From here on nobody serves faults: there must be none, whatever was overlooked. */
+    heap_disarm_now(&snapshot->heap);
     leave_server();
     destroy_parts(snapshot);
     the_face.started = false;

@@ -484,8 +484,7 @@ int saver_start(struct snapshot *snapshot)
 void saver_stop(struct snapshot *snapshot)
 {
     atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
-    futex_wake_all(&snapshot->saves_begun);
-    thread_join(&snapshot->saver);
+    thread_join_sleeper(&snapshot->saver, &snapshot->saves_begun);
 }
 
 void saver_begin(struct snapshot *snapshot)

@@ -35,24 +35,23 @@ enum fault_duty standing_release(struct snapshot *snapshot)
                   heap_may_stand(heap);
     for (size_t i = 0; i < snapshot->view.region_count; i++)
         release_region(snapshot, &snapshot->view.regions[i], stands);
-    atomic_store_explicit(&heap->standing, stands, memory_order_release);
+    atomic_store_explicit(&heap->standing, stands ? STANDS : STANDS_NOT,
+                          memory_order_release);
     return stands ? FAULTS_LIFTED : FAULTS_PARKED;
 }
 
+/* Not when the watchdog has given it up meanwhile: it parks the server itself. */
 void standing_has_ended(struct snapshot *snapshot)
 {
-    atomic_store_explicit(&snapshot->heap.standing, false, memory_order_release);
+    uint32_t stood = STANDS;
+    atomic_compare_exchange_strong_explicit(&snapshot->heap.standing, &stood, STANDS_NOT,
+                                            memory_order_seq_cst, memory_order_relaxed);
     fault_server_park(&snapshot->fault_server);
-}
-
-static bool stands(const struct snapshot *snapshot)
-{
-    return atomic_load_explicit(&snapshot->heap.standing, memory_order_acquire);
 }
 
 void standing_end(struct snapshot *snapshot)
 {
-    if (!stands(snapshot))
+    if (!heap_stands(&snapshot->heap))
         return;
     for (size_t i = 0; i < snapshot->heap.registered.count; i++) {
         const struct region *region = &snapshot->heap.registered.regions[i];
@@ -69,7 +68,7 @@ static bool lift_slice(struct snapshot *snapshot, uint64_t *at)
 {
     const struct region *region = NULL;
     heap_lock(&snapshot->heap);
-    if (snapshot_is_idle(snapshot) && stands(snapshot)) {
+    if (snapshot_is_idle(snapshot) && heap_stands(&snapshot->heap)) {
         region = regions_at_or_after(&snapshot->heap.registered, *at);
         if (region) {
             uint64_t start = *at > region->start ? *at : region->start;
@@ -86,7 +85,7 @@ static bool lift_slice(struct snapshot *snapshot, uint64_t *at)
 void standing_end_unwanted(struct snapshot *snapshot)
 {
     uint64_t at = 0;
-    if (!stands(snapshot) || is_wanted(snapshot))
+    if (!heap_stands(&snapshot->heap) || is_wanted(snapshot))
         return;
     while (lift_slice(snapshot, &at))
         sleep_usec(200);

@@ -87,7 +87,7 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .last_regions = snapshot->view.region_count,
         .last_frozen_bytes = RELAXED(snapshot->last_frozen_bytes),
         .last_protected_bytes = RELAXED(snapshot->last_protected_bytes),
-        .protection_stands = atomic_load(&snapshot->heap.standing),
+        .protection_stands = heap_stands(&snapshot->heap),
         .standing_lifts = RELAXED(faults->lifts),
         .keys_saved = RELAXED(snapshot->keys_saved),
         .keys_total = RELAXED(snapshot->keys_total),

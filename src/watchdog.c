@@ -43,10 +43,19 @@ static void give_up(struct snapshot *snapshot)
                  STUCK_LOOKS * LOOK_MSEC);
 }
 
-/* What stands protected (standing.h) loses it, and all who wait go on. */
+/* What stands protected (standing.h) loses it, and all who wait go on. Unless a freeze
+ * has just taken it over: that one has a watch of its own. */
 static void give_up_standing(struct snapshot *snapshot)
 {
-    heap_disarm_now(&snapshot->heap);
+    uint32_t stood = STANDS;
+    if (!atomic_compare_exchange_strong_explicit(&snapshot->heap.standing, &stood,
+                                                 STANDS_GIVEN_UP, memory_order_seq_cst,
+                                                 memory_order_relaxed))
+        return;
+    if (!heap_disarm_now(&snapshot->heap)) {
+        atomic_store_explicit(&snapshot->heap.standing, STANDS, memory_order_seq_cst);
+        return;
+    }
     fault_server_park(&snapshot->fault_server);
     snapshot_log(
         snapshot, RDB_UFFD_WARNING,
@@ -61,14 +70,16 @@ static void watch_standing(struct snapshot *snapshot, uint32_t seen)
     uint64_t beats = 0;
     int stuck = 0;
     while (atomic_load_explicit(&snapshot->watches, memory_order_acquire) == seen &&
-           atomic_load_explicit(&snapshot->heap.standing, memory_order_acquire) &&
-           !atomic_load_explicit(&snapshot->heap.disarmed, memory_order_acquire)) {
+           heap_stands(&snapshot->heap)) {
         futex_wait(&snapshot->watches, seen, STANDING_LOOK_MSEC);
         uint64_t now = atomic_load_explicit(&server->beats, memory_order_relaxed);
-        stuck = now == beats && fault_waits(snapshot) ? stuck + 1 : 0;
+        bool waiting = fault_waits(snapshot) || fault_server_is_late(server);
+        stuck = now == beats && waiting ? stuck + 1 : 0;
         beats = now;
-        if (stuck == STANDING_STUCK_LOOKS)
-            give_up_standing(snapshot);
+        if (stuck < STANDING_STUCK_LOOKS)
+            continue;
+        give_up_standing(snapshot);
+        stuck = 0;
     }
 }
 

@@ -50,14 +50,30 @@ int thread_start(struct thread *thread, const char *name, size_t stack_bytes,
     return 0;
 }
 
+static void has_ended(struct thread *thread)
+{
+    memory_unmap(thread->stack, thread->stack_bytes);
+    thread->stack = NULL;
+    thread->running = false;
+}
+
 void thread_join(struct thread *thread)
 {
     if (!thread->running)
         return;
     pthread_join(thread->id, NULL);
-    memory_unmap(thread->stack, thread->stack_bytes);
-    thread->stack = NULL;
-    thread->running = false;
+    has_ended(thread);
+}
+
+void thread_join_sleeper(struct thread *thread, _Atomic uint32_t *word)
+{
+    if (!thread->running)
+        return;
+    do {
+        futex_wake_all(word);
+        sleep_usec(100);
+    } while (pthread_tryjoin_np(thread->id, NULL) == EBUSY);
+    has_ended(thread);
 }
 
 pid_t thread_own_id(void)

@@ -98,21 +98,37 @@ bool heap_is_stale(const struct heap *heap)
            heap->changes_seen;
 }
 
-int heap_open(struct heap *heap, const struct ability *ability)
+static int open_userfaultfd(const struct ability *ability)
 {
-    if (atomic_exchange_explicit(&heap->disarmed, false, memory_order_acquire))
-        heap_close(heap);
-    if (heap->userfaultfd >= 0)
-        return 0;
     int descriptor = fault_point(FAULT_NO_USERFAULTFD) ? -EPERM : userfaultfd_open();
     if (descriptor < 0)
         return descriptor;
     int error = userfaultfd_handshake(descriptor, ability_features(ability), NULL);
-    if (error) {
+    if (!error)
+        return descriptor;
+    close(descriptor);
+    return error;
+}
+
+/* After the emergency exit the new one takes the number of the old one: the fault server
+ * may be about to use it. */
+int heap_open(struct heap *heap, const struct ability *ability)
+{
+    bool disarmed = atomic_load_explicit(&heap->disarmed, memory_order_acquire);
+    if (heap->userfaultfd >= 0 && !disarmed)
+        return 0;
+    int descriptor = open_userfaultfd(ability);
+    if (descriptor < 0)
+        return descriptor;
+    if (disarmed) {
+        dup3(descriptor, heap->userfaultfd, O_CLOEXEC);
         close(descriptor);
-        return error;
+        heap->has_marks = true;
+        atomic_store_explicit(&heap->standing, STANDS_NOT, memory_order_release);
+        atomic_store_explicit(&heap->disarmed, false, memory_order_release);
+    } else {
+        heap->userfaultfd = descriptor;
     }
-    heap->userfaultfd = descriptor;
     regions_clear(&heap->registered);
     heap_note_change(heap);
     return 0;
@@ -124,19 +140,20 @@ void heap_close(struct heap *heap)
     heap->userfaultfd = -1;
     if (descriptor >= 0)
         close(descriptor);
-    atomic_store_explicit(&heap->standing, false, memory_order_release);
+    atomic_store_explicit(&heap->standing, STANDS_NOT, memory_order_release);
     regions_clear(&heap->registered);
 }
 
-void heap_disarm_now(struct heap *heap)
+bool heap_disarm_now(struct heap *heap)
 {
     /* Never readable: the fault server, which polls it, shall sleep. */
     int nothing = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (nothing < 0)
-        return;
+        return false;
     dup3(nothing, heap->userfaultfd, O_CLOEXEC);
     close(nothing);
     atomic_store_explicit(&heap->disarmed, true, memory_order_release);
+    return true;
 }
 
 /* ---- what is heap ---------------------------------------------------------------- */
@@ -240,6 +257,8 @@ static int register_fresh(struct heap *heap)
         const struct region *region = &heap->fresh.regions[i];
         int error = userfaultfd_register(heap->userfaultfd, region->start,
                                          region->end - region->start);
+        if (!error && (heap->has_marks || heap_stands(heap)))
+            heap_unprotect(heap, region->start, region->end);
         if (!error)
             continue;
         if (error != -EINVAL && error != -EBUSY && error != -ENOENT && error != -EPERM)
@@ -255,11 +274,12 @@ static int register_fresh(struct heap *heap)
  * protected: nobody would lift it when the rest is. */
 static int release_gone(struct heap *heap)
 {
-    if (!atomic_load_explicit(&heap->standing, memory_order_acquire))
+    if (!heap_stands(heap))
         return 0;
     int error = regions_subtract(&heap->registered, &heap->seen, &heap->fresh);
     for (size_t i = 0; !error && i < heap->fresh.count; i++) {
         const struct region *gone = &heap->fresh.regions[i];
+        heap_unprotect(heap, gone->start, gone->end);
         userfaultfd_unregister(heap->userfaultfd, gone->start, gone->end - gone->start);
     }
     return error;
@@ -283,33 +303,36 @@ int heap_refresh(struct heap *heap, bool all)
     heap->registered = heap->seen;
     heap->seen = previous;
     heap->changes_seen = changes;
+    heap->has_marks = false;
     return 0;
 }
 
-static void unregister_region(struct heap *heap, const struct region *region,
-                              const _Atomic bool *stop)
+/* The last slice of what is registered. Un-registering lifts the protection, but wakes
+ * nobody who has faulted on it. */
+static void unregister_slice(struct heap *heap)
 {
-    for (uint64_t at = region->start, end; at < region->end; at = end) {
-        if (atomic_load_explicit(stop, memory_order_acquire))
-            return;
-        end = round_down(at, UNREGISTER_SLICE) + UNREGISTER_SLICE;
-        if (end > region->end)
-            end = region->end;
-        userfaultfd_unregister(heap->userfaultfd, at, end - at);
-        if (end < region->end)
-            sleep_usec(UNREGISTER_REST_USEC);
-    }
+    struct region *region = &heap->registered.regions[heap->registered.count - 1];
+    uint64_t at = round_down(region->end - 1, UNREGISTER_SLICE);
+    if (at < region->start)
+        at = region->start;
+    userfaultfd_unregister(heap->userfaultfd, at, region->end - at);
+    userfaultfd_wake(heap->userfaultfd, at, region->end - at);
+    region->end = at;
+    if (region->end > region->start)
+        sleep_usec(UNREGISTER_REST_USEC);
+    else
+        heap->registered.count--;
 }
 
 int heap_unregister_all(struct heap *heap, const _Atomic bool *stop)
 {
-    for (size_t i = 0; i < heap->registered.count; i++)
-        unregister_region(heap, &heap->registered.regions[i], stop);
-    regions_clear(&heap->registered);
     heap_note_change(heap);
-    if (atomic_load_explicit(stop, memory_order_acquire))
-        return -ECANCELED;
-    atomic_store_explicit(&heap->standing, false, memory_order_release);
+    while (heap->registered.count) {
+        if (atomic_load_explicit(stop, memory_order_acquire))
+            return -ECANCELED;
+        unregister_slice(heap);
+    }
+    atomic_store_explicit(&heap->standing, STANDS_NOT, memory_order_release);
     return 0;
 }
 
@@ -339,12 +362,14 @@ bool heap_may_stand(struct heap *heap)
 
 int heap_protect(struct heap *heap)
 {
-    bool standing =
-        atomic_exchange_explicit(&heap->standing, false, memory_order_relaxed);
-    int error = find_content(heap);
+    uint32_t stood = STANDS;
+    atomic_compare_exchange_strong_explicit(&heap->standing, &stood, STANDS_NOT,
+                                            memory_order_seq_cst, memory_order_seq_cst);
+    /* The watchdog pulls the emergency exit at this very moment. */
+    int error = stood == STANDS_GIVEN_UP ? -ETIMEDOUT : find_content(heap);
     if (!error && !fault_point(FAULT_SKIP_PROTECT))
         error = protection_set(heap->protection, heap->userfaultfd,
-                               standing ? heap->pagemap : -1, &heap->fresh);
+                               stood == STANDS ? heap->pagemap : -1, &heap->fresh);
     /* What stood is not only in `fresh`. */
     for (size_t i = 0; error && i < heap->registered.count; i++)
         heap_unprotect(heap, heap->registered.regions[i].start,

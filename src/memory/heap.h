@@ -24,16 +24,27 @@
 struct ready_memory;
 struct protection;
 
+/* Whether some of the heap has stayed protected since the last snapshot (standing.h).
+ * Who takes the last step away from STANDS, a freeze or the watchdog, has it alone. */
+enum heap_standing {
+    STANDS_NOT,
+    STANDS,
+    STANDS_GIVEN_UP, /* the emergency exit is being pulled, until the next heap_open() */
+};
+
 struct heap {
     struct ready_memory *ready; /* not part of the heap yet; may be NULL */
     _Atomic uint32_t locked;    /* futex word */
     _Atomic uint32_t changes;   /* mappings that came or went, counted by hooks */
     uint32_t changes_seen;
-    int userfaultfd;       /* -1: not open */
-    _Atomic bool disarmed; /* heap_disarm_now() was called */
-    /* Some of it has stayed protected since the last snapshot (standing.h). */
-    _Atomic bool standing;
-    int pagemap; /* -1: not open */
+    int userfaultfd;           /* -1: not open */
+    _Atomic bool disarmed;     /* heap_disarm_now() was called */
+    _Atomic uint32_t standing; /* enum heap_standing */
+    int pagemap;               /* -1: not open */
+    /* Before Linux 6.8.10 the marks of protection stay on pages when a userfaultfd is
+     * closed (and before 6.12.10 when they are moved while protection stands): they would
+     * be valid again once the pages are registered, or pass for protection. */
+    bool has_marks;
     struct region_set registered;
     struct region_set seen;  /* scratch of heap_refresh() */
     struct region_set fresh; /* also what heap_protect() protects */
@@ -59,8 +70,9 @@ void heap_close(struct heap *heap);
 /* The emergency exit: everything loses its protection at once and all who wait
  * wake up. The descriptor's number stays taken (by an eventfd), because the
  * fault server may be about to use it; the next heap_open() opens a new one.
+ * False when there is no descriptor to be had for that: nothing has changed.
  * Without heap_lock(), any thread. */
-void heap_disarm_now(struct heap *heap);
+bool heap_disarm_now(struct heap *heap);
 
 /* Reads the memory map and registers what is new. With `all`, registers
  * everything again (a mapping may have been replaced by another at the same
@@ -73,6 +85,11 @@ int heap_refresh(struct heap *heap, bool all);
  * of a waiting thread in it: a wrong guess would make the view refuse what is there.
  * Not in a freeze: reads a file for every thread. */
 void heap_find_stacks(struct heap *heap);
+
+static inline bool heap_stands(const struct heap *heap)
+{
+    return atomic_load_explicit(&heap->standing, memory_order_acquire) == STANDS;
+}
 
 /* Takes every region out of the userfaultfd, in slices with a rest between them, so
  * that another one can have them; the next heap_refresh() brings them back. 0, or

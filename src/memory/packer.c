@@ -95,8 +95,7 @@ void packer_stop(struct packer *packer)
     if (!packer->thread.running)
         return;
     atomic_store_explicit(&packer->stopping, true, memory_order_release);
-    futex_wake_all(&packer->posted);
-    thread_join(&packer->thread);
+    thread_join_sleeper(&packer->thread, &packer->posted);
 }
 
 /* ---- for the others -------------------------------------------------------------- */

@@ -45,7 +45,10 @@ int spool_open(struct spool *spool, const char *directory)
 
 void spool_close(struct spool *spool)
 {
-    int file = atomic_exchange_explicit(&spool->file, -1, memory_order_acq_rel);
+    /* Ordered against spool_write_batch(): either it finds -1, or we find it writing. */
+    int file = atomic_exchange_explicit(&spool->file, -1, memory_order_seq_cst);
+    while (atomic_load_explicit(&spool->batch, memory_order_seq_cst))
+        futex_wait(&spool->batch, 1, 10);
     if (file >= 0)
         close(file);
 }
@@ -67,7 +70,7 @@ static int write_all(int file, const void *from, size_t length, uint64_t at)
 /* Two threads append: each writes to what it has taken. */
 static int append(struct spool *spool, const void *from, size_t length, uint32_t *place)
 {
-    int file = atomic_load_explicit(&spool->file, memory_order_acquire);
+    int file = atomic_load_explicit(&spool->file, memory_order_seq_cst);
     if (file < 0)
         return -EBADF;
     if (fault_point(FAULT_SPOOL_WRITE))
@@ -105,7 +108,11 @@ int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *
 {
     size_t bytes = batch->count * RAW_PIECE_ROOM;
     batch->count = 0;
-    return append(spool, batch->bytes, bytes, place);
+    atomic_store_explicit(&spool->batch, 1, memory_order_seq_cst);
+    int error = append(spool, batch->bytes, bytes, place);
+    atomic_store_explicit(&spool->batch, 0, memory_order_release);
+    futex_wake_all(&spool->batch);
+    return error;
 }
 
 long spool_read(struct spool *spool, uint32_t place, struct piece *piece)

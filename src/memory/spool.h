@@ -30,6 +30,7 @@ struct spool_batch {
 
 struct spool {
     _Atomic int file;       /* -1: not open */
+    _Atomic uint32_t batch; /* futex word: 1 while a batch is being written */
     _Atomic uint64_t bytes; /* taken since spool_open() */
     /* What 64 writes take, a running mean. 0: none yet. The fault server writes it. */
     _Atomic uint32_t usec_for_64;
@@ -38,6 +39,8 @@ struct spool {
 /* Opens the file in `directory` ("" for the current one). Main thread, in
  * prepare. 0 or -errno. */
 int spool_open(struct spool *spool, const char *directory);
+/* Waits for a batch that is being written: the descriptor's number may be another file's
+ * the next moment. */
 void spool_close(struct spool *spool);
 /* Appends one piece; returns its place in the file through `place`. 0 or -errno
  * (-EBADF when not open). Fault server only. */
@@ -45,8 +48,8 @@ int spool_write(struct spool *spool, const struct piece *piece, uint32_t *place)
 /* Adds the 4096 bytes of a page, as they are. Batch of less than SPOOL_BATCH_PAGES. */
 void spool_batch_add(struct spool_batch *batch, uint32_t page, const void *page_bytes);
 /* Appends all of the batch, which is empty then; its pieces follow each other from `place`
- * on, RAW_PIECE_PLACES apart. 0 or -errno. Any thread: whoever waits for the disk here is
- * not the one that serves faults. */
+ * on, RAW_PIECE_PLACES apart. 0 or -errno. The keeper: who waits for the disk here is not
+ * the one that serves faults. */
 int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *place);
 /* Reads the piece at `place`. Returns how many bytes of it were there (what
  * piece_unpack() wants to know), or -errno. Any thread. */

@@ -15,6 +15,7 @@
 #define MESSAGES_PER_READ 32
 /* Of a range that is to be kept, between two looks at the faults: some 20 us. */
 #define PAGES_PER_LOOK 32
+#define TAKE_OVER_USEC 1000000
 
 enum request { REQUEST_NONE, REQUEST_POSTED, REQUEST_DONE };
 
@@ -131,11 +132,11 @@ static void lift_around(struct fault_server *server, const struct uffd_msg *mess
     uint64_t address = message->arg.pagefault.address;
     int descriptor = atomic_load_explicit(&server->userfaultfd, memory_order_relaxed);
     int error;
+    count(&server->statistics.lifts, 1);
     do {
         error = userfaultfd_unprotect(descriptor, round_down(address, HUGE_PAGE_BYTES),
                                       HUGE_PAGE_BYTES);
     } while (error == -EAGAIN);
-    count(&server->statistics.lifts, 1);
     /* Part of it is another mapping. */
     if (error)
         lift_protection(server, round_down(address, PAGE_BYTES), PAGE_BYTES);
@@ -145,7 +146,7 @@ static void lift_once(struct fault_server *server, int descriptor)
 {
     struct uffd_msg messages[MESSAGES_PER_READ];
     count(&server->beats, 1);
-    while (fault_point(FAULT_STUCK_SERVER) && wanted_duty(server) == FAULTS_LIFTED)
+    while (fault_point(FAULT_STUCK_SERVER) && wanted_duty(server) != FAULTS_PARKED)
         sleep_usec(1000);
     int got = userfaultfd_read(descriptor, messages, MESSAGES_PER_READ);
     for (int i = 0; i < got; i++)
@@ -344,7 +345,38 @@ static void wait_for_duty(struct fault_server *server, enum fault_duty duty)
         futex_wait(&server->on_duty, now, 100);
 }
 
-void fault_server_arm(struct fault_server *server, int userfaultfd)
+bool fault_server_is_late(const struct fault_server *server)
+{
+    return atomic_load_explicit(&server->on_duty, memory_order_acquire) !=
+           (uint32_t)wanted_duty(server);
+}
+
+/* Until the server keeps pages. What another thread's fault is lifting at this moment
+ * would count as protected, and be lost to the snapshot. A server that does not come
+ * goes on as before; whatever it still does finds a view that has failed. */
+static int take_over_from_lifting(struct fault_server *server)
+{
+    uint64_t until = clock_usec() + TAKE_OVER_USEC;
+    uint32_t kept = FAULTS_KEPT, lifting = FAULTS_LIFTED;
+    while (atomic_load_explicit(&server->on_duty, memory_order_acquire) == lifting) {
+        futex_wait(&server->on_duty, lifting, 10);
+        if (clock_usec() < until)
+            continue;
+        view_fail(server->view, -ETIMEDOUT);
+        atomic_compare_exchange_strong_explicit(
+            &server->duty, &kept, lifting, memory_order_seq_cst, memory_order_relaxed);
+        return -ETIMEDOUT;
+    }
+    return 0;
+}
+
+static void release_writer(struct fault_server *server)
+{
+    thread_set_cpus(server->writer_id, &server->writer_cpus);
+    newcomers_release(server->armed_at, server->writer_cpu, &server->writer_cpus);
+}
+
+int fault_server_arm(struct fault_server *server, int userfaultfd)
 {
     struct fault_statistics *statistics = &server->statistics;
     atomic_store_explicit(&statistics->faults, 0, memory_order_relaxed);
@@ -361,26 +393,27 @@ void fault_server_arm(struct fault_server *server, int userfaultfd)
     thread_get_cpus(0, &server->writer_cpus);
     thread_stay_on(0, server->writer_cpu);
     atomic_store_explicit(&server->userfaultfd, userfaultfd, memory_order_relaxed);
-    /* What another thread's fault is lifting at this moment would count as protected,
-     * and be lost to the snapshot. */
-    bool lifts =
-        atomic_load_explicit(&server->on_duty, memory_order_acquire) == FAULTS_LIFTED;
     set_duty(server, FAULTS_KEPT);
-    if (lifts)
-        wait_for_duty(server, FAULTS_KEPT);
+    int error = take_over_from_lifting(server);
+    if (error)
+        release_writer(server);
+    return error;
 }
 
 void fault_server_park(struct fault_server *server)
 {
-    set_duty(server, FAULTS_PARKED);
+    uint32_t lifting = FAULTS_LIFTED;
+    if (atomic_compare_exchange_strong_explicit(&server->duty, &lifting, FAULTS_PARKED,
+                                                memory_order_seq_cst,
+                                                memory_order_relaxed))
+        fault_server_nudge(server);
 }
 
 void fault_server_disarm(struct fault_server *server, enum fault_duty duty)
 {
     set_duty(server, duty);
     wait_for_duty(server, duty);
-    thread_set_cpus(server->writer_id, &server->writer_cpus);
-    newcomers_release(server->armed_at, server->writer_cpu, &server->writer_cpus);
+    release_writer(server);
 }
 
 void fault_server_roam(struct fault_server *server)

@@ -95,14 +95,18 @@ int fault_server_start(struct fault_server *server, struct view *view,
 void fault_server_stop(struct fault_server *server);
 
 /* Begins to keep the pages of this descriptor's faults. Before the first page is
- * protected, or looked at whether it is. Main thread. */
-void fault_server_arm(struct fault_server *server, int userfaultfd);
+ * protected, or looked at whether it is. 0; or -ETIMEDOUT when the server, which had to
+ * lift until now, does not come: it goes on with that, and the view has failed. Main
+ * thread. */
+int fault_server_arm(struct fault_server *server, int userfaultfd);
 /* Ends that: once nothing is protected any more (FAULTS_PARKED), or with what shall
  * stand so (FAULTS_LIFTED). Returns when no page will be kept any more. */
 void fault_server_disarm(struct fault_server *server, enum fault_duty duty);
-/* From FAULTS_LIFTED to FAULTS_PARKED, once nothing is protected or the descriptor is
- * not of use any more. Does not wait. Any thread. */
+/* From FAULTS_LIFTED, if that is its duty, to FAULTS_PARKED, once nothing is protected.
+ * Does not wait. Any thread. */
 void fault_server_park(struct fault_server *server);
+/* What it has to do is not what it does yet. Any thread. */
+bool fault_server_is_late(const struct fault_server *server);
 /* Makes the server look at the limit again. Any thread. */
 void fault_server_nudge(struct fault_server *server);
 

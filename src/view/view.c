@@ -45,11 +45,11 @@ int view_set_regions(struct view *view, const struct region_set *regions)
     return 0;
 }
 
-void view_fail(struct view *view, int error)
+bool view_fail(struct view *view, int error)
 {
     int none = 0;
-    atomic_compare_exchange_strong_explicit(&view->error, &none, error,
-                                            memory_order_seq_cst, memory_order_relaxed);
+    return atomic_compare_exchange_strong_explicit(
+        &view->error, &none, error, memory_order_seq_cst, memory_order_relaxed);
 }
 
 /* The first region that ends after `address`. */

@@ -64,8 +64,8 @@ void view_destroy(struct view *view);
  * are too many regions. Main thread, before the freeze; not yet readable. */
 int view_set_regions(struct view *view, const struct region_set *regions);
 /* Ends all reading: view_read() returns `error` from now on, unless an earlier
- * error stands. Any thread. */
-void view_fail(struct view *view, int error);
+ * error stands: then false. Any thread. */
+bool view_fail(struct view *view, int error);
 /* The page number of an address. False when it is in no frozen region. Any
  * thread, between freeze and release. */
 bool view_page_of(const struct view *view, uint64_t address, uint32_t *page);

@@ -4,6 +4,7 @@
 #include "replicas.h"
 #include "snapshot.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,27 @@ static void loaded_at_run_time(void)
     load(server);
     save_and_check(server);
     check_fork_free(server, 1);
+    server_stop(server);
+}
+
+/* A process that was stopped and goes on: its threads are on their way back to where they
+ * waited when the module is told to go, and must not miss it. */
+static void unloaded_when_continued(void)
+{
+    needs_module();
+    struct server *server = server_start(NULL);
+    for (int round = 0; round < 30; round++) {
+        CHECK(kill(server->pid, SIGSTOP) == 0, "SIGSTOP");
+        redisAppendCommand(server->connection, "MODULE UNLOAD uffd");
+        for (int done = 0; !done;)
+            CHECK(redisBufferWrite(server->connection, &done) == REDIS_OK, "sending");
+        CHECK(kill(server->pid, SIGCONT) == 0, "SIGCONT");
+        redisReply *reply;
+        CHECK(redisGetReply(server->connection, (void **)&reply) == REDIS_OK,
+              "round %d: %s", round, server->connection->errstr);
+        CHECK(reply->type == REDIS_REPLY_STATUS, "%s", reply->str);
+        load(server);
+    }
     server_stop(server);
 }
 
@@ -476,6 +498,7 @@ static void keys_proved(void)
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
+        {"unloaded_when_continued", unloaded_when_continued, 60},
         {"loaded_at_run_time", loaded_at_run_time, 20},
         {"loaded_late", loaded_late, 120},
         {"vector_sets", vector_sets, 30},

@@ -230,6 +230,32 @@ static void stuck_between_saves(void)
     server_stop(server);
 }
 
+/* A freeze that finds the fault server stuck: by fork; or, when the main thread has met a
+ * page that stands before that, as soon as the watchdog has lifted it all. */
+static void stuck_at_the_freeze(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start(seed, SMALL_PAGES, "");
+    server_save(server);
+    check_stands(server, true);
+    const char *digest = server_digest(server);
+    server_ok(server, "UFFD.FAULT stuck_server on");
+    double began = clock_seconds();
+    server_save(server);
+    double seconds = clock_seconds() - began;
+    test_note("saved after %.1f s", seconds);
+    CHECK(seconds < STUCK_MOST, "the server stood still");
+    CHECK(number(server, "fork_fallbacks") == 1 || seconds > STUCK_LEAST,
+          "nothing was stuck: the case shows nothing");
+    const char *saved = dump_digest(server_path(server, "dump.rdb"), FILL_CONFIG);
+    CHECK(saved && strcmp(saved, digest) == 0, "the dump is wrong");
+    overwrite(server, "stuck");
+    server_ok(server, "UFFD.FAULT stuck_server off");
+    const char *wrong = fault_of_rounds(server, 2, seed);
+    CHECK(!wrong, "%s", wrong);
+    server_stop(server);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
@@ -241,6 +267,7 @@ int main(int argc, char **argv)
         {"others_take_over", others_take_over, 90},
         {"after_a_failure", after_a_failure, 60},
         {"stuck_between_saves", stuck_between_saves, 60},
+        {"stuck_at_the_freeze", stuck_at_the_freeze, 60},
         {0},
     };
     return test_run("standing", cases, argc, argv);
