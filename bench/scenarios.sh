@@ -66,7 +66,7 @@ scenario() {
         title="Saturated, with a save"
         load="$one_save --pipeline 16 --mix set=50,get=50" ;;
     saturated-dirty-rate-*)
-        alternating=${1#saturated-dirty-rate-} variants="uffd uffd-dirty-rate" rounds=$slices
+        alternating=${1#saturated-dirty-rate-} variants="uffd uffd-dirty-rate" rounds=$((slices * 2))
         title="Saturated, no save: what UFFD.DIRTYRATE $alternating costs while it runs"
         load="--pipeline 16" ;;
     limit128)

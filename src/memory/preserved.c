@@ -57,11 +57,12 @@ static void unmap_slots(struct preserved *preserved)
     memory_unmap(preserved->slot_kinds, count);
     memory_unmap((void *)preserved->directory, preserved->directory_bytes);
     memory_unmap((void *)preserved->marks, preserved->marks_bytes);
+    memory_unmap((void *)preserved->checked, preserved->marks_bytes);
     preserved->slots = NULL;
     preserved->slot_table = NULL;
     preserved->slot_kinds = NULL;
     preserved->directory = NULL;
-    preserved->marks = NULL;
+    preserved->marks = preserved->checked = NULL;
     preserved->slot_count = 0;
     preserved->mapped_chunks = 0;
     atomic_store_explicit(&preserved->populated_until, 0, memory_order_relaxed);
@@ -96,8 +97,9 @@ static int map_so_many(struct preserved *preserved, uint64_t count)
     preserved->slot_kinds = memory_map(count);
     preserved->directory = memory_map(preserved->directory_bytes);
     preserved->marks = memory_map(preserved->marks_bytes);
+    preserved->checked = memory_map(preserved->marks_bytes);
     if (preserved->slots && preserved->slot_table && preserved->slot_kinds &&
-        preserved->directory && preserved->marks)
+        preserved->directory && preserved->marks && preserved->checked)
         return 0;
     unmap_slots(preserved);
     return -ENOMEM;
@@ -120,7 +122,7 @@ static int map_slots(struct preserved *preserved, uint32_t chunk_count)
     preserved->directory_bytes = directory_bytes(chunk_count);
     preserved->marks_bytes = marks_bytes(chunk_count);
     preserved->fixed_bytes =
-        preserved->directory_bytes + preserved->marks_bytes + sizeof(struct packer);
+        preserved->directory_bytes + 2 * preserved->marks_bytes + sizeof(struct packer);
     int error = map_so_many(preserved, count);
     if (error && for_limit < count)
         error = map_so_many(preserved, for_limit);
@@ -155,7 +157,7 @@ static void reset(struct preserved *preserved)
 uint64_t preserved_least_limit(uint32_t chunk_count)
 {
     /* The directory, a leaf for every chunk, the packer, and a little room. */
-    return directory_bytes(chunk_count) + marks_bytes(chunk_count) +
+    return directory_bytes(chunk_count) + 2 * marks_bytes(chunk_count) +
            sizeof(struct packer) + ((uint64_t)chunk_count + LEAST_PAGES) * SLOT_BYTES;
 }
 
@@ -236,9 +238,10 @@ static void give_back(struct preserved *preserved, uint32_t had, uint32_t kept)
 {
     struct iovec slots = {preserved->slots + (uint64_t)kept * PAGE_BYTES,
                           (uint64_t)(had - kept) * PAGE_BYTES};
-    struct iovec tables[4] = {
+    struct iovec tables[5] = {
         {(void *)preserved->directory, preserved->directory_bytes},
         {(void *)preserved->marks, preserved->marks_bytes},
+        {(void *)preserved->checked, preserved->marks_bytes},
         {preserved->slot_table, round_up(had * sizeof(uint32_t), PAGE_BYTES)},
         {preserved->slot_kinds, round_up(had, PAGE_BYTES)},
     };
@@ -247,9 +250,10 @@ static void give_back(struct preserved *preserved, uint32_t had, uint32_t kept)
         return;
     /* What is left in the index would be taken for pages of the next snapshot. Locked
      * memory cannot be removed. */
-    if (advice_give_many(tables, 4, MADV_REMOVE) != 0) {
+    if (advice_give_many(tables, 5, MADV_REMOVE) != 0) {
         memset((void *)preserved->directory, 0, preserved->directory_bytes);
         memset((void *)preserved->marks, 0, preserved->marks_bytes);
+        memset((void *)preserved->checked, 0, preserved->marks_bytes);
     }
     if (slots.iov_len)
         advice_give_many(&slots, 1, MADV_DONTNEED);

@@ -24,7 +24,8 @@
  * number of readers at the same time, without locks: a page's entry is published
  * with release order after its bytes are there, and a reader that finds the
  * entry changed after it copied copies again. A page once preserved stays so
- * until preserved_end(), wherever it moves.
+ * until preserved_end(), wherever it moves. What is in the spool has its sum looked at by
+ * who reads it first; a raw page is then read there by the bytes that are wanted.
  * [idle]: only when no snapshot is under way.
  */
 #ifndef RDB_UFFD_MEMORY_PRESERVED_H
@@ -51,6 +52,8 @@ struct preserved {
     /* Set at preserved_begin(), constant until preserved_end(). */
     _Atomic uint32_t *directory; /* slot of the leaf + 1, 0: no page preserved */
     _Atomic uint64_t *marks;     /* a bit for every page: it has been preserved */
+    _Atomic uint64_t *checked;   /* another: raw in the spool, and its sum was right; the
+                                    readers' */
     unsigned char *slots;
     uint32_t *slot_table; /* by slot: page number; next slot of a list or the log */
     uint8_t *slot_kinds;

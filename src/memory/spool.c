@@ -139,3 +139,21 @@ long spool_read(struct spool *spool, uint32_t place, struct piece *piece)
         piece->bytes[0] ^= 1;
     return (long)have;
 }
+
+int spool_read_raw(struct spool *spool, uint32_t place, size_t offset, void *to,
+                   size_t length)
+{
+    int file = atomic_load_explicit(&spool->file, memory_order_acquire);
+    uint64_t at = (uint64_t)place * SPOOL_UNIT + offsetof(struct piece, bytes) + offset;
+    if (fault_point(FAULT_SPOOL_READ))
+        return -EIO;
+    for (size_t have = 0; have < length;) {
+        ssize_t got = pread(file, (char *)to + have, length - have, (off_t)(at + have));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return -EIO;
+        have += (size_t)got;
+    }
+    return 0;
+}

@@ -54,5 +54,9 @@ int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *
 /* Reads the piece at `place`. Returns how many bytes of it were there (what
  * piece_unpack() wants to know), or -errno. Any thread. */
 long spool_read(struct spool *spool, uint32_t place, struct piece *piece);
+/* Reads bytes of the page whose raw piece is at `place`, without looking at its sum: for
+ * who knows that it was right. 0, or -EIO. Any thread. */
+int spool_read_raw(struct spool *spool, uint32_t place, size_t offset, void *to,
+                   size_t length);
 
 #endif

@@ -594,7 +594,34 @@ static void spool_that_cannot_be_read(void **state)
     fault_point_set("spool_read", false);
     check(0, 2, NOISE);
     assert_int_equal(ftruncate(atomic_load(&preserved.spool.file), 2000), 0);
-    assert_int_equal(preserved_read(&preserved, 0, 0, got, sizeof(got)), -EIO);
+    assert_int_equal(preserved_read(&preserved, 0, 3000, got, sizeof(got)), -EIO);
+}
+
+/* Whoever reads a page first finds damage anywhere in it, whatever bytes he wants; a page
+ * that was found whole is then read by its bytes, also when it is another snapshot's. */
+static void spooled_pages_are_checked_first(void **state)
+{
+    (void)state;
+    unsigned char got[8];
+    for (int snapshot = 0; snapshot < 2; snapshot++) {
+        begin(4 << 20, BUFFER_SPOOL, false);
+        put_all(0, 2, NOISE);
+        assert_int_equal(moving_spool_one(&preserved), 0);
+        assert_int_equal(moving_spool_one(&preserved), 0);
+        int file = atomic_load(&preserved.spool.file);
+        if (snapshot == 0)
+            check(0, 2, NOISE);
+        /* The last byte of the first piece, and of the second. */
+        for (uint64_t i = 0; i < 2; i++)
+            assert_int_equal(
+                pwrite(file, "?", 1,
+                       (off_t)(i * RAW_PIECE_ROOM + sizeof(struct piece) - 1)),
+                1);
+        for (uint32_t page = 0; page < 2; page++)
+            assert_int_equal(preserved_read(&preserved, page, 0, got, sizeof(got)),
+                             snapshot == 0 ? 0 : -EIO);
+        preserved_end(&preserved);
+    }
 }
 
 #define WITH_BUFFER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -625,6 +652,7 @@ int main(void)
         WITH_BUFFER(spool_that_cannot_be_written),
         WITH_BUFFER(spool_that_fails_when_the_limit_is_lowered),
         WITH_BUFFER(spool_that_cannot_be_read),
+        WITH_BUFFER(spooled_pages_are_checked_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
