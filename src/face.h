@@ -30,6 +30,7 @@ struct face {
     struct history history;
     struct log_limit warnings;
     unsigned helpers_wanted;     /* when last the crew was called together */
+    unsigned cpu_quota;          /* percent of a CPU, 0: no limit; as it was last read */
     uint64_t predicted_bytes;    /* by the last measurement */
     uint64_t written_per_second; /* pages, by the same */
     uint64_t saves;              /* asked for; the number of the last one */

@@ -15,6 +15,7 @@
 #include "host/late_free.h"
 #include "keeper.h"
 #include "kernel/advice.h"
+#include "kernel/cpu_quota.h"
 #include "kernel/fault_points.h"
 #include "kernel/process.h"
 #include "kernel/sandbox.h"
@@ -361,6 +362,13 @@ static void find_obstacle(struct snapshot *snapshot, char *reason)
         memcpy(reason, the_face.layout_reason, REASON_BYTES);
 }
 
+/* Savers that the control groups' limit leaves room for beside the server: who uses it up
+ * has the server stopped. */
+static unsigned granted_threads(unsigned quota)
+{
+    return quota < 300 ? 1 : quota / 100 - 1;
+}
+
 /* How many threads help the saver. By itself it takes one where there are two CPUs: they
  * only run when nobody else wants to, and where that cannot be had there are none. */
 static unsigned wanted_helpers(struct snapshot *snapshot)
@@ -374,6 +382,8 @@ static unsigned wanted_helpers(struct snapshot *snapshot)
         threads = thread_count_cpus(&cpus);
         if (threads > THREADS_BY_ITSELF)
             threads = THREADS_BY_ITSELF;
+        if (the_face.cpu_quota && threads > granted_threads(the_face.cpu_quota))
+            threads = granted_threads(the_face.cpu_quota);
     }
     return threads ? threads - 1 : 0;
 }
@@ -461,6 +471,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
         destroy_parts(snapshot);
         return error;
     }
+    the_face.cpu_quota = cpu_quota_percent("");
     call_helpers(snapshot);
     atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
     keeper_nudge(snapshot);
@@ -516,6 +527,7 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
     snapshot->settings = *settings;
     if (!the_face.started)
         return;
+    the_face.cpu_quota = cpu_quota_percent("");
     settle_huge_pages(settings);
     if (snapshot_phase(snapshot) != PHASE_NONE) {
         snapshot->limit = snapshot_limit(snapshot);

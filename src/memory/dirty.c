@@ -18,10 +18,9 @@
 #define SLICE_BYTES     (UINT64_C(16) << 20)
 #define SLICE_REST_USEC 200
 #define RANGES          256
-/* 32 huge pages at least: enough that what lies in them is what lies in all. Fewer than
- * one in 16 does not cost the server less. */
-#define SAMPLE_BYTES_MIN (UINT64_C(64) << 20)
-#define ONE_IN_MAX       16u
+/* 20 huge pages at least: enough that what lies in them is what lies in all. */
+#define SAMPLE_BYTES_MIN (UINT64_C(40) << 20)
+#define ONE_IN_MAX       32u
 
 static bool stopped(const _Atomic bool *stop)
 {
@@ -155,11 +154,15 @@ static int release_slice(const struct dirty *dirty, uint64_t start, uint64_t end
     return 0;
 }
 
-static void count_range(struct dirty_count *count, const struct pagemap_range *range)
+static void count_range(const struct dirty *dirty, struct dirty_count *count,
+                        const struct pagemap_range *range)
 {
     count->pages += (range->end - range->start) / PAGE_BYTES;
-    for (uint64_t page = range->start; page < range->end; page += PAGE_BYTES)
+    for (uint64_t page = range->start; page < range->end; page += PAGE_BYTES) {
         packing_sample_add(&count->sample, page);
+        if (dirty->touched)
+            touched_count_page(dirty->touched, page, &count->touched);
+    }
 }
 
 static int count_page(const struct dirty *dirty, uint64_t start, uint64_t end,
@@ -176,9 +179,17 @@ static int count_page(const struct dirty *dirty, uint64_t start, uint64_t end,
         if (found < 0)
             return found;
         for (int i = 0; i < found; i++)
-            count_range(count, &ranges[i]);
+            count_range(dirty, count, &ranges[i]);
         start = scanned > start ? scanned : end;
     }
+    return 0;
+}
+
+static int note_page(const struct dirty *dirty, uint64_t start, uint64_t end,
+                     void *context)
+{
+    (void)context;
+    touched_note(dirty->touched, start, end);
     return 0;
 }
 
@@ -252,7 +263,21 @@ int dirty_start(struct dirty *dirty, const _Atomic bool *stop)
         visit_sampled(dirty, dirty->regions.regions[i].start,
                       dirty->regions.regions[i].end,
                       &(struct sampled_work){measure_page, &dirty->sampled_bytes});
-    return visit_pages(dirty, stop, protect_page, NULL);
+    /* Looked at before they are protected: what is written in between differs, and counts
+     * if it is written again. */
+    dirty->touched = touched_create(dirty->sampled_bytes / PAGE_BYTES);
+    if (dirty->touched)
+        error = visit_pages(dirty, stop, note_page, NULL);
+    return error ? error : visit_pages(dirty, stop, protect_page, NULL);
+}
+
+/* Of all that was written, so much as of those pages that were looked at. */
+static uint64_t without_touched(const struct dirty_count *count)
+{
+    if (!count->touched.noted)
+        return count->pages;
+    return (uint64_t)((double)count->pages * (double)count->touched.changed /
+                      (double)count->touched.noted);
 }
 
 int dirty_read(const struct dirty *dirty, struct dirty_count *count,
@@ -260,7 +285,9 @@ int dirty_read(const struct dirty *dirty, struct dirty_count *count,
 {
     count->pages = 0;
     packing_sample_clear(&count->sample);
+    count->touched = (struct touched_count){0, 0};
     int error = visit_pages(dirty, stop, count_page, count);
+    count->pages = without_touched(count);
     if (dirty->sampled_bytes)
         count->pages = (uint64_t)((double)count->pages * (double)dirty->bytes /
                                   (double)dirty->sampled_bytes);
@@ -279,6 +306,8 @@ void dirty_end(struct dirty *dirty, const _Atomic bool *stop)
             release_slice(dirty, dirty->regions.regions[i].start,
                           dirty->regions.regions[i].end, NULL);
     close_descriptors(dirty);
+    touched_destroy(dirty->touched);
+    dirty->touched = NULL;
     memory_unmap(dirty->regions.regions, dirty->regions.capacity * sizeof(struct region));
     dirty->regions.regions = NULL;
 }

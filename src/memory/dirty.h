@@ -24,6 +24,7 @@
 #include "memory/packing_sample.h"
 #include "memory/pages.h"
 #include "memory/regions.h"
+#include "memory/touched.h"
 
 struct dirty_sampling {
     unsigned one_in; /* a power of two */
@@ -36,11 +37,13 @@ struct dirty {
     struct region_set regions; /* storage from memory_map() */
     struct dirty_sampling sampling;
     uint64_t bytes, sampled_bytes; /* of the regions, once started */
+    struct touched *touched;       /* NULL: every write counts */
 };
 
 struct dirty_count {
     uint64_t pages;
     struct packing_sample sample; /* of those that were seen */
+    struct touched_count touched; /* of some of them, whether more than touched */
 };
 
 /* For a heap of so many bytes: enough huge pages to stand for the others. */
@@ -59,8 +62,9 @@ int dirty_open(struct dirty *dirty, const struct region_set *regions,
 /* Takes over the regions, which nobody else may have registered, and protects them.
  * 0 or -errno; dirty_end() is needed in both cases. */
 int dirty_start(struct dirty *dirty, const _Atomic bool *stop);
-/* How many pages have been written since, all in all, as far as the sample tells. A
- * region that went away meanwhile counts as unwritten. */
+/* How many pages have been written since, all in all, as far as the sample tells, but
+ * for those in which only the times of accesses have changed (touched.h). A region that
+ * went away meanwhile counts as unwritten. */
 int dirty_read(const struct dirty *dirty, struct dirty_count *count,
                const _Atomic bool *stop);
 /* Lets go of the regions: slice by slice, and the rest at once when stopped. No-op

@@ -14,6 +14,8 @@
 #define KEYS     30000
 #define BYTES    1000
 #define MEGABYTE (1024.0 * 1024)
+/* Their headers lie in 4000 pages, or in many more where they are one with the values. */
+#define KEYS_READ 1000000
 
 static struct server *start(const char *config, uint64_t seed)
 {
@@ -57,6 +59,7 @@ struct load {
     uint64_t random;
     int per_10_msec;
     int in_place; /* percent: SETRANGE, the others are new values */
+    int read;     /* not 0: nothing is written, so many keys are read */
     _Atomic bool stop;
 };
 
@@ -65,6 +68,11 @@ static void send_batch(struct load *load)
     char record[BYTES + 1];
     for (int i = 0; i < load->per_10_msec; i++) {
         int key = (int)(random_next(&load->random) % KEYS);
+        if (load->read) {
+            redisAppendCommand(load->connection, "GET key:%d",
+                               (int)(random_next(&load->random) % load->read));
+            continue;
+        }
         size_t length = json_record(&load->random, record, BYTES);
         if ((int)(random_next(&load->random) % 100) < load->in_place)
             redisAppendCommand(load->connection, "SETRANGE json:%d 100 abcd", key);
@@ -100,6 +108,7 @@ static struct load *load_start(struct server *server, int per_second, int in_pla
     load.connection = server_connect(server);
     load.per_10_msec = per_second / 100;
     load.in_place = in_place;
+    load.read = 0;
     load.random = seed;
     atomic_store(&load.stop, false);
     CHECK(pthread_create(&load.thread, NULL, run_load, &load) == 0, "pthread_create");
@@ -180,6 +189,22 @@ static void quiet_server(void)
     CHECK(answer(rate, "pages_written") < 500, "a quiet server writes");
     CHECK(answer(rate, "save_msec") == 0, "no save has been");
     CHECK(answer(rate, "heap_bytes") > KEYS * (long long)BYTES, "heap_bytes");
+    server_stop(server);
+}
+
+/* Each read writes to a value's header: when it was. A save has none of that. */
+static void reads_are_no_writes(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start("", seed);
+    needs_tracking(server);
+    server_ok(server, "DEBUG POPULATE %d key 100", KEYS_READ);
+    struct load *load = load_start(server, 20000, 0, seed);
+    load->read = KEYS_READ;
+    redisReply *rate = server_ok(server, "UFFD.DIRTYRATE 3");
+    load_stop(load);
+    test_note("%lld pages", answer(rate, "pages_written"));
+    CHECK(answer(rate, "pages_written") < 1500, "reads count as writes");
     server_stop(server);
 }
 
@@ -466,6 +491,7 @@ int main(int argc, char **argv)
         {"predicts_from_less", predicts_from_less, 60},
         {"predicts_changes_in_place", predicts_changes_in_place, 60},
         {"predicts_lz4", predicts_lz4, 60},
+        {"reads_are_no_writes", reads_are_no_writes, 60},
         {"quiet_server", quiet_server, 30},
         {"save_wins", save_wins, 120},
         {"client_goes", client_goes, 30},

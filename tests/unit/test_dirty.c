@@ -78,10 +78,10 @@ static void larger_heaps_are_sampled_more(void **state)
 {
     (void)state;
     assert_int_equal(dirty_choose_sampling(0).one_in, 1);
-    assert_int_equal(dirty_choose_sampling(100 * MB).one_in, 1);
+    assert_int_equal(dirty_choose_sampling(75 * MB).one_in, 1);
     assert_int_equal(dirty_choose_sampling(300 * MB).one_in, 4);
     assert_int_equal(dirty_choose_sampling(1024 * MB).one_in, 16);
-    assert_int_equal(dirty_choose_sampling(UINT64_C(1) << 40).one_in, 16);
+    assert_int_equal(dirty_choose_sampling(UINT64_C(1) << 40).one_in, 32);
     for (int i = 0; i < 100; i++)
         assert_true(dirty_choose_sampling(1024 * MB).which < 16);
 }
