@@ -121,6 +121,19 @@ static void try_again(struct server *server)
     server_config_set(server, "uffd.enabled", "yes");
 }
 
+/* A stale pointer in what a value does not use of its memory may lead to a client's
+ * structure: whatever the server writes to with every command is no value. */
+static bool is_at_rest(struct victim *victim, uint64_t address)
+{
+    unsigned char before[4096], after[4096];
+    off_t page = (off_t)(address & ~UINT64_C(4095));
+    if (pread(victim->memory, before, sizeof before, page) != sizeof before)
+        return false;
+    server_ok(victim->server, "PING");
+    return pread(victim->memory, after, sizeof after, page) == sizeof after &&
+           memcmp(before, after, sizeof before) == 0;
+}
+
 /* True if the save failed. */
 static bool scribble_and_save(struct victim *victim)
 {
@@ -132,7 +145,8 @@ static bool scribble_and_save(struct victim *victim)
     if (strcmp(server_text(victim->server, "OBJECT ENCODING %s", key), "int") == 0)
         return false;
     uint64_t address = choose_word(victim, content_of(victim, key)), old;
-    if (!is_heap(victim, address & ~UINT64_C(7)) || !read_word(victim, address, &old))
+    if (!is_heap(victim, address & ~UINT64_C(7)) || !is_at_rest(victim, address) ||
+        !read_word(victim, address, &old))
         return false;
     struct stat before = dump_of(victim->server);
     uint64_t value = choose_value(victim, old);

@@ -189,9 +189,12 @@ static void print_tail(const char *path)
     printf("    # the end of %s:\n", path);
     if (fseek(file, -LOG_TAIL_BYTES, SEEK_END) < 0)
         rewind(file);
-    char line[1024];
+    char line[1024] = "\n";
     while (fgets(line, sizeof line, file))
         printf("    | %s", line);
+    /* The result's line comes next, and is counted by its beginning. */
+    if (!strchr(line, '\n'))
+        putchar('\n');
     fclose(file);
 }
 
