@@ -98,16 +98,15 @@ static int keep(struct snapshot *snapshot, const struct region *ranges, size_t c
 {
     uint32_t pages[PAGES_AT_ONCE], place;
     size_t spooled = fill_batch(snapshot, ranges, count, pages);
-    int error =
-        spooled ? spool_write_batch(&snapshot->preserved.spool, &batch, &place) : 0;
-    if (error || !spooled) {
-        /* What has been saved by now stays so. */
-        if (error && snapshot_phase(snapshot) == PHASE_SAVING &&
-            view_fail(&snapshot->view, error))
-            snapshot_cancel_output(snapshot);
-        return error;
-    }
-    return fault_server_take_spooled(&snapshot->fault_server, pages, spooled, place);
+    if (!spooled)
+        return 0;
+    int error = spool_write_batch(&snapshot->preserved.spool, &batch, &place);
+    if (!error)
+        return fault_server_take_spooled(&snapshot->fault_server, pages, spooled, place);
+    /* What has been saved by now stays so. */
+    if (snapshot_phase(snapshot) == PHASE_SAVING && view_fail(&snapshot->view, error))
+        snapshot_cancel_output(snapshot);
+    return error;
 }
 
 /* First kept, then dropped: a reader that finds a page of zeros finds it kept when it

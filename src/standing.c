@@ -3,6 +3,7 @@
 /* Un-protecting takes the memory map's lock: in slices, so that a page fault of the server
  * waits for one slice only, and of a chunk each, which tells whether it was written to. */
 #define SLICE_BYTES CHUNK_BYTES
+#define REST_USEC   200
 
 static bool is_wanted(const struct snapshot *snapshot)
 {
@@ -49,44 +50,37 @@ void standing_has_ended(struct snapshot *snapshot)
     fault_server_park(&snapshot->fault_server);
 }
 
-void standing_end(struct snapshot *snapshot)
-{
-    if (!heap_stands(&snapshot->heap))
-        return;
-    for (size_t i = 0; i < snapshot->heap.registered.count; i++) {
-        const struct region *region = &snapshot->heap.registered.regions[i];
-        for (uint64_t at = region->start, end; at < region->end; at = end) {
-            end = slice_end(at, region->end);
-            heap_unprotect(&snapshot->heap, at, end);
-        }
-    }
-    standing_has_ended(snapshot);
-}
-
-/* The next slice from `*at` on. False when there is none, or a snapshot begins. */
+/* The next slice from `*at` on, under heap_lock(). False when there is none: then it has
+ * all ended. */
 static bool lift_slice(struct snapshot *snapshot, uint64_t *at)
 {
-    const struct region *region = NULL;
-    heap_lock(&snapshot->heap);
-    if (snapshot_is_idle(snapshot) && heap_stands(&snapshot->heap)) {
-        region = regions_at_or_after(&snapshot->heap.registered, *at);
-        if (region) {
-            uint64_t start = *at > region->start ? *at : region->start;
-            *at = slice_end(start, region->end);
-            heap_unprotect(&snapshot->heap, start, *at);
-        } else {
-            standing_has_ended(snapshot);
-        }
+    const struct region *region = regions_at_or_after(&snapshot->heap.registered, *at);
+    if (!region) {
+        standing_has_ended(snapshot);
+        return false;
     }
-    heap_unlock(&snapshot->heap);
-    return region != NULL;
+    uint64_t start = *at > region->start ? *at : region->start;
+    *at = slice_end(start, region->end);
+    heap_unprotect(&snapshot->heap, start, *at);
+    return true;
+}
+
+void standing_end(struct snapshot *snapshot)
+{
+    uint64_t at = 0;
+    while (heap_stands(&snapshot->heap) && lift_slice(snapshot, &at))
+        ;
 }
 
 void standing_end_unwanted(struct snapshot *snapshot)
 {
     uint64_t at = 0;
-    if (!heap_stands(&snapshot->heap) || is_wanted(snapshot))
-        return;
-    while (lift_slice(snapshot, &at))
-        sleep_usec(200);
+    bool more = heap_stands(&snapshot->heap) && !is_wanted(snapshot);
+    while (more) {
+        heap_lock(&snapshot->heap);
+        more = snapshot_is_idle(snapshot) && heap_stands(&snapshot->heap) &&
+               lift_slice(snapshot, &at);
+        heap_unlock(&snapshot->heap);
+        sleep_usec(REST_USEC);
+    }
 }

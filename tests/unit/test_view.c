@@ -293,6 +293,10 @@ static void spooled_pages_may_be_dropped(void **state)
     pthread_join(reader, NULL);
     pthread_join(writer, NULL);
     assert_int_equal(wrong, 0);
+    /* The writer's pages are preserved as well, in slots while there are any. */
+    assert_true(atomic_load(&toy->preserved.pages_spooled) > 1000);
+    assert_true(atomic_load(&toy->preserved.pages_spooled) <=
+                atomic_load(&toy->preserved.pages));
     assert_true(atomic_load(&toy->preserved.pages) > 3000);
     release();
 }
