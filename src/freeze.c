@@ -38,7 +38,7 @@ int freeze_open_output(struct snapshot *snapshot)
     };
     if (snapshot->request.cause != CHILD_SAVE_SOCKET)
         return rdb_output_open_file(&snapshot->output, snapshot->capture.directory,
-                                    snapshot->capture.temporary_name, &options);
+                                    &options);
     if (snapshot->capture.socket_count)
         return open_sockets(snapshot, &options);
     int error = rdb_output_open_descriptor(&snapshot->output,

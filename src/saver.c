@@ -6,6 +6,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "host/child_files.h"
 #include "host/child_report.h"
 #include "kernel/fault_points.h"
 #include "keyspace/crew.h"
@@ -30,6 +31,8 @@
 /* At most so much rest at first, and this part of the time after that. */
 #define YIELD_FIRST_USEC 1000000
 #define YIELD_SHARE      4
+/* So many names are tried: at random, so that only a mistake of ours takes as many. */
+#define NAMES_TRIED 16
 /* A kill waits so often while the file is being made: a tenth of a second. */
 #define CREATION_WAITS 10
 #define WAIT_MSEC      10
@@ -256,21 +259,36 @@ static int publish(struct snapshot *snapshot)
     return rdb_output_publish(snapshot->output, snapshot->capture.file_name);
 }
 
+/* Under the name that the server expects, or under another one where that is taken: by
+ * what a crash has left, by another server, by whoever guesses names. */
+static int create_under_free_name(struct snapshot *snapshot, char name[CHILD_FILE_BYTES])
+{
+    int number = snapshot->request.pid, error = -EEXIST;
+    for (int tries = 0; error == -EEXIST && tries < NAMES_TRIED; tries++) {
+        if (tries)
+            number = child_files_number();
+        child_files_name(number, name);
+        error = rdb_output_create_file(snapshot->output, name);
+    }
+    if (!error)
+        child_files_made(number);
+    return error;
+}
+
 /* A child that cannot open its file says so. */
 static int create_file(struct snapshot *snapshot)
 {
-    char directory[256];
+    char directory[256], name[CHILD_FILE_BYTES];
     if (!move_phase(snapshot, PHASE_SAVING, PHASE_CREATING))
         return -ECANCELED;
-    int error = rdb_output_create_file(snapshot->output);
+    int error = create_under_free_name(snapshot, name);
     if (!move_phase(snapshot, PHASE_CREATING, PHASE_SAVING))
         return -ECANCELED;
     if (error)
         snapshot_log(snapshot, RDB_UFFD_WARNING,
                      "Failed opening the temp RDB file %s (in server root dir %s) for "
                      "saving: %s",
-                     snapshot->capture.temporary_name,
-                     getcwd(directory, sizeof(directory)) ? directory : "unknown",
+                     name, getcwd(directory, sizeof(directory)) ? directory : "unknown",
                      strerrordesc_np(-error));
     return error;
 }

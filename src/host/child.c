@@ -3,7 +3,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <execinfo.h>
-#include <limits.h>
 #include <link.h>
 #include <pthread.h>
 #include <signal.h>
@@ -13,12 +12,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "host/child_files.h"
 #include "host/got.h"
 #include "kernel/symbols.h"
 
-/* Above the kernel's ceiling for pid_max on 64-bit machines. */
-#define FIRST_PID    4194305
-#define LAST_PID     (INT_MAX - 1)
 #define STACK_FRAMES 16
 /* A transfer makes three pipes right before it forks. */
 #define PIPES_KEPT 8
@@ -30,13 +27,12 @@ static struct {
     pthread_t main_thread;
     bool atfork_registered;
     bool pass_through; /* in the child of a real fork */
-    pid_t last_pid;
     _Atomic pid_t pid; /* of the child that is not one, 0: none */
     _Atomic int state; /* enum state; ZOMBIE is published with `status` */
     int status;
     int pipes[PIPES_KEPT][2]; /* the last ones made, a ring */
     unsigned pipes_made;
-} child = {.last_pid = FIRST_PID - 1};
+} child;
 
 /* The real functions, by name: the patched slots may be those of our own object
  * (in the unit tests), and what stood in a slot may be a stub that would bind it
@@ -47,6 +43,8 @@ static struct {
     int (*kill)(pid_t, int);
     int (*pipe2)(int[2], int);
     int (*pipe)(int[2]);
+    int (*unlink)(const char *);
+    int (*rename)(const char *, const char *);
 } real;
 
 static bool on_main_thread(void)
@@ -150,12 +148,6 @@ static void classify(struct child_request *request)
 
 /* ---- fork ------------------------------------------------------------------------ */
 
-static pid_t next_pid(void)
-{
-    child.last_pid = child.last_pid >= LAST_PID ? FIRST_PID : child.last_pid + 1;
-    return child.last_pid;
-}
-
 static void set_state(enum state state)
 {
     atomic_store_explicit(&child.state, state, memory_order_release);
@@ -194,7 +186,9 @@ static pid_t stand_in_fork(void)
     classify(&request);
     if (request.cause == CHILD_OTHER)
         return real.fork();
-    request.pid = next_pid();
+    /* There is no other one: who is not reaped yet stands in the way of a fork. */
+    request.pid = child_files_number();
+    child_files_begin(request.pid, request.cause == CHILD_REWRITE_AOF);
     /* Before the snapshot begins: a small one may end before begin() returns. */
     atomic_store_explicit(&child.pid, request.pid, memory_order_relaxed);
     set_state(RUNNING);
@@ -302,6 +296,33 @@ int child_pipe_peer(int descriptor)
     return -1;
 }
 
+/* ---- files ----------------------------------------------------------------------- */
+
+static bool may_mean_child(void)
+{
+    return !child.pass_through && on_main_thread();
+}
+
+static int stand_in_unlink(const char *path)
+{
+    char name[CHILD_FILE_BYTES];
+    const char *meant = may_mean_child() ? child_files_meant(path, name) : path;
+    if (meant)
+        return real.unlink(meant);
+    errno = ENOENT;
+    return -1;
+}
+
+static int stand_in_rename(const char *from, const char *to)
+{
+    char name[CHILD_FILE_BYTES];
+    const char *meant = may_mean_child() ? child_files_meant(from, name) : from;
+    if (meant)
+        return real.rename(meant, to);
+    errno = ENOENT;
+    return -1;
+}
+
 /* ---- for the face ---------------------------------------------------------------- */
 
 /* What the server calls, what it gets instead, and what that calls in turn. */
@@ -314,6 +335,9 @@ static const struct {
     /* A server that imports only one of the two is as good. */
     {"pipe2", (void *)stand_in_pipe2, &real.pipe2, true},
     {"pipe", (void *)stand_in_pipe, &real.pipe, true},
+    /* Without these the names are random all the same. */
+    {"unlink", (void *)stand_in_unlink, &real.unlink, true},
+    {"rename", (void *)stand_in_rename, &real.rename, true},
     {"waitpid", (void *)stand_in_waitpid, &real.waitpid, false},
     {"kill", (void *)stand_in_kill, &real.kill, false},
     {"fork", (void *)stand_in_fork, &real.fork, false}, /* last in, first out */

@@ -9,7 +9,10 @@
  *   NONE ───────────▶ RUNNING ────────────────────────▶ ZOMBIE ─────────▶ NONE
  *
  * The pid handed out is above the kernel's ceiling for pid_max (4194304), so
- * it can never be a real process: a kill() that slips past us can only fail.
+ * it can never be a real process: a kill() that slips past us can only fail. It is
+ * chosen at random for each fork: another server's in the same directory, of whatever
+ * pid namespace, has another one, and so have the files that are named after it
+ * (host/child_files.h).
  *
  * Threads: fork and waitpid are answered on the server's main thread, kill on any
  * and in signal handlers; child_exited() comes from the saver thread.

@@ -400,24 +400,17 @@ static int duplicate(int descriptor)
     return descriptor < 0 ? -1 : fcntl(descriptor, F_DUPFD_CLOEXEC, 3);
 }
 
-/* What the forked child would have written to, by name. */
-static int capture_names(const struct child_request *request,
-                         struct server_capture *capture)
+/* What the forked child would have made. What it rewrites for an AOF is renamed by the
+ * server itself. */
+static int capture_name(const struct child_request *request,
+                        struct server_capture *capture)
 {
-    long pid = (long)request->pid;
-    if (request->cause == CHILD_REWRITE_AOF) {
-        snprintf(capture->file_name, sizeof(capture->file_name),
-                 "temp-rewriteaof-bg-%ld.aof", pid);
-        snprintf(capture->temporary_name, sizeof(capture->temporary_name),
-                 "temp-rewriteaof-%ld.aof", pid);
+    if (request->cause == CHILD_REWRITE_AOF)
         return 0;
-    }
     const char *name = (const char *)(uintptr_t)image_word(layout->rdb_filename);
     if (strlen(name) >= sizeof(capture->file_name))
         return -ENAMETOOLONG;
     snprintf(capture->file_name, sizeof(capture->file_name), "%s", name);
-    snprintf(capture->temporary_name, sizeof(capture->temporary_name), "temp-%ld.rdb",
-             pid);
     return 0;
 }
 
@@ -466,7 +459,7 @@ static int capture_all(const struct child_request *request,
     if (image_int(aof ? layout->aof_rewrite_incremental_fsync
                       : layout->rdb_save_incremental_fsync))
         capture->sync_every = SYNC_EVERY;
-    int error = capture_names(request, capture);
+    int error = capture_name(request, capture);
     if (!error)
         error = capture_descriptors(request, capture);
     if (!error)

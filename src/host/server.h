@@ -45,8 +45,8 @@ struct server_capture {
     rdb_compress_function compress;  /* NULL: rdbcompression no */
     rdb_checksum_function checksum;  /* NULL: rdbchecksum no */
     size_t sync_every;               /* bytes, 0: never */
-    char file_name[256];             /* what the finished file is called */
-    char temporary_name[64];         /* and while it is written */
+    char file_name[256];             /* what the finished file is called, "": as while it
+                                        is written (host/child_files.h) */
     int transfer_pipe;               /* dup: where a replica transfer goes, else -1 */
     int sockets[SERVER_SOCKETS_MAX]; /* dup: or the replicas' own, where it goes to */
     size_t socket_count;             /* without the server between, else 0 */

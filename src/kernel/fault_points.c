@@ -27,6 +27,7 @@ bool fault_point_set(const char *name, bool on)
 
 bool fault_points_init(void)
 {
+    atomic_store_explicit(&fault_points_on, 0, memory_order_relaxed);
     const char *list = getenv("RDB_UFFD_FAULT");
     if (!list)
         return false;

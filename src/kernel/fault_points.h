@@ -41,7 +41,9 @@
     POINT(EVICT_UNKEPT, "evict_unkept")           /* dead values go, not kept */         \
     POINT(TRUST_STANDING, "trust_standing")       /* what is written counts as not */    \
     POINT(OUTPUT_WRITE, "output_write")           /* EIO from the dump file */           \
-    POINT(NO_MEMORY, "no_memory")                 /* buffers cannot be mapped */
+    POINT(STUCK_CREATE, "stuck_create")           /* it cannot be made, nor refused */   \
+    POINT(KNOWN_NUMBERS, "known_numbers") /* in names: 4194305 and on, no random ones */ \
+    POINT(NO_MEMORY, "no_memory")         /* buffers cannot be mapped */
 
 #define FAULT_ENUM(name, text) FAULT_##name,
 enum fault_point_id { FAULT_POINTS(FAULT_ENUM) FAULT_POINT_COUNT };

@@ -6,20 +6,22 @@
 #include <unistd.h>
 
 #include "kernel/fault_points.h"
+#include "kernel/random.h"
 #include "kernel/thread.h"
 
 /* FAULT_SPOOL_SLOW: a device of 2 MB/s. */
 #define SLOW_USEC 2000
 
-/* File systems without O_TMPFILE (overlayfs of old, NFS): a name for a moment. */
+/* File systems without O_TMPFILE (overlayfs of old, NFS): a name for a moment. At random,
+ * since another process may have the same pid, and a crash may leave the file. */
 static int open_and_unlink(const char *directory)
 {
     char path[4096];
-    int length =
-        snprintf(path, sizeof(path), "%s/rdb_uffd-spool-%ld", directory, (long)getpid());
+    int length = snprintf(path, sizeof(path), "%s/rdb_uffd-spool-%016llx", directory,
+                          (unsigned long long)random_number());
     if (length < 0 || (size_t)length >= sizeof(path))
         return -ENAMETOOLONG;
-    int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file < 0)
         return -errno;
     unlink(path);

@@ -9,16 +9,20 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
+#include "kernel/thread.h"
 
 #define BUFFER_BYTES (256 * 1024)
 /* One write() at most: so that a cancel, and the writing back, need not wait
  * for half a gigabyte of one value. */
 #define WRITE_BYTES (1024 * 1024)
 #define NAME_BYTES  256
+/* FAULT_STUCK_CREATE: how often to look whether it still is. */
+#define STUCK_USEC 1000
 
 struct socket {
     int descriptor;
@@ -37,8 +41,10 @@ struct rdb_output {
     _Atomic bool cancelled;
     bool published;
     char temporary_name[NAME_BYTES];
-    bool created; /* the temporary file is there, ours to remove */
-    int error;    /* the first; nothing is written after it */
+    bool created;      /* the temporary file is there, ours to remove */
+    bool recognised;   /* … as long as its name leads to: */
+    struct stat ident; /* of what we have open */
+    int error;         /* the first; nothing is written after it */
     uint64_t checksum;
     uint64_t accepted;
     uint64_t written;
@@ -262,37 +268,47 @@ static struct rdb_output *create(const struct rdb_output_options *options, int *
     return made;
 }
 
-static int remember_file(struct rdb_output *output, int directory, const char *name)
+/* Whether the name still leads to what we have open. Whoever has unlinked it may have
+ * put something else in its place. Between this look and what follows upon it somebody
+ * could do so again, which no call of the kernel's rules out: it is for mistakes, and who
+ * means harm and may write to the directory can put what he likes in place of the dump. */
+static bool name_is_ours(const struct rdb_output *output)
 {
-    if (strlen(name) >= NAME_BYTES)
-        return -ENAMETOOLONG;
-    output->directory = fcntl(directory, F_DUPFD_CLOEXEC, 3);
-    if (output->directory < 0)
-        return -errno;
-    memcpy(output->temporary_name, name, strlen(name) + 1);
-    return 0;
+    struct stat found;
+    return fstatat(output->directory, output->temporary_name, &found,
+                   AT_SYMLINK_NOFOLLOW) == 0 &&
+           found.st_dev == output->ident.st_dev && found.st_ino == output->ident.st_ino;
 }
 
-int rdb_output_create_file(struct rdb_output *output)
+int rdb_output_create_file(struct rdb_output *output, const char *temporary_name)
 {
-    output->descriptor = openat(output->directory, output->temporary_name,
-                                O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (strlen(temporary_name) >= NAME_BYTES)
+        return -ENAMETOOLONG;
+    memcpy(output->temporary_name, temporary_name, strlen(temporary_name) + 1);
+    while (fault_point(FAULT_STUCK_CREATE))
+        sleep_usec(STUCK_USEC);
+    output->descriptor =
+        openat(output->directory, temporary_name,
+               O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (output->descriptor < 0)
         return -errno;
     output->created = true;
+    /* There are file systems that number their files anew at every look. */
+    output->recognised =
+        fstat(output->descriptor, &output->ident) == 0 && name_is_ours(output);
     return 0;
 }
 
 int rdb_output_open_file(struct rdb_output **output, int directory,
-                         const char *temporary_name,
                          const struct rdb_output_options *options)
 {
     int error;
     struct rdb_output *made = create(options, &error);
     if (!made)
         return error;
-    error = remember_file(made, directory, temporary_name);
-    if (error) {
+    made->directory = fcntl(directory, F_DUPFD_CLOEXEC, 3);
+    if (made->directory < 0) {
+        error = -errno;
         rdb_output_close(made);
         return error;
     }
@@ -376,16 +392,27 @@ int rdb_output_sync(struct rdb_output *output)
 
 static void remove_temporary(struct rdb_output *output)
 {
-    if (output->created && !output->published)
+    if (output->created && !output->published &&
+        (!output->recognised || name_is_ours(output)))
         unlinkat(output->directory, output->temporary_name, 0);
     output->created = false;
 }
 
+static int rename_temporary(struct rdb_output *output, const char *final_name)
+{
+    if (output->recognised && !name_is_ours(output))
+        return -ESTALE;
+    if (*final_name && renameat(output->directory, output->temporary_name,
+                                output->directory, final_name) != 0)
+        return -errno;
+    return 0;
+}
+
 int rdb_output_publish(struct rdb_output *output, const char *final_name)
 {
-    if (!output->error && renameat(output->directory, output->temporary_name,
-                                   output->directory, final_name) != 0)
-        fail(output, -errno);
+    int error = output->error ? 0 : rename_temporary(output, final_name);
+    if (error)
+        fail(output, error);
     if (output->error) {
         remove_temporary(output);
         return output->error;

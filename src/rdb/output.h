@@ -31,16 +31,14 @@ struct rdb_output_options {
     size_t sync_every;              /* bytes between two background fsyncs, 0: never */
 };
 
-/* Makes ready to write `temporary_name` in the directory `directory` (a descriptor
- * opened for reading, dup'ed). Touches no disk: a file system may keep its caller
- * waiting for seconds, and this is the pause. 0 or -errno. Main thread, in
- * prepare. */
+/* Makes ready to write a file in the directory `directory` (a descriptor opened for
+ * reading, dup'ed). Touches no disk: a file system may keep its caller waiting for
+ * seconds, and this is the pause. 0 or -errno. Main thread, in prepare. */
 int rdb_output_open_file(struct rdb_output **output, int directory,
-                         const char *temporary_name,
                          const struct rdb_output_options *options);
-/* File only, before anything is written: creates it, replacing what is there. 0 or
- * -errno. */
-int rdb_output_create_file(struct rdb_output *output);
+/* File only, before anything is written: creates it. 0 or -errno; -EEXIST when the name
+ * is taken, also by a symbolic link: try another one. */
+int rdb_output_create_file(struct rdb_output *output, const char *temporary_name);
 /* Takes over `descriptor`, a pipe's write end. On failure it is still the caller's. 0
  * or -errno. */
 int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
@@ -74,9 +72,10 @@ int rdb_output_flush(struct rdb_output *output);
  * reasons of the directory. 0 or -errno. */
 int rdb_output_sync(struct rdb_output *output);
 /* File only, after rdb_output_sync(): renames the temporary file to
- * `final_name` in the same directory and synchronises the directory. 0 or
- * -errno; on failure the temporary file is gone: removed, or already renamed
- * when it was the directory that could not be synchronised. */
+ * `final_name` in the same directory ("": it keeps its name) and synchronises the
+ * directory. 0 or -errno; on failure the temporary file is gone: removed, or already
+ * renamed when it was the directory that could not be synchronised. -ESTALE: its name
+ * is another file's by now, which is left alone. */
 int rdb_output_publish(struct rdb_output *output, const char *final_name);
 /* Makes any present and future call that writes or waits return -ECANCELED; a
  * call that waits for a disk still ends with it. Any thread; async-signal-safe. */
@@ -86,7 +85,7 @@ void rdb_output_end(struct rdb_output *output);
 /* Waits until the writers of the pipe `descriptor` have closed it. 0, or
  * -ECANCELED. */
 int rdb_output_wait_closed(struct rdb_output *output, int descriptor);
-/* Closes and frees; an unpublished temporary file is removed. */
+/* Closes and frees; an unpublished temporary file is removed, if it still is ours. */
 void rdb_output_close(struct rdb_output *output);
 
 #endif

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -157,14 +158,28 @@ static _Noreturn void become_server(struct server *server,
     _exit(127);
 }
 
+/* The next child will be the first process of a pid namespace. Returns the way back. */
+static int leave_numbers(void)
+{
+    int ours = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+    if (ours < 0 || unshare(CLONE_NEWPID) != 0)
+        skip("no pid namespaces: %s", strerror(errno));
+    return ours;
+}
+
 static void spawn(struct server *server, const struct server_options *options)
 {
     server->port = free_port();
     write_config(server, options);
+    int ours = options->own_numbers ? leave_numbers() : -1;
     server->pid = fork();
     CHECK(server->pid >= 0, "fork: %s", strerror(errno));
     if (server->pid == 0)
         become_server(server, options);
+    server->own_pid = options->own_numbers ? 1 : server->pid;
+    if (options->own_numbers)
+        CHECK(setns(ours, CLONE_NEWPID) == 0 && close(ours) == 0, "setns: %s",
+              strerror(errno));
     server->stopped = false;
 }
 
@@ -178,7 +193,7 @@ static bool is_ours(struct server *server, redisContext *connection)
     reply = ours ? redisCommand(connection, "INFO server") : NULL;
     const char *process = reply && reply->str ? strstr(reply->str, "process_id:") : NULL;
     if (process)
-        ours = atoi(process + strlen("process_id:")) == server->pid;
+        ours = atoi(process + strlen("process_id:")) == server->own_pid;
     if (reply)
         freeReplyObject(reply);
     return ours;

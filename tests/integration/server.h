@@ -30,11 +30,13 @@ struct server_options {
     const char *command;          /* another server's; NULL: SERVER_COMMAND */
     const char *directory;        /* start in this one again; NULL: a fresh one */
     bool without_module;
-    bool sentinel; /* start it as a sentinel: no data, no module */
+    bool sentinel;    /* start it as a sentinel: no data, no module */
+    bool own_numbers; /* in a pid namespace of its own, where it is process 1 */
 };
 
 struct server {
     pid_t pid;
+    pid_t own_pid; /* as the server sees it */
     int port;
     bool has_module;
     bool stopped; /* by us: not being there at the end is no failure */

@@ -2,10 +2,10 @@
  * names of a server's are on the stack when it forks, and a toy takes the place of the
  * snapshot.
  *
- * Not here: that servers have these functions on the stack, and the beginning anew of
- * the numbers after two thousand million children. */
+ * Not here: that servers have these functions on the stack. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -23,6 +23,7 @@
 
 #include "got_table.h"
 #include "host/child.h"
+#include "host/child_files.h"
 
 #define PID_CEILING 4194304 /* of the kernel: no process has a greater number */
 
@@ -198,6 +199,50 @@ static void takes_a_save_over(void **state)
     assert_int_equal(waitpid(first, NULL, 0), first);
     pid_t second = take_over();
     assert_int_not_equal(second, first);
+}
+
+/* Two processes do not hand out the same ones, nor one process in a row. */
+static void numbers_are_at_random(void **state)
+{
+    (void)state;
+    enum { COUNT = 500 };
+    pid_t pids[COUNT], greatest = 0;
+    for (int i = 0; i < COUNT; i++) {
+        pids[i] = take_over();
+        for (int j = 0; j < i; j++)
+            assert_int_not_equal(pids[i], pids[j]);
+        greatest = pids[i] > greatest ? pids[i] : greatest;
+        child_exited(0);
+        assert_int_equal(waitpid(-1, NULL, 0), pids[i]);
+    }
+    /* One of so many lies in the upper half of all there are. */
+    assert_true(greatest > INT_MAX / 2);
+}
+
+/* What the server does by the pid's name reaches the file that was made, whatever that is
+ * called, and no other one. */
+static void names_lead_to_what_was_made(void **state)
+{
+    (void)state;
+    char name[CHILD_FILE_BYTES], asked[CHILD_FILE_BYTES];
+    pid_t pid = take_over();
+    child_files_name(pid, asked);
+    assert_null(child_files_meant(asked, name));
+    assert_string_equal(child_files_meant("temp-1.rdb", name), "temp-1.rdb");
+    assert_string_equal(child_files_meant("dump.rdb", name), "dump.rdb");
+    child_files_made(4194305);
+    assert_string_equal(child_files_meant(asked, name), "temp-4194305.rdb");
+    /* A server asks for these too when a rewrite has ended. */
+    snprintf(asked, sizeof(asked), "temp-rewriteaof-%d.aof", (int)pid);
+    assert_null(child_files_meant(asked, name));
+    snprintf(asked, sizeof(asked), "temp-rewriteaof-bg-%d.aof", (int)pid);
+    assert_null(child_files_meant(asked, name));
+    child_files_begin(pid, true);
+    child_files_made(4194306);
+    assert_string_equal(child_files_meant(asked, name), "temp-rewriteaof-bg-4194306.aof");
+    /* This program's own unlink() and rename() are patched. */
+    assert_int_equal(unlink(asked), -1);
+    assert_int_equal(errno, ENOENT);
 }
 
 static void check_request(pid_t pid, enum child_cause cause, const char *cause_name,
@@ -601,6 +646,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         INSTALLED(takes_a_save_over),
+        INSTALLED(numbers_are_at_random),
+        INSTALLED(names_lead_to_what_was_made),
         INSTALLED(knows_what_is_wanted),
         INSTALLED(knows_who_wants_it),
         INSTALLED(leaves_other_forks_alone),

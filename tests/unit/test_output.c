@@ -41,9 +41,9 @@ static bool exists(const char *name)
 static struct rdb_output *open_file(void)
 {
     struct rdb_output *output;
-    assert_int_equal(rdb_output_open_file(&output, directory, "temp.rdb", &options), 0);
+    assert_int_equal(rdb_output_open_file(&output, directory, &options), 0);
     assert_false(exists("temp.rdb"));
-    assert_int_equal(rdb_output_create_file(output), 0);
+    assert_int_equal(rdb_output_create_file(output, "temp.rdb"), 0);
     assert_true(exists("temp.rdb"));
     return output;
 }
@@ -95,10 +95,87 @@ static void missing_directory_is_an_error(void **state)
     assert_int_equal(mkdirat(directory, "gone", 0755), 0);
     int gone = openat(directory, "gone", O_RDONLY | O_DIRECTORY);
     assert_int_equal(unlinkat(directory, "gone", AT_REMOVEDIR), 0);
-    assert_int_equal(rdb_output_open_file(&output, gone, "temp.rdb", &options), 0);
-    assert_int_equal(rdb_output_create_file(output), -ENOENT);
+    assert_int_equal(rdb_output_open_file(&output, gone, &options), 0);
+    assert_int_equal(rdb_output_create_file(output, "temp.rdb"), -ENOENT);
     rdb_output_close(output);
     close(gone);
+}
+
+/* ---- what somebody else has put there ------------------------------------------- */
+
+static void write_file(const char *name, const char *text)
+{
+    int file = openat(directory, name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    assert_true(file >= 0);
+    assert_int_equal(write(file, text, strlen(text)), strlen(text));
+    close(file);
+}
+
+static void check_file(const char *name, const char *text)
+{
+    char found[64] = "";
+    int file = openat(directory, name, O_RDONLY);
+    assert_true(file >= 0);
+    assert_int_equal(read(file, found, sizeof(found)), strlen(text));
+    assert_string_equal(found, text);
+    close(file);
+}
+
+static void a_name_that_is_taken_is_left_alone(void **state)
+{
+    (void)state;
+    struct rdb_output *output;
+    write_file("temp.rdb", "another's");
+    write_file("victim", "valuable");
+    assert_int_equal(symlinkat("victim", directory, "link.rdb"), 0);
+    assert_int_equal(symlinkat("nothing", directory, "dangling.rdb"), 0);
+    assert_int_equal(rdb_output_open_file(&output, directory, &options), 0);
+    assert_int_equal(rdb_output_create_file(output, "temp.rdb"), -EEXIST);
+    assert_int_equal(rdb_output_create_file(output, "link.rdb"), -EEXIST);
+    assert_int_equal(rdb_output_create_file(output, "dangling.rdb"), -EEXIST);
+    assert_int_equal(rdb_output_create_file(output, "free.rdb"), 0);
+    assert_int_equal(put(output, "ours", 4), 0);
+    assert_int_equal(rdb_output_sync(output), 0);
+    assert_int_equal(rdb_output_publish(output, "final.rdb"), 0);
+    rdb_output_close(output);
+    check_file("final.rdb", "ours");
+    check_file("temp.rdb", "another's");
+    check_file("victim", "valuable");
+    assert_false(exists("nothing"));
+    const char *names[] = {"final.rdb", "temp.rdb", "victim", "link.rdb", "dangling.rdb"};
+    for (size_t i = 0; i < 5; i++)
+        assert_int_equal(unlinkat(directory, names[i], 0), 0);
+}
+
+/* Somebody has cleared up, somebody else came: that is neither published nor removed. */
+static void another_file_under_its_name(void **state)
+{
+    (void)state;
+    for (int publish = 0; publish < 2; publish++) {
+        struct rdb_output *output = open_file();
+        assert_int_equal(put(output, "ours", 4), 0);
+        assert_int_equal(rdb_output_sync(output), 0);
+        assert_int_equal(unlinkat(directory, "temp.rdb", 0), 0);
+        write_file("temp.rdb", "another's");
+        if (publish)
+            assert_int_equal(rdb_output_publish(output, "final.rdb"), -ESTALE);
+        rdb_output_close(output);
+        assert_false(exists("final.rdb"));
+        check_file("temp.rdb", "another's");
+        assert_int_equal(unlinkat(directory, "temp.rdb", 0), 0);
+    }
+}
+
+static void it_may_keep_its_name(void **state)
+{
+    (void)state;
+    struct rdb_output *output = open_file();
+    assert_int_equal(put(output, "ours", 4), 0);
+    assert_int_equal(rdb_output_sync(output), 0);
+    assert_int_equal(rdb_output_publish(output, ""), 0);
+    rdb_output_close(output);
+    check_file("temp.rdb", "ours");
+    assert_int_equal(unlinkat(directory, "temp.rdb", 0), 0);
 }
 
 /* A file that may not grow stands for a disk that is full. */
@@ -160,8 +237,8 @@ static int put_megabytes(size_t sync_every, int error)
     struct rdb_output *output;
     memset(&disk, 0, sizeof(disk));
     disk.error = error;
-    assert_int_equal(rdb_output_open_file(&output, directory, "temp.rdb", &asked), 0);
-    assert_int_equal(rdb_output_create_file(output), 0);
+    assert_int_equal(rdb_output_open_file(&output, directory, &asked), 0);
+    assert_int_equal(rdb_output_create_file(output, "temp.rdb"), 0);
     int result = 0;
     for (size_t i = 1; i <= 8 && !result; i++) {
         result = put(output, text, sizeof(text));
@@ -403,6 +480,9 @@ int main(void)
         cmocka_unit_test(publishes_a_file),
         cmocka_unit_test(closing_removes_what_is_not_published),
         cmocka_unit_test(missing_directory_is_an_error),
+        cmocka_unit_test(a_name_that_is_taken_is_left_alone),
+        cmocka_unit_test(another_file_under_its_name),
+        cmocka_unit_test(it_may_keep_its_name),
         cmocka_unit_test(errors_stay),
         cmocka_unit_test(writes_back_as_it_goes),
         cmocka_unit_test(writes_back_only_if_asked),
