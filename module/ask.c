@@ -9,6 +9,11 @@ void ask_by(api_context *lasting)
     own_context = lasting;
 }
 
+bool ask_database(int database)
+{
+    return api.SelectDb(own_context, database) == API_OK;
+}
+
 uint64_t ask_count(int database)
 {
     if (api.SelectDb(own_context, database) != API_OK)

@@ -9,6 +9,7 @@
  * to, since fork() has none. */
 void ask_by(api_context *lasting);
 
+bool ask_database(int database);
 uint64_t ask_count(int database);
 /* What it leaves behind in the server: the key counts as read just now, and in INFO a hit
  * or two and a DUMP are counted. Nothing is changed, replicated or notified. */

@@ -47,6 +47,7 @@ static struct rdb_uffd_host host = {
     .log = log_line,
     .memory_in_use = memory_in_use,
     .wake = wake_server,
+    .has_database = ask_database,
     .count_keys = ask_count,
     .ask_key = ask_key,
     .server_name = server_name,
@@ -55,14 +56,18 @@ static struct rdb_uffd_host host = {
     .rewriter_cpus = rewriter_cpus,
 };
 
-/* Valkey reports the Redis version it is compatible with as well. */
+/* Those that came from Redis report the version of it they are compatible with as well. */
 static void identify_server(api_context *context)
 {
+    static const char *const names[] = {"valkey", "redict", "redis"};
     api_server_info *info = api.GetServerInfo(context, "server");
-    const char *version = api.ServerInfoGetFieldC(info, "valkey_version");
-    snprintf(server_name, sizeof(server_name), "%s", version ? "valkey" : "redis");
-    if (!version)
-        version = api.ServerInfoGetFieldC(info, "redis_version");
+    const char *version = NULL;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && !version; i++) {
+        char field[32];
+        snprintf(server_name, sizeof(server_name), "%s", names[i]);
+        snprintf(field, sizeof(field), "%s_version", names[i]);
+        version = api.ServerInfoGetFieldC(info, field);
+    }
     if (fault_point(FAULT_NEWER_SERVER))
         version = "99.9.9";
     snprintf(server_version, sizeof(server_version), "%s", version ? version : "unknown");

@@ -99,6 +99,7 @@ struct rdb_uffd_host {
     void (*wake)(void);
     /* To prove what is known of its keyspace by, before the first save. Also called
      * from within the server's fork(). */
+    bool (*has_database)(int database);
     uint64_t (*count_keys)(int database);
     void (*ask_key)(int database, const void *name, size_t length,
                     struct rdb_uffd_testimony *said);

@@ -1,4 +1,5 @@
-/* Where the variables of each known server lie, as data: one table a version.
+/* Where the variables of each known server lie, as data: one table a version. What the
+ * server tells by itself is not in it.
  *
  * The tables are printed by `make layouts SRC=…`, which compiles a probe against the
  * server's own headers and says what differs here and in src/keyspace. They are proved
@@ -13,27 +14,33 @@
 
 #include "keyspace/keyspace.h"
 
+/* What some servers have: the functions and variables that go with it are wanted of
+ * these alone (server.c). */
+enum server_ability {
+    HAS_DIRECT_TRANSFERS = 1,  /* straight to the replicas' sockets */
+    HAS_EXPIRING_FIELDS = 2,   /* a type of table of its own for hashes with such */
+    HAS_CLOCKS_OF_ITS_OWN = 4, /* LRU and LFU, apart from `server` */
+    HAS_SLOT_IMPORTS = 8,
+    HAS_OLDER_FORMATS = 16, /* for replicas that want them */
+};
+
 struct server_layout {
     const char *server;  /* "redis", "valkey" */
     const char *version; /* prefix: "7.0." */
     const char *magic;   /* the first nine bytes of a dump */
     enum keyspace_layout keyspace;
+    unsigned has;          /* enum server_ability, or'ed */
     uint16_t report_bytes; /* of what a child tells its parent: server.c */
-    size_t server_bytes;   /* size of the symbol `server` */
 
-    /* Offsets in `server`. */
-    uint16_t pid, main_thread_id, hz, db, dbnum, unix_time;
+    /* Offsets in `server`, of what its table of settings does not tell (config_table.h). */
+    uint16_t pid, main_thread_id, db, dbnum, unix_time;
     uint16_t lru_clock; /* 0: not in `server` (Valkey 9.1) */
-    uint16_t cluster_enabled;
-    uint16_t maxmemory_policy, lfu_decay_time, key_save_delay;
-    uint16_t rdb_compression, rdb_checksum, rdb_filename, rdb_save_incremental_fsync;
     uint16_t child_info_pipe;
-    uint16_t aof_use_rdb_preamble, aof_rewrite_incremental_fsync;
     uint16_t rdb_pipe_read, rdb_child_exit_pipe, rdb_pipe_conns, rdb_pipe_numconns;
     uint16_t replicas;
 
-    uint16_t rio_bytes, rio_buffer; /* struct rio: size, and io.buffer.ptr */
-    uint16_t connection_client;     /* private_data */
+    uint16_t rio_buffer;        /* in struct rio: io.buffer.ptr */
+    uint16_t connection_client; /* private_data */
     uint16_t connection_descriptor;
     uint16_t client_connection;
     /* How far a replica is and what it asks for: in the client, or in what it points

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "host/child_report.h"
+#include "host/config_table.h"
 #include "host/foreign.h"
 #include "host/imports.h"
 #include "host/layout.h"
@@ -29,10 +30,13 @@
 #define AUX_BEFORE          1
 #define AUX_AFTER           2
 #define SYNC_EVERY          (4 * 1024 * 1024)
-#define RIO_BYTES_MAX       256
+#define RIO_BYTES_MAX       512
 #define SAVE_INFO_BYTES_MAX 256
 #define DATABASES_MAX       1000000
 #define MAGIC_NAME          6 /* "REDIS0" or "VALKEY", then the version */
+#define LRU_CLOCK_MASK      ((1 << 24) - 1)
+/* The server's clocks stand still while a command runs. */
+#define CLOCK_SECONDS 86400
 
 /* What is used of the server by name. */
 static struct {
@@ -49,89 +53,66 @@ static struct {
     void (*rio_with_buffer)(void *rio, char *sds);
     char *(*sds_empty)(void);
     void (*sds_free)(char *sds);
-    /* Some servers only. */
+    /* Those that have it: enum server_ability. */
     const void *(*tcp_connections)(void); /* the type of such connections */
     const void *expiring_hash_type;
     uint32_t (*lru_idle_seconds)(uint32_t lru);
-    const int *lfu_decay_time;
     int (*slot_imports)(void *rio, int rdb_version);
     unsigned (*keys_in_slot)(unsigned slot);
     int (*replica_rdb_version)(void *client);
 } symbols;
 
+/* The variables of its settings. */
+static struct {
+    const int *compression, *checksum, *sync_dump, *sync_rewrite, *preamble;
+    const int *cluster, *maxmemory_policy, *lfu_decay_time, *key_save_delay;
+    char *const *file_name;
+} settings;
+
 static const struct server_layout *layout;
 
 /* ---- which server? --------------------------------------------------------------- */
-
-struct wanted_symbol {
-    const char *name;
-    void *where;
-};
-
-static int find_each(const struct wanted_symbol *wanted, size_t count, char *reason,
-                     size_t reason_size)
-{
-    for (size_t i = 0; i < count; i++) {
-        void *found = symbol_find(wanted[i].name);
-        if (!found) {
-            snprintf(reason, reason_size, "the server does not export %s",
-                     wanted[i].name);
-            return -ENOTSUP;
-        }
-        memcpy(wanted[i].where, &found, sizeof(found));
-    }
-    return 0;
-}
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static int find_symbols(char *reason, size_t reason_size)
 {
-    const struct wanted_symbol everywhere[] = {
-        {"server", &symbols.image},
-        {"lzf_compress", &symbols.lzf_compress},
-        {"lzf_decompress", &symbols.lzf_decompress},
-        {"crc64", &symbols.crc64},
-        {"siphash", &symbols.siphash},
-        {"dictGetHashFunctionSeed", &symbols.hash_seed},
-        {"rdbSaveInfoAuxFields", &symbols.aux_fields},
-        {"rdbSaveModulesAux", &symbols.modules_aux},
-        {"rdbSaveFunctions", &symbols.functions},
-        {"rdbPopulateSaveInfo", &symbols.populate_save_info},
-        {"rioInitWithBuffer", &symbols.rio_with_buffer},
-        {"sdsempty", &symbols.sds_empty},
-        {"sdsfree", &symbols.sds_free},
+    const struct {
+        const char *name;
+        void *where;
+        unsigned wanted; /* 0: of every server, or of those that have this */
+    } all[] = {
+        {"server", &symbols.image, 0},
+        {"lzf_compress", &symbols.lzf_compress, 0},
+        {"lzf_decompress", &symbols.lzf_decompress, 0},
+        {"crc64", &symbols.crc64, 0},
+        {"siphash", &symbols.siphash, 0},
+        {"dictGetHashFunctionSeed", &symbols.hash_seed, 0},
+        {"rdbSaveInfoAuxFields", &symbols.aux_fields, 0},
+        {"rdbSaveModulesAux", &symbols.modules_aux, 0},
+        {"rdbSaveFunctions", &symbols.functions, 0},
+        {"rdbPopulateSaveInfo", &symbols.populate_save_info, 0},
+        {"rioInitWithBuffer", &symbols.rio_with_buffer, 0},
+        {"sdsempty", &symbols.sds_empty, 0},
+        {"sdsfree", &symbols.sds_free, 0},
+        {"connectionTypeTcp", &symbols.tcp_connections, HAS_DIRECT_TRANSFERS},
+        {"mstrHashDictTypeWithHFE", &symbols.expiring_hash_type, HAS_EXPIRING_FIELDS},
+        {"lru_getIdleSecs", &symbols.lru_idle_seconds, HAS_CLOCKS_OF_ITS_OWN},
+        {"clusterRDBSaveSlotImports", &symbols.slot_imports, HAS_SLOT_IMPORTS},
+        {"countKeysInSlot", &symbols.keys_in_slot, HAS_SLOT_IMPORTS},
+        {"replicaRdbVersion", &symbols.replica_rdb_version, HAS_OLDER_FORMATS},
     };
-    const struct wanted_symbol since_8_0[] = {
-        {"connectionTypeTcp", &symbols.tcp_connections},
-    };
-    const struct wanted_symbol redis_8_0[] = {
-        {"mstrHashDictTypeWithHFE", &symbols.expiring_hash_type},
-    };
-    const struct wanted_symbol valkey_9_1[] = {
-        {"lru_getIdleSecs", &symbols.lru_idle_seconds},
-        {"lfu_config_decay_time", &symbols.lfu_decay_time},
-        {"clusterRDBSaveSlotImports", &symbols.slot_imports},
-        {"countKeysInSlot", &symbols.keys_in_slot},
-        {"replicaRdbVersion", &symbols.replica_rdb_version},
-    };
-    int error = find_each(everywhere, COUNT(everywhere), reason, reason_size);
-    if (!error && layout->keyspace != KEYSPACE_REDIS_7_0)
-        error = find_each(since_8_0, COUNT(since_8_0), reason, reason_size);
-    if (!error && layout->keyspace == KEYSPACE_REDIS_8_0)
-        error = find_each(redis_8_0, COUNT(redis_8_0), reason, reason_size);
-    if (!error && layout->keyspace == KEYSPACE_VALKEY_9_1)
-        error = find_each(valkey_9_1, COUNT(valkey_9_1), reason, reason_size);
-    return error;
-}
-
-static size_t symbol_bytes(const void *address)
-{
-    Dl_info info;
-    const ElfW(Sym) *symbol = NULL;
-    if (!dladdr1(address, &info, (void **)&symbol, RTLD_DL_SYMENT) || !symbol)
-        return 0;
-    return symbol->st_size;
+    for (size_t i = 0; i < COUNT(all); i++) {
+        if (all[i].wanted && !(layout->has & all[i].wanted))
+            continue;
+        void *found = symbol_find(all[i].name);
+        if (!found) {
+            snprintf(reason, reason_size, "the server does not export %s", all[i].name);
+            return -ENOTSUP;
+        }
+        memcpy(all[i].where, &found, sizeof(found));
+    }
+    return 0;
 }
 
 static int32_t image_int(uint16_t offset)
@@ -148,34 +129,112 @@ static uint64_t image_word(uint16_t offset)
     return value;
 }
 
-static bool is_switch(uint16_t offset)
+/* ---- bytes made by the server's own functions ------------------------------------ */
+
+#define STREAM_FILLER 0xA5
+
+struct stream {
+    unsigned char rio[RIO_BYTES_MAX];
+};
+
+static void stream_begin(struct stream *stream)
 {
-    return image_int(offset) == 0 || image_int(offset) == 1;
+    memset(stream, 0, sizeof(*stream));
+    symbols.rio_with_buffer(stream->rio, symbols.sds_empty());
 }
 
-/* Does the table fit this process? Values that are known for sure must be found
- * where it says. */
-static const char *mismatch(void)
+static char *stream_sds(struct stream *stream)
 {
-    if (symbol_bytes(symbols.image) != layout->server_bytes ||
-        fault_point(FAULT_MOVED_LAYOUT))
-        return "the size of its state differs";
-    if (image_int(layout->pid) != (int32_t)getpid())
+    char *sds;
+    memcpy(&sds, stream->rio + layout->rio_buffer, sizeof(sds));
+    return sds;
+}
+
+static uint64_t stream_length(struct stream *stream)
+{
+    uint64_t position; /* where the next byte would go: right behind the pointer */
+    memcpy(&position, stream->rio + layout->rio_buffer + 8, sizeof(position));
+    return position;
+}
+
+/* Copies prefix and stream into memory that the saver may read and free, and
+ * frees the stream. 0 or -ENOMEM. */
+static int stream_end(struct stream *stream, const char *prefix, unsigned char **bytes,
+                      size_t *length)
+{
+    size_t prefix_length = strlen(prefix);
+    size_t streamed = stream_length(stream);
+    *length = prefix_length + streamed;
+    *bytes = memory_map(*length ? *length : 1);
+    if (*bytes) {
+        memcpy(*bytes, prefix, prefix_length);
+        memcpy(*bytes + prefix_length, stream_sds(stream), streamed);
+    }
+    symbols.sds_free(stream_sds(stream));
+    return *bytes ? 0 : -ENOMEM;
+}
+
+/* A buffer is found where it was put, and nothing was written behind the longest stream. */
+static const char *misplaced_stream(void)
+{
+    struct stream stream;
+    char *sds = symbols.sds_empty();
+    memset(&stream, STREAM_FILLER, sizeof(stream));
+    symbols.rio_with_buffer(stream.rio, sds);
+    bool right = stream_sds(&stream) == sds && stream_length(&stream) == 0 &&
+                 stream.rio[RIO_BYTES_MAX - 1] == STREAM_FILLER;
+    symbols.sds_free(sds);
+    return right ? NULL : "its streams have another form";
+}
+
+/* ---- does the table fit? ----------------------------------------------------------- */
+
+static const char *find_settings(void)
+{
+    const struct config_variable wanted[] = {
+        {"rdbcompression", &settings.compression},
+        {"rdbchecksum", &settings.checksum},
+        {"rdb-save-incremental-fsync", &settings.sync_dump},
+        {"aof-rewrite-incremental-fsync", &settings.sync_rewrite},
+        {"aof-use-rdb-preamble", &settings.preamble},
+        {"cluster-enabled", &settings.cluster},
+        {"maxmemory-policy", &settings.maxmemory_policy},
+        {"lfu-decay-time", &settings.lfu_decay_time},
+        {"rdb-key-save-delay", &settings.key_save_delay},
+        {"dbfilename", &settings.file_name},
+    };
+    return config_table_find(wanted, COUNT(wanted));
+}
+
+/* Values that are known for sure must be found where the table says. */
+static const char *misplaced_value(void)
+{
+    int64_t now = (int64_t)time(NULL);
+    if (image_int(layout->pid) != (int32_t)getpid() || fault_point(FAULT_MOVED_LAYOUT))
         return "its pid is not where it should be";
     if (image_word(layout->main_thread_id) != (uint64_t)pthread_self())
         return "its main thread is not where it should be";
     if (image_int(layout->dbnum) < 1 || image_int(layout->dbnum) > DATABASES_MAX ||
         !image_word(layout->db))
         return "its databases are not where they should be";
-    int64_t apart = (int64_t)image_word(layout->unix_time) - (int64_t)time(NULL);
-    if (apart < -86400 || apart > 86400)
+    int64_t clock = (int64_t)image_word(layout->unix_time);
+    if (clock < now - CLOCK_SECONDS || clock > now + CLOCK_SECONDS)
         return "its clock is not where it should be";
-    if (!is_switch(layout->rdb_compression) || !is_switch(layout->rdb_checksum) ||
-        !is_switch(layout->cluster_enabled))
-        return "its switches are not where they should be";
-    if (layout->rio_bytes > RIO_BYTES_MAX)
-        return "its streams are too large";
+    /* It begins anew every half year. */
+    uint32_t behind = (uint32_t)(now - image_int(layout->lru_clock)) & LRU_CLOCK_MASK;
+    if (layout->lru_clock && behind > CLOCK_SECONDS &&
+        behind < LRU_CLOCK_MASK - CLOCK_SECONDS)
+        return "its clock of accesses is not where it should be";
     return NULL;
+}
+
+/* Does the table fit this process? */
+static const char *mismatch(void)
+{
+    const char *difference = misplaced_value();
+    if (!difference)
+        difference = find_settings();
+    return difference ? difference : misplaced_stream();
 }
 
 int server_identify(const char *server_name, const char *version, char *reason,
@@ -219,6 +278,8 @@ static bool wants_older_format(void *client)
  * which is for the server's own connection to do. Each replica chooses for itself. */
 static const char *refuse_direct(const struct transfer *transfer)
 {
+    if (!symbols.tcp_connections)
+        return "a transfer straight to replicas, which this server should not know";
     if (transfer->count > SERVER_SOCKETS_MAX)
         return "a transfer straight to so many replicas";
     for (size_t i = 0; i < transfer->count; i++)
@@ -247,7 +308,7 @@ static int refuse_request(const struct child_request *request, char *reason,
                           size_t reason_size)
 {
     const char *why = NULL;
-    if (request->cause == CHILD_REWRITE_AOF && !image_int(layout->aof_use_rdb_preamble))
+    if (request->cause == CHILD_REWRITE_AOF && !*settings.preamble)
         why = "aof-use-rdb-preamble is no: an AOF of commands";
     else if (request->cause == CHILD_SLOT_MIGRATION)
         why = "a slot migration";
@@ -259,48 +320,7 @@ static int refuse_request(const struct child_request *request, char *reason,
     return -ENOTSUP;
 }
 
-/* ---- bytes made by the server's own functions ------------------------------------ */
-
-struct stream {
-    unsigned char rio[RIO_BYTES_MAX];
-};
-
-static void stream_begin(struct stream *stream)
-{
-    memset(stream, 0, sizeof(*stream));
-    symbols.rio_with_buffer(stream->rio, symbols.sds_empty());
-}
-
-static char *stream_sds(struct stream *stream)
-{
-    char *sds;
-    memcpy(&sds, stream->rio + layout->rio_buffer, sizeof(sds));
-    return sds;
-}
-
-static uint64_t stream_length(struct stream *stream)
-{
-    uint64_t position; /* where the next byte would go: right behind the pointer */
-    memcpy(&position, stream->rio + layout->rio_buffer + 8, sizeof(position));
-    return position;
-}
-
-/* Copies prefix and stream into memory that the saver may read and free, and
- * frees the stream. 0 or -ENOMEM. */
-static int stream_end(struct stream *stream, const char *prefix, unsigned char **bytes,
-                      size_t *length)
-{
-    size_t prefix_length = strlen(prefix);
-    size_t streamed = stream_length(stream);
-    *length = prefix_length + streamed;
-    *bytes = memory_map(*length ? *length : 1);
-    if (*bytes) {
-        memcpy(*bytes, prefix, prefix_length);
-        memcpy(*bytes + prefix_length, stream_sds(stream), streamed);
-    }
-    symbols.sds_free(stream_sds(stream));
-    return *bytes ? 0 : -ENOMEM;
-}
+/* ---- what a dump begins and ends with --------------------------------------------- */
 
 /* What the dump is for: Valkey tells only replicas which slots are on their way. */
 static int purpose_of(const struct child_request *request)
@@ -354,33 +374,30 @@ static int capture_trailer(struct server_capture *capture)
 
 /* ---- capture --------------------------------------------------------------------- */
 
-/* As LRU_CLOCK(): the cached clock when the server's timer is quick enough. */
+/* As LRU_CLOCK(): the clock that the server's timer keeps. */
 static uint32_t lru_clock(void)
 {
     if (symbols.lru_idle_seconds) /* so long ago is 0 */
         return symbols.lru_idle_seconds(0);
-    if (1000 / image_int(layout->hz) <= 1000)
-        return (uint32_t)image_int(layout->lru_clock);
-    return (uint32_t)(time(NULL) & ((1 << 24) - 1));
+    return (uint32_t)image_int(layout->lru_clock);
 }
 
 void server_roots(struct keyspace_roots *roots)
 {
-    int policy = image_int(layout->maxmemory_policy);
+    int policy = *settings.maxmemory_policy;
     *roots = (struct keyspace_roots){
         .layout = layout->keyspace,
         .databases = image_word(layout->db),
         .database_count = image_int(layout->dbnum),
         .hash = symbols.siphash,
         .expiring_hash_type = (uintptr_t)symbols.expiring_hash_type,
-        .cluster = image_int(layout->cluster_enabled) != 0,
+        .cluster = *settings.cluster != 0,
         .save_idle_time = policy & POLICY_LRU,
         .save_frequency = policy & POLICY_LFU,
         .lru_clock = lru_clock(),
         .unix_time = (int64_t)image_word(layout->unix_time),
-        .lfu_decay_time = symbols.lfu_decay_time ? *symbols.lfu_decay_time
-                                                 : image_int(layout->lfu_decay_time),
-        .key_save_delay = image_int(layout->key_save_delay),
+        .lfu_decay_time = *settings.lfu_decay_time,
+        .key_save_delay = *settings.key_save_delay,
     };
     memcpy(roots->hash_seed, symbols.hash_seed(), sizeof(roots->hash_seed));
 }
@@ -407,7 +424,7 @@ static int capture_name(const struct child_request *request,
 {
     if (request->cause == CHILD_REWRITE_AOF)
         return 0;
-    const char *name = (const char *)(uintptr_t)image_word(layout->rdb_filename);
+    const char *name = *settings.file_name;
     if (strlen(name) >= sizeof(capture->file_name))
         return -ENAMETOOLONG;
     snprintf(capture->file_name, sizeof(capture->file_name), "%s", name);
@@ -451,13 +468,12 @@ static int capture_all(const struct child_request *request,
                        struct server_capture *capture)
 {
     server_roots(&capture->roots);
-    if (image_int(layout->rdb_compression))
+    if (*settings.compression)
         capture->compress = symbols.lzf_compress;
-    if (image_int(layout->rdb_checksum))
+    if (*settings.checksum)
         capture->checksum = symbols.crc64;
     bool aof = request->cause == CHILD_REWRITE_AOF;
-    if (image_int(aof ? layout->aof_rewrite_incremental_fsync
-                      : layout->rdb_save_incremental_fsync))
+    if (*(aof ? settings.sync_rewrite : settings.sync_dump))
         capture->sync_every = SYNC_EVERY;
     int error = capture_name(request, capture);
     if (!error)

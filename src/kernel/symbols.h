@@ -6,7 +6,11 @@
 #ifndef RDB_UFFD_KERNEL_SYMBOLS_H
 #define RDB_UFFD_KERNEL_SYMBOLS_H
 
+#include <stddef.h>
+
 /* NULL when there is none. Main thread. */
 void *symbol_find(const char *name);
+/* The size of the variable at `address` as its object file has it; 0: unknown. */
+size_t symbol_bytes(const void *address);
 
 #endif

@@ -31,8 +31,6 @@ int dict_read(struct walk *walk, frozen_address address, struct frozen_table *di
 
 #define TAG_MASK 7u
 #define TAG_KEY  1u
-#define TAG_2    2u
-#define TAG_4    4u
 
 #define EMBEDDED_HEADER 16
 #define EMBEDDED_KEY    17
@@ -62,21 +60,20 @@ static int read_around_key(struct walk *walk, frozen_address address,
 static int read_tagged_entry(struct walk *walk, frozen_address address,
                              struct frozen_entry *entry)
 {
+    const struct dict_tags *tags = &walk->family->dict_tags;
     frozen_address target = address & ~(frozen_address)TAG_MASK;
     unsigned tag = address & TAG_MASK;
-    enum table_form form = walk->family->tables;
-    if (form == TABLE_DICT)
-        return -EBADMSG;
-    bool key = tag & TAG_KEY;
-    if (key || (form == TABLE_DICT_REDIS_8_0 && tag == TAG_2)) {
-        *entry = (struct frozen_entry){.key = key ? address : target};
+    if (tags->key && (tag & TAG_KEY)) {
+        *entry = (struct frozen_entry){.key = address};
         return 0;
     }
-    if (tag == (form == TABLE_DICT_REDIS_8_0 ? TAG_4 : TAG_2))
+    if (tag == tags->even_key) {
+        *entry = (struct frozen_entry){.key = target};
+        return 0;
+    }
+    if (tag == tags->without_value)
         return read_without_value(walk, target, entry);
-    if (tag == TAG_4)
-        return read_around_key(walk, target, entry);
-    return -EBADMSG;
+    return tag == tags->around_key ? read_around_key(walk, target, entry) : -EBADMSG;
 }
 
 static inline int read_entry(struct walk *walk, frozen_address address,

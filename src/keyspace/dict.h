@@ -1,17 +1,19 @@
-/* The dict of Redis, and of Valkey 8.0, frozen: see table.h.
+/* The dict of Redis, Redict, and Valkey up to 8.0, frozen: see table.h.
  *
  *  dict 56 bytes   0 type · 8 tables[2] · 24 used[2] · 40 rehash index (-1: none)
  *                  · 48 pauses · 50 size exponent[2] (-1: no table)
  *  entry 24 bytes  0 key · 8 value · 16 next in the chain
  *
- *  Since 7.2 the low bits of a pointer to an entry say what it points to:
+ *  Since 7.2 the low bits of a pointer to an entry say what it points to; which tags a
+ *  server has is in family.h:
  *
- *           Redis 8.0            Valkey 8.0
- *    000    an entry             an entry
- *    xx1    a key                a key
- *    010    a key (bit removed)  an entry without value: 0 key · 8 next
- *    100    without value        an entry around its key: 0 value · 8 next
- *                                · 16 length of the key's header · 17 the header
+ *           7.2 … 7.4      Redis 8.0            Valkey 8.0
+ *    000    an entry       an entry             an entry
+ *    xx1    a key          a key                a key
+ *    010    without value  a key (bit removed)  without value: 0 key · 8 next
+ *    100    –              without value        around its key: 0 value · 8 next
+ *                                               · 16 length of the key's header
+ *                                               · 17 the header
  */
 #ifndef RDB_UFFD_KEYSPACE_DICT_H
 #define RDB_UFFD_KEYSPACE_DICT_H

@@ -2,7 +2,10 @@
 
 #include "kernel/fault_points.h"
 
-#define STREAM_REDIS .stream_rax = 0, .stream_numbers = 8, .stream_groups = 72
+#define STREAM_REDIS    .stream_rax = 0, .stream_numbers = 8, .stream_groups = 72
+#define TAGS_REDIS_7_2  .dict_tags = {.key = true, .without_value = 2}
+#define TAGS_REDIS_8_0  .dict_tags = {.key = true, .even_key = 2, .without_value = 4}
+#define TAGS_VALKEY_8_0 .dict_tags = {.key = true, .without_value = 2, .around_key = 4}
 
 static const struct family families[] = {
     [KEYSPACE_REDIS_7_0] =
@@ -11,9 +14,42 @@ static const struct family families[] = {
             .stream_type = 19,
             STREAM_REDIS,
         },
+    [KEYSPACE_REDIS_7_2] =
+        {
+            TAGS_REDIS_7_2,
+            .database_bytes = 88,
+            .stream_type = 21,
+            .consumer_activity = true,
+            STREAM_REDIS,
+        },
+    [KEYSPACE_REDICT_7_3] =
+        {
+            TAGS_REDIS_7_2,
+            .slots = SLOT_OPCODE,
+            .database_bytes = 80,
+            .store_tables = 104,
+            .store_count = 112,
+            .store_keys = 152,
+            .stream_type = 21,
+            .consumer_activity = true,
+            STREAM_REDIS,
+        },
+    [KEYSPACE_REDIS_7_4] =
+        {
+            TAGS_REDIS_7_2,
+            .fields = FIELD_REDIS_8_0,
+            .slots = SLOT_OPCODE,
+            .database_bytes = 88,
+            .store_tables = 128,
+            .store_count = 136,
+            .store_keys = 176,
+            .stream_type = 21,
+            .consumer_activity = true,
+            STREAM_REDIS,
+        },
     [KEYSPACE_REDIS_8_0] =
         {
-            .tables = TABLE_DICT_REDIS_8_0,
+            TAGS_REDIS_8_0,
             .fields = FIELD_REDIS_8_0,
             .slots = SLOT_OPCODE,
             .database_bytes = 80,
@@ -26,7 +62,7 @@ static const struct family families[] = {
         },
     [KEYSPACE_VALKEY_8_0] =
         {
-            .tables = TABLE_DICT_VALKEY_8_0,
+            TAGS_VALKEY_8_0,
             .slots = SLOT_TEXT,
             .database_bytes = 80,
             .store_tables = 16,

@@ -8,11 +8,15 @@
 
 #include "keyspace/keyspace.h"
 
-enum table_form {
-    TABLE_DICT,
-    TABLE_DICT_REDIS_8_0, /* pointers to entries with tags: dict.h */
-    TABLE_DICT_VALKEY_8_0,
-    TABLE_HASHTABLE,
+enum table_form { TABLE_DICT, TABLE_HASHTABLE };
+
+/* What the low bits of a pointer to an entry of a dict say it points to, besides 0: an
+ * entry; dict.h has the picture. A tag of 0 does not occur in this family. */
+struct dict_tags {
+    bool key;              /* an odd pointer is the key itself */
+    uint8_t even_key;      /* the key, once these bits are removed */
+    uint8_t without_value; /* an entry of key and next */
+    uint8_t around_key;    /* an entry that ends with its key */
 };
 
 /* Where key and expiry are: in tables around the object, or in it. */
@@ -26,6 +30,7 @@ enum slot_form { SLOT_NOTHING, SLOT_OPCODE, SLOT_TEXT, SLOT_TEXT_VOLATILE };
 
 struct family {
     enum table_form tables;
+    struct dict_tags dict_tags;
     enum object_form objects;
     enum field_form fields;
     enum slot_form slots;

@@ -23,6 +23,9 @@ typedef uint64_t (*keyspace_hash_function)(const uint8_t *in, size_t length,
 /* The families of servers, after the first of each: see family.c. */
 enum keyspace_layout {
     KEYSPACE_REDIS_7_0,
+    KEYSPACE_REDIS_7_2, /* and Valkey 7.2 */
+    KEYSPACE_REDICT_7_3,
+    KEYSPACE_REDIS_7_4,
     KEYSPACE_REDIS_8_0,
     KEYSPACE_VALKEY_8_0,
     KEYSPACE_VALKEY_8_1,

@@ -99,14 +99,16 @@ void tables(void)
 #ifdef PROBE_DICT_IS_PRIVATE
     AT(dictEntryNoValue, key, 0);
     AT(dictEntryNoValue, next, 8);
-    SAME("no.value", ENTRY_PTR_NO_VALUE, FAMILY(tables) == TABLE_DICT_REDIS_8_0 ? 4 : 2);
-    SAME("is.key", PROBE_ENTRY_IS_KEY, 1);
+    SAME("no.value", ENTRY_PTR_NO_VALUE, FAMILY(dict_tags.without_value));
+#endif
+#ifdef PROBE_ENTRY_IS_KEY
+    SAME("is.key", PROBE_ENTRY_IS_KEY, FAMILY(dict_tags.key));
 #endif
 #ifdef ENTRY_PTR_IS_EVEN_KEY
-    SAME("is.even.key", ENTRY_PTR_IS_EVEN_KEY, 2);
+    SAME("is.even.key", ENTRY_PTR_IS_EVEN_KEY, FAMILY(dict_tags.even_key));
 #endif
 #ifdef ENTRY_PTR_EMBEDDED
-    SAME("embedded", ENTRY_PTR_EMBEDDED, 4);
+    SAME("embedded", ENTRY_PTR_EMBEDDED, FAMILY(dict_tags.around_key));
     AT(dictEntryEmbedded, v, 0);
     AT(dictEntryEmbedded, next, 8);
     AT(dictEntryEmbedded, key_header_size, 16);

@@ -30,34 +30,21 @@ void probe(void);
 void probe(void)
 {
     VALUE(rdb_version, RDB_VERSION);
-    VALUE(server_bytes, sizeof(struct PROBE_SERVER));
     SERVER(pid, pid);
     SERVER(main_thread_id, main_thread_id);
-    SERVER(hz, hz);
     SERVER(db, db);
     SERVER(dbnum, dbnum);
     SERVER(unix_time, unixtime);
 #ifdef PROBE_LRUCLOCK
     SERVER(lru_clock, lruclock);
-    SERVER(lfu_decay_time, lfu_decay_time);
 #endif
-    SERVER(maxmemory_policy, maxmemory_policy);
-    SERVER(key_save_delay, rdb_key_save_delay);
-    SERVER(rdb_compression, rdb_compression);
-    SERVER(rdb_checksum, rdb_checksum);
-    SERVER(rdb_filename, rdb_filename);
-    SERVER(rdb_save_incremental_fsync, rdb_save_incremental_fsync);
     SERVER(child_info_pipe, child_info_pipe);
-    SERVER(aof_use_rdb_preamble, aof_use_rdb_preamble);
-    SERVER(aof_rewrite_incremental_fsync, aof_rewrite_incremental_fsync);
     SERVER(rdb_pipe_read, rdb_pipe_read);
     SERVER(rdb_child_exit_pipe, rdb_child_exit_pipe);
     SERVER(rdb_pipe_conns, rdb_pipe_conns);
     SERVER(rdb_pipe_numconns, rdb_pipe_numconns);
-    SERVER(cluster_enabled, cluster_enabled);
     SERVER(replicas, PROBE_REPLICAS);
 
-    VALUE(rio_bytes, sizeof(struct _rio));
     FIELD(rio_buffer, struct _rio, io.buffer.ptr);
     FIELD(connection_client, struct connection, private_data);
 #ifdef PROBE_REPLICATION_DATA
