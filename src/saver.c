@@ -176,6 +176,10 @@ static int write_keys(struct save *save, struct rdb_encoder *encoder,
                       const struct thread_cpus *for_crew)
 {
     struct snapshot *snapshot = save->snapshot;
+    if (snapshot->capture.no_data) {
+        atomic_store_explicit(&snapshot->keys_total, 0, memory_order_relaxed);
+        return 0;
+    }
     const struct keyspace_roots *roots = &snapshot->capture.roots;
     struct help help = {.observer.progress = may_help, .snapshot = snapshot};
     struct crew *crew = snapshot->crew;
@@ -356,18 +360,36 @@ static void release_memory(struct snapshot *snapshot)
                           memory_order_relaxed);
 }
 
-static void note_failure(struct snapshot *snapshot, int error)
+static const char *name_error(int error)
 {
-    const char *what = strerrordesc_np(-error);
     if (error == -EFAULT || error == -EBADMSG)
-        what = "unexpected data in the server's memory";
-    else if (error == -ENOBUFS)
-        what = "the snapshot buffer is full (buffer-policy abort)";
-    else if (error == -ETIMEDOUT)
-        what = "page faults were not served";
-    snprintf(snapshot->last_error, sizeof(snapshot->last_error), "%s%s%s", what,
-             snapshot->failed_where ? ", reading " : "",
-             snapshot->failed_where ? snapshot->failed_where : "");
+        return "unexpected data in the server's memory";
+    if (error == -ENOBUFS)
+        return "the snapshot buffer is full (buffer-policy abort)";
+    if (error == -ETIMEDOUT)
+        return "page faults were not served";
+    return strerrordesc_np(-error);
+}
+
+/* What failed, and at what: a walk also ends where it is because something else has. */
+static void note_failure(struct snapshot *snapshot, int error, bool given_up)
+{
+    char doing[96];
+    const char *what = name_error(error), *verb = "", *object = "";
+    bool spool = error == atomic_load_explicit(&snapshot->preserved.spool.write_error,
+                                               memory_order_relaxed);
+    if (given_up) {
+        verb = spool ? ", writing to the spool" : "";
+    } else if (rdb_output_tell_failure(snapshot->output, doing, sizeof(doing))) {
+        what = strerrordesc_np(-error);
+        verb = ", ";
+        object = doing;
+    } else if (snapshot->failed_where) {
+        verb = ", reading ";
+        object = snapshot->failed_where;
+    }
+    snprintf(snapshot->last_error, sizeof(snapshot->last_error), "%s%s%s", what, verb,
+             object);
 }
 
 static void count_result(struct snapshot *snapshot, int error, uint64_t msec)
@@ -450,7 +472,7 @@ static void run(struct snapshot *snapshot)
     if (error == -ECANCELED && given_up)
         error = given_up;
     if (error && error != -ECANCELED)
-        note_failure(snapshot, error);
+        note_failure(snapshot, error, error == given_up);
     else
         snapshot->last_error[0] = '\0';
     atomic_store_explicit(&snapshot->phase, PHASE_RELEASING, memory_order_seq_cst);

@@ -288,7 +288,8 @@ static const char *refuse_direct(const struct transfer *transfer)
     return NULL;
 }
 
-static const char *refuse_transfer(void)
+/* Of those that get one dump all have the same wish: the server sees to that. */
+static const char *refuse_transfer(int32_t *wish)
 {
     struct transfer transfer;
     if (transfer_find(layout, symbols.image, &transfer) != 0)
@@ -296,16 +297,18 @@ static const char *refuse_transfer(void)
     const char *why = transfer.direct ? refuse_direct(&transfer) : NULL;
     if (why)
         return why;
-    if (!transfer.count ||
-        transfer.targets[0].wish != (transfer.direct ? WISH_OWN_CONNECTION : 0))
-        return "a transfer without data or functions";
+    if (!transfer.count)
+        return "a transfer to nobody";
+    *wish = transfer.targets[0].wish & (WISH_NO_DATA | WISH_NO_FUNCTIONS);
+    if ((transfer.targets[0].wish ^ *wish) != (transfer.direct ? WISH_OWN_CONNECTION : 0))
+        return "a transfer of an unknown kind";
     if (wants_older_format(transfer.targets[0].client))
         return "a transfer to an older replica";
     return NULL;
 }
 
-static int refuse_request(const struct child_request *request, char *reason,
-                          size_t reason_size)
+static int refuse_request(const struct child_request *request, int32_t *wish,
+                          char *reason, size_t reason_size)
 {
     const char *why = NULL;
     if (request->cause == CHILD_REWRITE_AOF && !*settings.preamble)
@@ -313,7 +316,7 @@ static int refuse_request(const struct child_request *request, char *reason,
     else if (request->cause == CHILD_SLOT_MIGRATION)
         why = "a slot migration";
     else if (request->cause == CHILD_SAVE_SOCKET)
-        why = refuse_transfer();
+        why = refuse_transfer(wish);
     if (!why)
         return 0;
     snprintf(reason, reason_size, "%s is not served without fork", why);
@@ -345,7 +348,7 @@ static bool save_slot_imports(struct stream *stream, struct server_capture *capt
                          capture->imported_slots) == 0;
 }
 
-static int capture_header(const struct child_request *request,
+static int capture_header(const struct child_request *request, int32_t wish,
                           struct server_capture *capture)
 {
     struct stream stream;
@@ -354,10 +357,11 @@ static int capture_header(const struct child_request *request,
     void *replication =
         purpose == AOF_PREAMBLE ? NULL : symbols.populate_save_info(save_info);
     stream_begin(&stream);
-    bool written = symbols.aux_fields(stream.rio, purpose, replication) != -1 &&
-                   symbols.modules_aux(stream.rio, AUX_BEFORE) != -1 &&
-                   symbols.functions(stream.rio) != -1 &&
-                   save_slot_imports(&stream, capture);
+    bool written =
+        symbols.aux_fields(stream.rio, purpose, replication) != -1 &&
+        (capture->no_data || symbols.modules_aux(stream.rio, AUX_BEFORE) != -1) &&
+        (wish & WISH_NO_FUNCTIONS || symbols.functions(stream.rio) != -1) &&
+        save_slot_imports(&stream, capture);
     int error =
         stream_end(&stream, layout->magic, &capture->header, &capture->header_length);
     return written ? error : -EIO;
@@ -367,7 +371,7 @@ static int capture_trailer(struct server_capture *capture)
 {
     struct stream stream;
     stream_begin(&stream);
-    bool written = symbols.modules_aux(stream.rio, AUX_AFTER) != -1;
+    bool written = capture->no_data || symbols.modules_aux(stream.rio, AUX_AFTER) != -1;
     int error = stream_end(&stream, "", &capture->trailer, &capture->trailer_length);
     return written ? error : -EIO;
 }
@@ -464,7 +468,7 @@ static int capture_descriptors(const struct child_request *request,
     return capture->transfer_pipe < 0 || capture->exit_pipe < 0 ? -EBADF : 0;
 }
 
-static int capture_all(const struct child_request *request,
+static int capture_all(const struct child_request *request, int32_t wish,
                        struct server_capture *capture)
 {
     server_roots(&capture->roots);
@@ -479,7 +483,7 @@ static int capture_all(const struct child_request *request,
     if (!error)
         error = capture_descriptors(request, capture);
     if (!error)
-        error = capture_header(request, capture);
+        error = capture_header(request, wish, capture);
     if (!error)
         error = capture_trailer(capture);
     return error;
@@ -497,12 +501,21 @@ int server_capture(const struct child_request *request, struct server_capture *c
 {
     memset(capture, 0, sizeof(*capture));
     forget_descriptors(capture);
-    int error = refuse_request(request, reason, reason_size);
-    if (!error)
+    int32_t wish = 0;
+    int error = refuse_request(request, &wish, reason, reason_size);
+    capture->no_data = wish & WISH_NO_DATA;
+    if (!error && !capture->no_data)
         error = foreign_find(reason, reason_size);
     if (error)
         return error;
-    error = capture_all(request, capture);
+    error = capture_all(request, wish, capture);
+    if (!error && capture->no_data && capture->imports) {
+        snprintf(reason, reason_size,
+                 "a transfer without data while slots are imported "
+                 "is not served without fork");
+        server_capture_release(capture);
+        return -ENOTSUP;
+    }
     if (error) {
         snprintf(reason, reason_size, "cannot capture the server's state: %s",
                  strerror(-error));

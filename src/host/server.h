@@ -58,6 +58,7 @@ struct server_capture {
      * bytes ready to write */
     unsigned char *header;
     size_t header_length;
+    bool no_data; /* for a tool that wants the functions only */
     bool imports; /* there are such slots: */
     bool imported_slots[KEYSPACE_SLOTS];
     /* module data AFTER the keys */

@@ -23,6 +23,8 @@
 
 /* A replica's wish: to have no data or no functions, for tools; or to get the dump
  * through a connection of its own. */
+#define WISH_NO_DATA        1
+#define WISH_NO_FUNCTIONS   2
 #define WISH_OWN_CONNECTION 4
 
 struct transfer_target {

@@ -41,6 +41,7 @@ int spool_open(struct spool *spool, const char *directory)
         return file;
     atomic_store_explicit(&spool->usec_for_64, 0, memory_order_relaxed);
     atomic_store_explicit(&spool->bytes, 0, memory_order_relaxed);
+    atomic_store_explicit(&spool->write_error, 0, memory_order_relaxed);
     atomic_store_explicit(&spool->file, file, memory_order_release);
     return 0;
 }
@@ -70,7 +71,8 @@ static int write_all(int file, const void *from, size_t length, uint64_t at)
 }
 
 /* Two threads append: each writes to what it has taken. */
-static int append(struct spool *spool, const void *from, size_t length, uint32_t *place)
+static int write_at_end(struct spool *spool, const void *from, size_t length,
+                        uint32_t *place)
 {
     int file = atomic_load_explicit(&spool->file, memory_order_seq_cst);
     if (file < 0)
@@ -85,6 +87,16 @@ static int append(struct spool *spool, const void *from, size_t length, uint32_t
         return -EFBIG;
     *place = (uint32_t)(at / SPOOL_UNIT);
     return write_all(file, from, length, at);
+}
+
+static int append(struct spool *spool, const void *from, size_t length, uint32_t *place)
+{
+    int error = write_at_end(spool, from, length, place), none = 0;
+    if (error)
+        atomic_compare_exchange_strong_explicit(&spool->write_error, &none, error,
+                                                memory_order_relaxed,
+                                                memory_order_relaxed);
+    return error;
 }
 
 int spool_write(struct spool *spool, const struct piece *piece, uint32_t *place)

@@ -29,9 +29,10 @@ struct spool_batch {
 };
 
 struct spool {
-    _Atomic int file;       /* -1: not open */
-    _Atomic uint32_t batch; /* futex word: 1 while a batch is being written */
-    _Atomic uint64_t bytes; /* taken since spool_open() */
+    _Atomic int file;        /* -1: not open */
+    _Atomic uint32_t batch;  /* futex word: 1 while a batch is being written */
+    _Atomic uint64_t bytes;  /* taken since spool_open() */
+    _Atomic int write_error; /* the first since then, 0: none */
     /* What 64 writes take, a running mean. 0: none yet. The fault server writes it. */
     _Atomic uint32_t usec_for_64;
 };

@@ -45,6 +45,7 @@ struct rdb_output {
     bool recognised;   /* … as long as its name leads to: */
     struct stat ident; /* of what we have open */
     int error;         /* the first; nothing is written after it */
+    const char *doing; /* what has failed, if something has */
     uint64_t checksum;
     uint64_t accepted;
     uint64_t written;
@@ -66,6 +67,13 @@ static int fail(struct rdb_output *output, int error)
     if (!output->error)
         output->error = error;
     return output->error;
+}
+
+/* What is done from here on, for whoever asks what has failed. */
+static void begin_to(struct rdb_output *output, const char *doing)
+{
+    if (!output->error)
+        output->doing = doing;
 }
 
 /* Waits for the descriptor, or for the wish to stop. 1 when there is something
@@ -285,13 +293,16 @@ int rdb_output_create_file(struct rdb_output *output, const char *temporary_name
     if (strlen(temporary_name) >= NAME_BYTES)
         return -ENAMETOOLONG;
     memcpy(output->temporary_name, temporary_name, strlen(temporary_name) + 1);
+    output->error = 0; /* of the name before it */
+    begin_to(output, "creating");
     while (fault_point(FAULT_STUCK_CREATE))
         sleep_usec(STUCK_USEC);
     output->descriptor =
         openat(output->directory, temporary_name,
                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (output->descriptor < 0)
-        return -errno;
+        return fail(output, -errno);
+    begin_to(output, "writing");
     output->created = true;
     /* There are file systems that number their files anew at every look. */
     output->recognised =
@@ -324,6 +335,7 @@ int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
     if (!made)
         return error;
     made->descriptor = descriptor;
+    made->doing = "sending to the replicas";
     *output = made;
     return 0;
 }
@@ -361,6 +373,7 @@ int rdb_output_open_sockets(struct rdb_output **output, const int *sockets, size
         made->sockets[i] = (struct socket){sockets[i], send_timeout(sockets[i])};
     made->socket_count = count;
     made->to_sockets = true;
+    made->doing = "sending to the replicas";
     *output = made;
     return 0;
 }
@@ -385,6 +398,7 @@ uint64_t rdb_output_bytes(const struct rdb_output *output)
 int rdb_output_sync(struct rdb_output *output)
 {
     int error = rdb_output_flush(output);
+    begin_to(output, "synchronising");
     if (!error && fsync(output->descriptor) != 0)
         error = fail(output, -errno);
     return error;
@@ -400,8 +414,10 @@ static void remove_temporary(struct rdb_output *output)
 
 static int rename_temporary(struct rdb_output *output, const char *final_name)
 {
+    begin_to(output, "publishing what is another file by now:");
     if (output->recognised && !name_is_ours(output))
         return -ESTALE;
+    begin_to(output, "renaming");
     if (*final_name && renameat(output->directory, output->temporary_name,
                                 output->directory, final_name) != 0)
         return -errno;
@@ -418,10 +434,20 @@ int rdb_output_publish(struct rdb_output *output, const char *final_name)
         return output->error;
     }
     output->published = true;
+    begin_to(output, "synchronising the directory of");
     /* EINVAL: a file system whose directories cannot be synchronised. */
     if (fsync(output->directory) != 0 && errno != EINVAL)
         return fail(output, -errno);
     return 0;
+}
+
+bool rdb_output_tell_failure(const struct rdb_output *output, char *what, size_t size)
+{
+    if (output->directory < 0)
+        snprintf(what, size, "%s", output->doing);
+    else
+        snprintf(what, size, "%s %s", output->doing, output->temporary_name);
+    return output->error != 0;
 }
 
 void rdb_output_end(struct rdb_output *output)

@@ -77,6 +77,9 @@ int rdb_output_sync(struct rdb_output *output);
  * renamed when it was the directory that could not be synchronised. -ESTALE: its name
  * is another file's by now, which is left alone. */
 int rdb_output_publish(struct rdb_output *output, const char *final_name);
+/* What could not be done, as in "writing temp-1.rdb"; false if nothing has failed. Not
+ * while it is being written. */
+bool rdb_output_tell_failure(const struct rdb_output *output, char *what, size_t size);
 /* Makes any present and future call that writes or waits return -ECANCELED; a
  * call that waits for a disk still ends with it. Any thread; async-signal-safe. */
 void rdb_output_cancel(struct rdb_output *output);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -41,6 +42,15 @@ static struct server *start_in(const char *directory, char **old_dump)
     copy_file(dump_in(directory), *old_dump);
     server_ok(server, "SET changed afterwards");
     return server;
+}
+
+/* What is said of a save that failed: what could not be written, never what was read. */
+static void check_reason(struct server *server, const char *reason)
+{
+    if (!server->has_module)
+        return;
+    const char *error = server_info(server, "uffd_last_error");
+    CHECK(strncmp(error, reason, strlen(reason)) == 0, "the reason is: %s", error);
 }
 
 /* The save that was started fails, and everything is as after a failed child. */
@@ -81,7 +91,34 @@ static void disk_full(void)
     fill_large(server->connection, "too-large", 8 << 20, false, 1);
     server_save_start(server);
     check_failure(server, directory, old_dump);
+    check_reason(server, "No space left on device, writing temp-");
     server_ok(server, "DEL too-large");
+    check_recovered(server, directory);
+}
+
+static void limit_file_size(struct server *server, rlim_t bytes)
+{
+    struct rlimit limit;
+    CHECK(prlimit(server->pid, RLIMIT_FSIZE, NULL, &limit) == 0, "prlimit");
+    limit.rlim_cur = bytes;
+    CHECK(prlimit(server->pid, RLIMIT_FSIZE, &limit, NULL) == 0, "prlimit");
+}
+
+/* A unit's LimitFSIZE. Who writes more gets a signal with the error, which by itself is
+ * the end of a process: a child, or the server that our threads are part of. */
+static void file_size_limited(void)
+{
+    char *old_dump, *directory = format_text("%s/saves", test_directory());
+    CHECK(mkdir(directory, 0755) == 0, "mkdir");
+    struct server *server = start_in(directory, &old_dump);
+    fill_large(server->connection, "too-large", 2 << 20, false, 1);
+    limit_file_size(server, 1 << 20);
+    for (int save = 0; save < 2; save++) {
+        server_save_start(server);
+        check_failure(server, directory, old_dump);
+        check_reason(server, "File too large, writing temp-");
+    }
+    limit_file_size(server, RLIM_INFINITY);
     check_recovered(server, directory);
 }
 
@@ -407,6 +444,7 @@ int main(int argc, char **argv)
     static const struct test_case cases[] = {
         {"disk_full", disk_full, 20},
         {"disk_almost_large_enough", disk_almost_large_enough, 20},
+        {"file_size_limited", file_size_limited, 20},
         {"unwritable_directory", unwritable_directory, 20},
         {"removed_directory", removed_directory, 20},
         {"directory_removed_while_saving", directory_removed_while_saving, 30},

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -425,7 +426,27 @@ static void spool_disk_full(void)
     char *old_dump = keep_old_dump(server);
     server_save_start(server);
     struct overwriter *overwriter = buffered_overwrite(server, seed);
-    check_given_up(server, old_dump, overwriter, "No space left on device");
+    check_given_up(server, old_dump, overwriter,
+                   "No space left on device, writing to the spool");
+    check_next_save(server);
+}
+
+/* A unit's LimitFSIZE is for the spool as well. */
+static void spool_size_limited(void)
+{
+    uint64_t seed = test_seed();
+    struct rlimit unlimited, small;
+    struct server *server = buffered_start(
+        seed, (struct buffered_options){.arguments = "buffer-limit " LIMIT});
+    char *old_dump = keep_old_dump(server);
+    CHECK(prlimit(server->pid, RLIMIT_FSIZE, NULL, &unlimited) == 0, "prlimit");
+    small = unlimited;
+    small.rlim_cur = 2 << 20;
+    server_save_start(server);
+    CHECK(prlimit(server->pid, RLIMIT_FSIZE, &small, NULL) == 0, "prlimit");
+    struct overwriter *overwriter = buffered_overwrite(server, seed);
+    check_given_up(server, old_dump, overwriter, "File too large, writing to the spool");
+    CHECK(prlimit(server->pid, RLIMIT_FSIZE, &unlimited, NULL) == 0, "prlimit");
     check_next_save(server);
 }
 
@@ -451,7 +472,7 @@ static void spool_fault(const char *fault, bool from_the_start, const char *reas
 
 static void spool_write_error(void)
 {
-    spool_fault("spool_write", true, "Input/output error");
+    spool_fault("spool_write", true, "Input/output error, writing to the spool");
 }
 
 static void spool_read_error(void)
@@ -541,6 +562,7 @@ int main(int argc, char **argv)
         {"percent_limit", percent_limit, 60},
         {"bad_values", bad_values, 30},
         {"spool_directory_goes_away", spool_directory_goes_away, 30},
+        {"spool_size_limited", spool_size_limited, 60},
         {"spool_disk_full", spool_disk_full, 60},
         {"spool_write_error", spool_write_error, 60},
         {"spool_read_error", spool_read_error, 60},

@@ -371,6 +371,8 @@ static void replaced_while_saving(void)
     plant_file(temporary);
     server_config_set(server, "rdb-key-save-delay", "0");
     CHECK(!server_save_wait(server), "the save succeeded");
+    const char *reason = server_info(server, "uffd_last_error");
+    CHECK(strstr(reason, "another file by now: temp-"), "the reason: %s", reason);
     CHECK(files_are_equal(old, dump), "the old dump was replaced");
     check_planted(temporary);
     CHECK(unlink(temporary) == 0, "%s", temporary);

@@ -279,6 +279,53 @@ static void command_line_dump(void)
     server_stop(master);
 }
 
+static void get_functions(struct server *master, const char *file)
+{
+    int code = run_program(NULL, (const char *[]){"redis-cli", "-p",
+                                                  format_text("%d", master->port),
+                                                  "--functions-rdb", file, NULL});
+    CHECK(code == 0, "redis-cli ended with code %d", code);
+    wait_until_no_child(master, 5);
+}
+
+/* redis-cli --functions-rdb wants the functions and no data: what it gets is what a child
+ * would have sent, byte for byte. */
+static void functions_only(void)
+{
+    struct server *master = master_start(diskless_config, test_seed());
+    const char *file = format_text("%s/functions.rdb", test_directory());
+    const char *by_child = format_text("%s/by-child.rdb", test_directory());
+    get_functions(master, file);
+    check_dump(file, true);
+    struct server *loaded = server_start(
+        &(struct server_options){.config = QUIET_CONFIG, .without_module = true});
+    server_stop(loaded);
+    copy_file(file, server_path(loaded, "dump.rdb"));
+    loaded = server_start(&(struct server_options){
+        .config = QUIET_CONFIG, .without_module = true, .directory = loaded->directory});
+    CHECK(server_integer(loaded, "DBSIZE") == 0, "there are keys");
+    CHECK(server_ok(loaded, "FUNCTION LIST")->elements ==
+              server_ok(master, "FUNCTION LIST")->elements,
+          "there are other functions");
+    CHECK(server_ok(loaded, "FUNCTION LIST")->elements > 0, "there are no functions");
+    server_stop(loaded);
+    if (master->has_module) {
+        /* What redis-cli gets may be an older format than the server's own. */
+        server_ok(master, "SAVE");
+        bool older =
+            version_of_dump(file) != version_of_dump(server_path(master, "dump.rdb"));
+        if (!older)
+            check_fork_free(master, 1);
+        else
+            CHECK(server_info_number(master, "uffd_fork_fallbacks") == 1, "not counted");
+        server_config_set(master, "uffd.enabled", "no");
+        get_functions(master, by_child);
+        const char *difference = rdb_difference(by_child, file);
+        CHECK(!difference, "%s", difference);
+    }
+    server_stop(master);
+}
+
 /* ---- what the master tells and knows ---- */
 
 /* What the server learns through its pipe while the transfer runs. */
@@ -369,6 +416,7 @@ int main(int argc, char **argv)
         {"progress_from_file", progress_from_file, 60},
         {"progress_through_pipe", progress_through_pipe, 120},
         {"command_line_dump", command_line_dump, 30},
+        {"functions_only", functions_only, 30},
         {"clients_elsewhere", clients_elsewhere, 60},
         {0},
     };

@@ -38,6 +38,14 @@ static bool exists(const char *name)
     return faccessat(directory, name, F_OK, 0) == 0;
 }
 
+/* What the operator is told. */
+static void check_failure(const struct rdb_output *output, const char *expected)
+{
+    char what[96];
+    assert_true(rdb_output_tell_failure(output, what, sizeof(what)));
+    assert_string_equal(what, expected);
+}
+
 static struct rdb_output *open_file(void)
 {
     struct rdb_output *output;
@@ -97,8 +105,23 @@ static void missing_directory_is_an_error(void **state)
     assert_int_equal(unlinkat(directory, "gone", AT_REMOVEDIR), 0);
     assert_int_equal(rdb_output_open_file(&output, gone, &options), 0);
     assert_int_equal(rdb_output_create_file(output, "temp.rdb"), -ENOENT);
+    check_failure(output, "creating temp.rdb");
     rdb_output_close(output);
     close(gone);
+}
+
+/* Renaming upon a directory. */
+static void what_cannot_be_renamed(void **state)
+{
+    (void)state;
+    struct rdb_output *output = open_file();
+    assert_int_equal(mkdirat(directory, "final.rdb", 0755), 0);
+    assert_int_equal(rdb_output_sync(output), 0);
+    assert_int_equal(rdb_output_publish(output, "final.rdb"), -EISDIR);
+    check_failure(output, "renaming temp.rdb");
+    rdb_output_close(output);
+    assert_false(exists("temp.rdb"));
+    assert_int_equal(unlinkat(directory, "final.rdb", AT_REMOVEDIR), 0);
 }
 
 /* ---- what somebody else has put there ------------------------------------------- */
@@ -133,7 +156,9 @@ static void a_name_that_is_taken_is_left_alone(void **state)
     assert_int_equal(rdb_output_create_file(output, "temp.rdb"), -EEXIST);
     assert_int_equal(rdb_output_create_file(output, "link.rdb"), -EEXIST);
     assert_int_equal(rdb_output_create_file(output, "dangling.rdb"), -EEXIST);
+    check_failure(output, "creating dangling.rdb");
     assert_int_equal(rdb_output_create_file(output, "free.rdb"), 0);
+    assert_false(rdb_output_tell_failure(output, (char[96]){""}, 96));
     assert_int_equal(put(output, "ours", 4), 0);
     assert_int_equal(rdb_output_sync(output), 0);
     assert_int_equal(rdb_output_publish(output, "final.rdb"), 0);
@@ -157,8 +182,10 @@ static void another_file_under_its_name(void **state)
         assert_int_equal(rdb_output_sync(output), 0);
         assert_int_equal(unlinkat(directory, "temp.rdb", 0), 0);
         write_file("temp.rdb", "another's");
-        if (publish)
+        if (publish) {
             assert_int_equal(rdb_output_publish(output, "final.rdb"), -ESTALE);
+            check_failure(output, "publishing what is another file by now: temp.rdb");
+        }
         rdb_output_close(output);
         assert_false(exists("final.rdb"));
         check_file("temp.rdb", "another's");
@@ -198,6 +225,7 @@ static void errors_stay(void **state)
     assert_int_equal(put(output, text, 10), -EFBIG);
     assert_int_equal(rdb_output_sync(output), -EFBIG);
     assert_int_equal(rdb_output_publish(output, "final.rdb"), -EFBIG);
+    check_failure(output, "writing temp.rdb");
     rdb_output_close(output);
     assert_false(exists("temp.rdb"));
     assert_false(exists("final.rdb"));
@@ -354,6 +382,7 @@ static void reader_that_goes_is_an_error(void **state)
     for (int i = 0; i < 20 && !error; i++)
         error = put(made.output, text, sizeof(text));
     assert_int_equal(error, -EPIPE);
+    check_failure(made.output, "sending to the replicas");
     rdb_output_close(made.output);
 }
 
@@ -437,6 +466,7 @@ static void nobody_left_is_an_error(void **state)
     for (int i = 0; i < 100 && !error; i++)
         error = put(output, text, sizeof(text));
     assert_int_equal(error, -ETIMEDOUT);
+    check_failure(output, "sending to the replicas");
     rdb_output_close(output);
     close(readers[1]);
 }
@@ -480,6 +510,7 @@ int main(void)
         cmocka_unit_test(publishes_a_file),
         cmocka_unit_test(closing_removes_what_is_not_published),
         cmocka_unit_test(missing_directory_is_an_error),
+        cmocka_unit_test(what_cannot_be_renamed),
         cmocka_unit_test(a_name_that_is_taken_is_left_alone),
         cmocka_unit_test(another_file_under_its_name),
         cmocka_unit_test(it_may_keep_its_name),
