@@ -43,6 +43,8 @@ void info_visit(const struct info_visitor *to)
         {"last_save_msec", now.last_save_msec},
         {"last_rest_msec", now.last_rest_msec},
         {"last_release_usec", now.last_release_usec},
+        {"last_audit_usec", now.last_audit_usec},
+        {"last_pages_lost", now.last_pages_lost},
         {"last_faults", now.last_faults},
         {"last_unprotects", now.last_unprotects},
         {"last_pages_preserved", now.last_pages_preserved},

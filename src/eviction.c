@@ -81,14 +81,17 @@ static struct spool_batch batch;
 /* Their content is what stood there at the freeze: a page that has been written to since
  * was preserved before that, and keeps the place it has, also if that is only just now. */
 static size_t fill_batch(struct snapshot *snapshot, const struct region *ranges,
-                         size_t count, uint32_t pages[PAGES_AT_ONCE])
+                         size_t count, uint64_t pages[PAGES_AT_ONCE])
 {
+    uint32_t page;
     batch.count = 0;
     for (size_t i = 0; i < count; i++)
         for (uint64_t at = ranges[i].start; at < ranges[i].end; at += PAGE_BYTES)
-            if (view_page_of(&snapshot->view, at, &pages[batch.count]) &&
-                !preserved_has(&snapshot->preserved, pages[batch.count]))
-                spool_batch_add(&batch, pages[batch.count], (void *)(uintptr_t)at);
+            if (view_page_of(&snapshot->view, at, &page) &&
+                !preserved_has(&snapshot->preserved, page)) {
+                pages[batch.count] = at;
+                spool_batch_add(&batch, page, (void *)(uintptr_t)at);
+            }
     return batch.count;
 }
 
@@ -96,7 +99,8 @@ static size_t fill_batch(struct snapshot *snapshot, const struct region *ranges,
  * would fail there too. */
 static int keep(struct snapshot *snapshot, const struct region *ranges, size_t count)
 {
-    uint32_t pages[PAGES_AT_ONCE], place;
+    uint64_t pages[PAGES_AT_ONCE];
+    uint32_t place;
     size_t spooled = fill_batch(snapshot, ranges, count, pages);
     if (!spooled)
         return 0;

@@ -172,6 +172,9 @@ static int freeze(struct snapshot *snapshot)
                           memory_order_relaxed);
     if (error)
         thaw(snapshot, armed);
+    else
+        audit_begin(&snapshot->fault_server.audit, &snapshot->view,
+                    snapshot->heap.pagemap, heap_content(&snapshot->heap));
     return error;
 }
 

@@ -245,7 +245,10 @@ static void wait_for_child(void)
 /* The next walk would end the same way, and no save would ever succeed. */
 static void note_doubt(struct snapshot *snapshot)
 {
-    if (snapshot->walk_error)
+    if (snapshot->walk_error == AUDIT_LOST)
+        snprintf(the_face.doubt, REASON_BYTES, "save %llu failed: %.160s",
+                 (unsigned long long)snapshot->record.id, snapshot->last_error);
+    else if (snapshot->walk_error)
         snprintf(the_face.doubt, REASON_BYTES, "save %llu met %s, reading %s",
                  (unsigned long long)snapshot->record.id,
                  snapshot->walk_error == -ENOTSUP

@@ -130,6 +130,8 @@ struct rdb_uffd_statistics {
     uint64_t last_save_msec;
     uint64_t last_rest_msec; /* of which the saver left the CPU to the writers */
     uint64_t last_release_usec;
+    uint64_t last_audit_usec; /* of asking the kernel whether all stayed protected */
+    uint64_t last_pages_lost; /* that had not */
     uint64_t last_faults;
     uint64_t last_unprotects;
     uint64_t last_pages_preserved;

@@ -227,6 +227,22 @@ static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
     return error;
 }
 
+/* Nothing reads the past any more, and nothing that a server or a replica would take for
+ * whole has been written: whether it was the past. A walk that has met what cannot be may
+ * have met what was lost. */
+static int check_dump(struct snapshot *snapshot, int error)
+{
+    struct audit *audit = &snapshot->fault_server.audit;
+    struct thread_cpus all_cpus;
+    if (error && !snapshot->walk_error)
+        return error;
+    thread_get_cpus(0, &all_cpus);
+    thread_stay_off(&all_cpus, snapshot->fault_server.writer_cpu);
+    int audited = audit_all(audit);
+    thread_set_cpus(0, &all_cpus);
+    return audited == AUDIT_LOST || !error ? audited : error;
+}
+
 static int write_dump(struct snapshot *snapshot)
 {
     struct rdb_encoder *encoder =
@@ -235,6 +251,7 @@ static int write_dump(struct snapshot *snapshot)
         return -ENOMEM;
     int error = write_body(snapshot, encoder);
     rdb_encoder_destroy(encoder);
+    error = check_dump(snapshot, error);
     if (error)
         return error;
     /* Little endian on every machine a layout table exists for. */
@@ -346,6 +363,7 @@ static void release_memory(struct snapshot *snapshot)
     uint64_t began = clock_usec();
     /* From here on a fault keeps nothing: it only lifts the protection. */
     view_fail(&snapshot->view, -ECANCELED);
+    audit_end(&snapshot->fault_server.audit);
     atomic_store_explicit(&snapshot->frozen, false, memory_order_release);
     vacant_thaw();
     enum fault_duty duty = standing_release(snapshot);
@@ -358,6 +376,16 @@ static void release_memory(struct snapshot *snapshot)
     preserved_end(&snapshot->preserved);
     atomic_store_explicit(&snapshot->last_release_usec, clock_usec() - began,
                           memory_order_relaxed);
+}
+
+static void note_lost_pages(struct snapshot *snapshot)
+{
+    uint64_t pages =
+        atomic_load_explicit(&snapshot->fault_server.audit.lost, memory_order_relaxed);
+    snprintf(snapshot->last_error, sizeof(snapshot->last_error),
+             "%llu pages lost their write protection behind the module's back (same-page "
+             "merging, another module, or the kernel)",
+             (unsigned long long)pages);
 }
 
 static const char *name_error(int error)
@@ -378,6 +406,10 @@ static void note_failure(struct snapshot *snapshot, int error, bool given_up)
     const char *what = name_error(error), *verb = "", *object = "";
     bool spool = error == atomic_load_explicit(&snapshot->preserved.spool.write_error,
                                                memory_order_relaxed);
+    if (error == AUDIT_LOST) {
+        note_lost_pages(snapshot);
+        return;
+    }
     if (given_up) {
         verb = spool ? ", writing to the spool" : "";
     } else if (rdb_output_tell_failure(snapshot->output, doing, sizeof(doing))) {
@@ -466,11 +498,15 @@ static void run(struct snapshot *snapshot)
     snapshot->walk_error = 0;
     if (fault_point(FAULT_LATE_SAVER))
         sleep_usec(20000);
+    while (fault_point(FAULT_HELD_SAVER) && snapshot_phase(snapshot) == PHASE_SAVING)
+        sleep_usec(1000);
     int error = is_transfer(snapshot) ? save_to_pipe(snapshot) : save_to_file(snapshot);
     uint64_t msec = (clock_usec() - snapshot->freeze_began_usec) / 1000;
     int given_up = atomic_load_explicit(&snapshot->view.error, memory_order_acquire);
     if (error == -ECANCELED && given_up)
         error = given_up;
+    if (error == AUDIT_LOST)
+        snapshot->walk_error = error;
     if (error && error != -ECANCELED)
         note_failure(snapshot, error, error == given_up);
     else

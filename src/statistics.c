@@ -81,6 +81,8 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .last_save_msec = RELAXED(snapshot->last_save_msec),
         .last_rest_msec = RELAXED(snapshot->rested_usec) / 1000,
         .last_release_usec = RELAXED(snapshot->last_release_usec),
+        .last_audit_usec = RELAXED(snapshot->fault_server.audit.usec),
+        .last_pages_lost = RELAXED(snapshot->fault_server.audit.lost),
         .last_faults = RELAXED(faults->faults),
         .last_unprotects = RELAXED(faults->unprotects),
         .last_spool_peak_bytes = RELAXED(snapshot->last_spool_peak_bytes),

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "kernel/fault_points.h"
+#include "kernel/pagemap.h"
 #include "kernel/userfaultfd.h"
 
 #define SUPPORTED_PAGE_BYTES 4096
@@ -59,6 +60,11 @@ int ability_probe(struct ability *ability)
                        "this kernel does not protect memory that was never touched "
                        "(UFFD_FEATURE_WP_UNPOPULATED, Linux 6.4): a snapshot could "
                        "hold later data");
+    descriptor = pagemap_open();
+    if (descriptor < 0)
+        return missing(ability, descriptor,
+                       "/proc/self/pagemap cannot be read: no snapshot could be checked");
+    close(descriptor);
     return 0;
 }
 

@@ -40,6 +40,9 @@
     POINT(LATE_KEEPER, "late_keeper")             /* its chores begin 200 ms later */    \
     POINT(EVICT_UNKEPT, "evict_unkept")           /* dead values go, not kept */         \
     POINT(TRUST_STANDING, "trust_standing")       /* what is written counts as not */    \
+    POINT(NO_AUDIT, "no_audit")                   /* lost pages are not looked for */    \
+    POINT(NO_PAGEMAP_SCAN, "no_pagemap_scan")     /* a kernel before 6.7, for that */    \
+    POINT(HELD_SAVER, "held_saver")               /* it begins when this is off */       \
     POINT(OUTPUT_WRITE, "output_write")           /* EIO from the dump file */           \
     POINT(STUCK_CREATE, "stuck_create")           /* it cannot be made, nor refused */   \
     POINT(KNOWN_NUMBERS, "known_numbers") /* in names: 4194305 and on, no random ones */ \

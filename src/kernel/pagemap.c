@@ -3,6 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "kernel/fault_points.h"
 
 /* Kernel headers older than the kernel we may run on lack these. */
 struct scan_request {
@@ -25,6 +28,14 @@ struct scan_request {
 #define PAGE_IS_PRESENT (UINT64_C(1) << 3)
 #define PAGE_IS_SWAPPED (UINT64_C(1) << 4)
 #define PAGE_IS_HUGE    (UINT64_C(1) << 6)
+#define PAGE_IS_GUARD   (UINT64_C(1) << 8) /* Linux 6.15 */
+/* An entry of the page map, one for each page (Linux 5.14). */
+#define ENTRY_IS_PROTECTED (UINT64_C(1) << 57)
+#define ENTRY_IS_GUARD     (UINT64_C(1) << 58) /* Linux 6.15 */
+#define ENTRIES_AT_ONCE    256
+#define PAGE_SHIFT         12
+/* Ranges that one call tells of. */
+#define SEEN_AT_ONCE 128
 
 int pagemap_open(void)
 {
@@ -90,6 +101,102 @@ bool pagemap_is_protected(const struct pagemap_range *range)
 {
     return !(range->categories & PAGE_IS_WRITTEN) &&
            (range->categories & (PAGE_IS_PRESENT | PAGE_IS_SWAPPED));
+}
+
+/* ---- what is not protected -------------------------------------------------------- */
+
+/* Collects ranges that rise. */
+struct collection {
+    struct pagemap_range *ranges;
+    size_t capacity;
+    size_t count;
+};
+
+/* False when there is no room: nothing from `start` on has been collected. */
+static bool collect(struct collection *to, uint64_t start, uint64_t end)
+{
+    if (start == end)
+        return true;
+    if (to->count && to->ranges[to->count - 1].end == start) {
+        to->ranges[to->count - 1].end = end;
+        return true;
+    }
+    if (to->count == to->capacity)
+        return false;
+    to->ranges[to->count++] = (struct pagemap_range){.start = start, .end = end};
+    return true;
+}
+
+static bool is_safe(const struct pagemap_range *range)
+{
+    return pagemap_is_protected(range) || (range->categories & PAGE_IS_GUARD);
+}
+
+/* PAGEMAP_SCAN tells nothing of what is not mapped: what lies between two ranges that are
+ * protected is not. */
+static int collect_by_scan(int pagemap, uint64_t start, uint64_t end,
+                           struct collection *to, uint64_t *scanned)
+{
+    struct pagemap_range seen[SEEN_AT_ONCE];
+    uint64_t at = start, until = end;
+    struct scan_request request = {
+        .start = start,
+        .end = end,
+        .return_mask =
+            PAGE_IS_WRITTEN | PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_GUARD,
+    };
+    if (fault_point(FAULT_NO_PAGEMAP_SCAN))
+        return -ENOTTY;
+    int count = scan(pagemap, &request, seen, SEEN_AT_ONCE, &until);
+    if (count == -EINVAL) { /* it does not know guard pages, and has none */
+        request.return_mask &= ~PAGE_IS_GUARD;
+        count = scan(pagemap, &request, seen, SEEN_AT_ONCE, &until);
+    }
+    if (count < 0)
+        return count;
+    for (int i = 0; i < count; i++) {
+        if (!is_safe(&seen[i]))
+            continue;
+        if (!collect(to, at, seen[i].start)) {
+            *scanned = at;
+            return 0;
+        }
+        at = seen[i].end;
+    }
+    *scanned = collect(to, at, until) ? until : at;
+    return 0;
+}
+
+static int collect_by_entries(int pagemap, uint64_t start, uint64_t end,
+                              struct collection *to, uint64_t *scanned)
+{
+    uint64_t entries[ENTRIES_AT_ONCE];
+    uint64_t pages = (end - start) >> PAGE_SHIFT;
+    size_t wanted = pages < ENTRIES_AT_ONCE ? pages : ENTRIES_AT_ONCE;
+    ssize_t got = pread(pagemap, entries, wanted * sizeof(*entries),
+                        (off_t)((start >> PAGE_SHIFT) * sizeof(*entries)));
+    if (got != (ssize_t)(wanted * sizeof(*entries)))
+        return got < 0 ? -errno : -EIO;
+    for (size_t i = 0; i < wanted; i++) {
+        uint64_t page = start + (i << PAGE_SHIFT);
+        *scanned = page;
+        if (!(entries[i] & (ENTRY_IS_PROTECTED | ENTRY_IS_GUARD)) &&
+            !collect(to, page, page + (1 << PAGE_SHIFT)))
+            return 0;
+    }
+    *scanned = start + (wanted << PAGE_SHIFT);
+    return 0;
+}
+
+int pagemap_find_unprotected(int pagemap, uint64_t start, uint64_t end,
+                             struct pagemap_range *ranges, size_t capacity,
+                             uint64_t *scanned)
+{
+    struct collection found = {.ranges = ranges, .capacity = capacity};
+    int error = collect_by_scan(pagemap, start, end, &found, scanned);
+    if (error == -ENOTTY)
+        error = collect_by_entries(pagemap, start, end, &found, scanned);
+    return error ? error : (int)found.count;
 }
 
 int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end)

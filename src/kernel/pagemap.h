@@ -1,4 +1,5 @@
-/* Which pages were written, touched, or are huge, as PAGEMAP_SCAN tells (Linux 6.7). */
+/* Which pages were written, touched, protected, or are huge, as PAGEMAP_SCAN tells
+ * (Linux 6.7). */
 #ifndef RDB_UFFD_KERNEL_PAGEMAP_H
 #define RDB_UFFD_KERNEL_PAGEMAP_H
 
@@ -34,6 +35,15 @@ int pagemap_scan_protection(int pagemap, uint64_t start, uint64_t end,
 /* Whether a range that the last one found is protected by a userfaultfd: no page of it,
  * touched or not, can be written to without a fault. */
 bool pagemap_is_protected(const struct pagemap_range *range);
+/* The ranges of [start, end) in which a page may be written to without a fault, or is not
+ * there at all: not mapped, or mapped and neither touched nor marked. Guard pages
+ * (MADV_GUARD_INSTALL) are not among them, nobody can write to those. Also on kernels
+ * before 6.7, from the page map itself. Returns and `*scanned` as above, but a range may
+ * be cut in two, and `capacity` must be at least 2. Any thread, no memory but the
+ * stack. */
+int pagemap_find_unprotected(int pagemap, uint64_t start, uint64_t end,
+                             struct pagemap_range *ranges, size_t capacity,
+                             uint64_t *scanned);
 /* 1 if all of [start, end) is in huge pages, 0 if not, or -errno. */
 int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end);
 

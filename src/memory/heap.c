@@ -115,6 +115,10 @@ static int open_userfaultfd(const struct ability *ability)
 int heap_open(struct heap *heap, const struct ability *ability)
 {
     bool disarmed = atomic_load_explicit(&heap->disarmed, memory_order_acquire);
+    if (heap->pagemap < 0)
+        heap->pagemap = pagemap_open();
+    if (heap->pagemap < 0)
+        return heap->pagemap;
     if (heap->userfaultfd >= 0 && !disarmed)
         return 0;
     int descriptor = open_userfaultfd(ability);
@@ -352,8 +356,6 @@ bool heap_may_stand(struct heap *heap)
     uint64_t scanned;
     if (!heap->registered.count)
         return false;
-    if (heap->pagemap < 0)
-        heap->pagemap = pagemap_open();
     uint64_t start = heap->registered.regions[0].start;
     return heap->pagemap >= 0 &&
            pagemap_scan_protection(heap->pagemap, start, start + PAGE_BYTES, &range, 1,
@@ -375,6 +377,11 @@ int heap_protect(struct heap *heap)
         heap_unprotect(heap, heap->registered.regions[i].start,
                        heap->registered.regions[i].end);
     return error;
+}
+
+const struct region_set *heap_content(const struct heap *heap)
+{
+    return &heap->fresh;
 }
 
 static int unprotect_once(int descriptor, uint64_t start, uint64_t end)

@@ -63,7 +63,7 @@ void heap_unlock(struct heap *heap);
 void heap_note_change(struct heap *heap);
 bool heap_is_stale(const struct heap *heap);
 
-/* Opens the userfaultfd if it is not open. 0 or -errno. */
+/* Opens the userfaultfd, and the page map, if they are not open. 0 or -errno. */
 int heap_open(struct heap *heap, const struct ability *ability);
 /* Closes it and forgets what was registered. */
 void heap_close(struct heap *heap);
@@ -96,14 +96,17 @@ static inline bool heap_stands(const struct heap *heap)
  * -ECANCELED when `*stop` became true: then some are still registered. */
 int heap_unregister_all(struct heap *heap, const _Atomic bool *stop);
 
-/* Whether the kernel tells what is protected. Opens what it takes; any thread, under
- * heap_lock() or while frozen. */
+/* Whether the kernel tells at a freeze what is protected. Any thread, under heap_lock() or
+ * while frozen. */
 bool heap_may_stand(struct heap *heap);
 
 /* Protects every registered region, but for what the allocator holds without using it
  * (memory/vacant.h), and what stands protected; all or nothing. 0, or -errno with nothing protected. Main thread,
  * in the freeze; vacant_thaw() is due afterwards in both cases. */
 int heap_protect(struct heap *heap);
+/* What the last heap_protect() has protected, or found protected. Stays as it is until the
+ * next heap_refresh() or heap_protect(). */
+const struct region_set *heap_content(const struct heap *heap);
 /* Lifts the protection of [start, end), a part of the registered regions, and
  * wakes who waits there. */
 void heap_unprotect(struct heap *heap, uint64_t start, uint64_t end);

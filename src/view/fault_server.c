@@ -17,6 +17,9 @@
 #define PAGES_PER_LOOK 32
 #define TAKE_OVER_USEC 1000000
 
+_Static_assert(PAGES_PER_LOOK <= AUDIT_PAGES_MAX && SPOOL_BATCH_PAGES <= AUDIT_PAGES_MAX,
+               "what is copied at once is checked at once");
+
 enum request { REQUEST_NONE, REQUEST_POSTED, REQUEST_DONE };
 
 static void count(_Atomic uint64_t *counter, uint64_t more)
@@ -100,10 +103,16 @@ static int keep_page(struct fault_server *server, uint64_t address)
     const void *live = (const void *)(uintptr_t)address;
     uint64_t waits = preserved->waits, wait_usec = preserved->wait_usec;
     int error = preserved_put(preserved, page, live);
-    if (error == -ENOBUFS && preserved->policy == BUFFER_BLOCK)
+    bool blocked = error == -ENOBUFS && preserved->policy == BUFFER_BLOCK;
+    bool waited = blocked || preserved->waits != waits;
+    if (blocked)
         error = wait_for_room(server, page, live);
-    else if (preserved->waits != waits)
+    else if (waited)
         count_wait(&server->statistics, preserved->wait_usec - wait_usec);
+    /* In all that time the page may have lost its mark and been written to. Not after
+     * every fault: it takes a microsecond. */
+    if (!error && waited && audit_covers(&server->audit, address))
+        error = audit_check(&server->audit, address, 1);
     if (error && !gave_up(server))
         give_up(server, error);
     return error;
@@ -160,16 +169,66 @@ static void answer_request(struct fault_server *server, int result)
     futex_wake_all(&server->request_state);
 }
 
+/* What was copied for a request, and not for a fault, is the past only if the page is
+ * protected still. */
+static int check_copies(struct fault_server *server, uint64_t start, uint32_t pages)
+{
+    int error = gave_up(server) ? 0 : audit_check(&server->audit, start, pages);
+    if (error)
+        give_up(server, error);
+    return error;
+}
+
+static int take_spooled_page(struct fault_server *server, uint64_t address,
+                             uint32_t place)
+{
+    uint32_t page;
+    if (!view_page_of(server->view, address, &page))
+        return 0;
+    return preserved_put_spooled(server->view->preserved, page, place);
+}
+
+/* Neighbours together, from `first` on; `*next`: where others begin. */
+static int take_spooled_run(struct fault_server *server,
+                            const struct preserve_request *request, size_t first,
+                            size_t *next)
+{
+    uint64_t start = request->pages[first];
+    size_t count = 1;
+    int error = 0;
+    while (first + count < request->page_count &&
+           request->pages[first + count] == start + count * PAGE_BYTES)
+        count++;
+    *next = first + count;
+    uint32_t copied = audit_find_new(&server->audit, start, (uint32_t)count);
+    for (size_t i = first; i < *next && !error; i++)
+        error = take_spooled_page(server, request->pages[i],
+                                  request->place + (uint32_t)i * RAW_PIECE_PLACES);
+    if (error) {
+        give_up(server, error);
+        return error;
+    }
+    return check_copies(server, start, copied);
+}
+
 static int take_spooled(struct fault_server *server,
                         const struct preserve_request *request)
 {
     int error = 0;
-    for (size_t i = 0; i < request->page_count && !error; i++)
-        error = preserved_put_spooled(server->view->preserved, request->pages[i],
-                                      request->place + (uint32_t)i * RAW_PIECE_PLACES);
-    if (error)
-        give_up(server, error);
+    for (size_t i = 0; i < request->page_count && !error;)
+        error = take_spooled_run(server, request, i, &i);
     return error;
+}
+
+/* The first pages of [start, end), at most PAGES_PER_LOOK. */
+static int keep_some(struct fault_server *server, uint64_t start, uint64_t end)
+{
+    uint32_t copied =
+        audit_find_new(&server->audit, start, (uint32_t)((end - start) / PAGE_BYTES));
+    int error = 0;
+    for (uint64_t at = start; at < end && !error; at += PAGE_BYTES)
+        error = keep_page(server, at);
+    return error ? error : check_copies(server, start, copied);
 }
 
 /* Some pages of it, so that a writer's fault need not wait for a range of megabytes.
@@ -181,11 +240,13 @@ static bool serve_request(struct fault_server *server, bool serving)
         return false;
     struct preserve_request *request = &server->request;
     int result = !serving || gave_up(server) ? -EAGAIN : take_spooled(server, request);
-    for (int pages = 0; request->range.start < request->range.end && !result; pages++) {
-        if (pages == PAGES_PER_LOOK)
+    if (!result && request->range.start < request->range.end) {
+        uint64_t end = request->range.start + PAGES_PER_LOOK * PAGE_BYTES;
+        bool more = end < request->range.end;
+        result = keep_some(server, request->range.start, more ? end : request->range.end);
+        request->range.start = end;
+        if (more && !result)
             return true;
-        result = keep_page(server, request->range.start);
-        request->range.start += PAGE_BYTES;
     }
     answer_request(server, gave_up(server) ? -EAGAIN : result);
     return false;
@@ -455,12 +516,13 @@ static int post_request(struct fault_server *server)
 int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end)
 {
     take_turn(server);
-    server->request.range = (struct region){round_down(start, PAGE_BYTES), end};
+    server->request.range =
+        (struct region){round_down(start, PAGE_BYTES), round_up(end, PAGE_BYTES)};
     server->request.page_count = 0;
     return post_request(server);
 }
 
-int fault_server_take_spooled(struct fault_server *server, const uint32_t *pages,
+int fault_server_take_spooled(struct fault_server *server, const uint64_t *pages,
                               size_t count, uint32_t place)
 {
     take_turn(server);

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "kernel/thread.h"
+#include "view/audit.h"
 #include "view/view.h"
 #include "view/wait_histogram.h"
 
@@ -34,8 +35,8 @@ struct fault_statistics {
 
 /* A range that somebody wants kept; or pages that he has spooled himself. */
 struct preserve_request {
-    struct region range; /* what is left of it */
-    uint32_t pages[SPOOL_BATCH_PAGES];
+    struct region range;               /* what is left of it */
+    uint64_t pages[SPOOL_BATCH_PAGES]; /* their addresses, rising */
     size_t page_count;
     uint32_t place; /* of the first of them */
 };
@@ -50,7 +51,8 @@ enum fault_duty {
 struct fault_server {
     struct thread thread;
     struct view *view;
-    int wake_event; /* eventfd: requests, changes of the limit, the end */
+    struct audit audit; /* of what it lifts and copies: audit.h */
+    int wake_event;     /* eventfd: requests, changes of the limit, the end */
     _Atomic int userfaultfd;
     _Atomic uint32_t duty;    /* enum fault_duty, as it is wanted */
     _Atomic uint32_t on_duty; /* futex word: as it is; follows `duty` */
@@ -116,13 +118,14 @@ void fault_server_roam(struct fault_server *server);
 
 /* Keeps every page of [start, end) that belongs to the frozen view, so that the
  * kernel may drop the range afterwards. Returns when it is done: 0; -EAGAIN
- * when the snapshot is over or failed (nothing to keep any more); -ENOBUFS when
+ * when the snapshot is over or failed (nothing to keep any more), also because a page of
+ * it had lost its protection; -ENOBUFS when
  * there is no room and the policy is not to spool. Any thread but our own. */
 int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end);
-/* The same for up to SPOOL_BATCH_PAGES pages of the view, by number, that the caller has
+/* The same for up to SPOOL_BATCH_PAGES pages of the view, by address, that the caller has
  * written to the spool as a batch, at `place`, while they were protected or preserved
  * already: they take no room in memory. Only with BUFFER_SPOOL. */
-int fault_server_take_spooled(struct fault_server *server, const uint32_t *pages,
+int fault_server_take_spooled(struct fault_server *server, const uint64_t *pages,
                               size_t count, uint32_t place);
 
 #endif

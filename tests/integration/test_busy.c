@@ -117,12 +117,12 @@ static void check_found(const char *fault)
 
 static void found_without_protection(void)
 {
-    check_found("skip_protect");
+    check_found("skip_protect,no_audit");
 }
 
 static void found_without_preserving(void)
 {
-    check_found("skip_preserve");
+    check_found("skip_preserve,no_audit");
 }
 
 int main(int argc, char **argv)

@@ -149,10 +149,10 @@ static void sparse_hash_table(void)
 static void sparse_is_found(void)
 {
     needs_module();
-    const char *wrong = fault_of_sparse(&keys_grow, "no_unpopulated");
+    const char *wrong = fault_of_sparse(&keys_grow, "no_unpopulated,no_audit");
     CHECK(wrong, "keys: nothing was found wrong when untouched memory is unprotected");
     test_note("keys: %s", wrong);
-    wrong = fault_of_sparse(&fields_grow, "no_unpopulated");
+    wrong = fault_of_sparse(&fields_grow, "no_unpopulated,no_audit");
     CHECK(wrong, "fields: nothing was found wrong when untouched memory is unprotected");
     test_note("fields: %s", wrong);
 }
@@ -214,7 +214,8 @@ static void purge_is_found(void)
 {
     needs_module();
     uint64_t seed = test_seed();
-    struct server *server = start_with_large_values(seed, NO_SPOOL, "skip_advice");
+    struct server *server =
+        start_with_large_values(seed, NO_SPOOL, "skip_advice,no_audit");
     struct snapshot snapshot = snapshot_begin(server);
     give_memory_back(server, seed);
     const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);

@@ -259,14 +259,14 @@ static void *read_and_compare(void *argument)
 static void spool_pages(const uint64_t *starts)
 {
     static struct spool_batch batch;
-    uint32_t pages[SPOOLED_AT_ONCE], place;
+    uint32_t page, place;
     for (int i = 0; i < SPOOLED_AT_ONCE; i++) {
-        assert_true(view_page_of(&toy->view, starts[i], &pages[i]));
-        spool_batch_add(&batch, pages[i], (void *)starts[i]);
+        assert_true(view_page_of(&toy->view, starts[i], &page));
+        spool_batch_add(&batch, page, (void *)starts[i]);
     }
     assert_int_equal(spool_write_batch(&toy->preserved.spool, &batch, &place), 0);
     assert_int_equal(
-        fault_server_take_spooled(&toy->server, pages, SPOOLED_AT_ONCE, place), 0);
+        fault_server_take_spooled(&toy->server, starts, SPOOLED_AT_ONCE, place), 0);
 }
 
 /* Pages that go to the spool and then away, while others read and write. Some are
