@@ -21,8 +21,10 @@ all: rdb_uffd.so ## build the module
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
 
+# nodelete: after MODULE UNLOAD its code stays mapped. Threads of the allocator, or of others,
+# may be on their way out of a function of ours, say in the madvise() that it has called.
 rdb_uffd.so: $(MODULE_OBJECTS)
-	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-z,now -o $@ $^ $(MODULE_LIBS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-z,now -Wl,-z,nodelete -o $@ $^ $(MODULE_LIBS)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(dir $@)

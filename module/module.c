@@ -1,8 +1,10 @@
 /* Loading and unloading: the module as the server sees it. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include "ask.h"
 #include "commands.h"
@@ -159,6 +161,20 @@ static int refuse_to_load(const char *why)
     return API_ERR;
 }
 
+/* What is unloaded stays in memory (Makefile), and is what the loader finds again by the
+ * same path, whatever lies there by now. */
+static bool is_another_file(void)
+{
+    static struct stat loaded;
+    struct stat now;
+    Dl_info own;
+    if (!dladdr((void *)RedisModule_OnLoad, &own) || stat(own.dli_fname, &now) != 0)
+        return false;
+    if (!loaded.st_ino)
+        loaded = now;
+    return now.st_dev != loaded.st_dev || now.st_ino != loaded.st_ino;
+}
+
 int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
 {
     if (server_api_load(context) != API_OK)
@@ -166,6 +182,11 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
     api.SetModuleAttribs(context, MODULE_NAME, version_number(), API_VERSION);
     if (api.IsModuleNameBusy(MODULE_NAME))
         return refuse_to_load("it is loaded already");
+    if (is_another_file())
+        return refuse_to_load(
+            "version " RDB_UFFD_VERSION " is in memory under this path, "
+            "and another file lies there: load it by another path (with "
+            "// for one of its /), or restart the server");
     bool fault_points = fault_points_init();
     if (settings_load(context, arguments, count) != API_OK)
         return API_ERR;
@@ -191,14 +212,14 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
 int RedisModule_OnUnload(api_context *context)
 {
     (void)context;
-    int error = rdb_uffd_stop();
+    char reason[256];
+    int error = rdb_uffd_stop(reason, sizeof(reason));
     if (!error) {
         scan_end();
         wake_end();
         api.FreeThreadSafeContext(lasting_context);
         return API_OK;
     }
-    api.Log(NULL, "warning", "uffd: cannot be unloaded now: %s",
-            error == -EBUSY ? "a background save is running" : strerror(-error));
+    api.Log(NULL, "warning", "uffd: cannot be unloaded now: %s", reason);
     return API_ERR;
 }

@@ -463,8 +463,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     snapshot->host = host;
     snapshot->settings = *settings;
     find_obstacle(snapshot, the_face.unsupported);
-    if (!the_face.unsupported[0])
-        thread_allow_placing(sandbox_allows_placing());
+    thread_allow_placing(the_face.unsupported[0] || sandbox_allows_placing());
     snapshot->ability.error = the_face.unsupported[0] ? -ENOTSUP : 0;
     int error = create_parts(snapshot);
     if (!error)
@@ -482,14 +481,39 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     return 0;
 }
 
-int rdb_uffd_stop(void)
+/* All is looked at before the first thing is put back. */
+static int check_leaving(char *reason, size_t size)
+{
+    int error = child_check(reason, size);
+    if (!error)
+        error = guard_check(reason, size);
+    if (!error)
+        error = late_free_check(reason, size);
+    if (!error)
+        error = foreign_check(reason, size);
+    if (!error && !pool_may_leave()) {
+        snprintf(reason, size, "the hooks of its arenas were replaced since");
+        error = -EBUSY;
+    }
+    if (error) {
+        size_t length = strlen(reason);
+        snprintf(reason + length, size - length,
+                 ": unload what did that first, or restart the server");
+    }
+    return error;
+}
+
+int rdb_uffd_stop(char *reason, size_t reason_size)
 {
     struct snapshot *snapshot = &the_snapshot;
-    if (snapshot_phase(snapshot) != PHASE_NONE)
+    if (snapshot_phase(snapshot) != PHASE_NONE || child_pid()) {
+        snprintf(reason, reason_size, "a background save is running");
         return -EBUSY;
-    int error = child_remove();
+    }
+    int error = check_leaving(reason, reason_size);
     if (error)
         return error;
+    child_remove();
     heap_lock(&snapshot->heap);
     standing_end(snapshot);
     heap_unlock(&snapshot->heap);

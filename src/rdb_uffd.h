@@ -179,8 +179,9 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
                    const struct rdb_uffd_settings *settings);
 /* Takes new settings; a new limit also reaches a snapshot under way. */
 void rdb_uffd_configure(const struct rdb_uffd_settings *settings);
-/* Leaves the server as it was. -EBUSY during a snapshot. */
-int rdb_uffd_stop(void);
+/* Leaves the server as it was. -EBUSY and a sentence in `reason` during a snapshot, and
+ * when somebody else has patched since what is to be put back: then nothing has changed. */
+int rdb_uffd_stop(char *reason, size_t reason_size);
 
 /* Whether values of module types are to be looked for among the keys that the server
  * held already at the start: it has such types of its own (Redis 8.0: vectorset), and

@@ -383,13 +383,20 @@ int child_install(const struct child_operations *operations)
         error = -pthread_atfork(NULL, NULL, after_real_fork);
     if (error)
         return error;
+    /* Once: a module that is unloaded stays in memory (Makefile), and so does this. */
     child.atfork_registered = true;
+    child.pipes_made = 0;
     child.main_thread = pthread_self();
     child.operations = operations;
     error = patch_executable();
     if (error)
         child_remove();
     return error;
+}
+
+int child_check(char *reason, size_t size)
+{
+    return got_check(patches, STAND_INS, reason, size);
 }
 
 int child_remove(void)

@@ -21,6 +21,7 @@
 #define RDB_UFFD_HOST_CHILD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 /* Who called fork(), told apart by the exported functions on the stack. */
@@ -65,6 +66,9 @@ struct child_operations {
  * to the kernel. `operations` must stay valid. 0, -EBUSY when it stands in
  * already, or -errno; nothing is changed on failure. Main thread. */
 int child_install(const struct child_operations *operations);
+/* Whether the server's calls can be put back: 0, or -EBUSY and a sentence in `reason`:
+ * somebody else stands in for them by now. */
+int child_check(char *reason, size_t size);
 /* Puts the server's calls back. -EBUSY while a child is RUNNING or ZOMBIE. */
 int child_remove(void);
 /* The child ended: `status` as waitpid() would store it (exit code << 8, or

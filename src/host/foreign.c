@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "host/got.h"
 #include "kernel/symbols.h"
 
 /* In a moduleType, in every known version. */
@@ -221,6 +222,23 @@ int foreign_watch(const struct server_layout *layout)
         *watch.variable)
         begin(type);
     return 0;
+}
+
+int foreign_check(char *reason, size_t size)
+{
+    if (!watch.type)
+        return 0;
+    load_function load;
+    memcpy(&load, watch.type + TYPE_RDB_LOAD, sizeof(load));
+    set_value_function now = *watch.variable;
+    if (load != watching_load && load != watch.load)
+        got_tell_change("rdb_load", (const void *)load, reason, size);
+    else if (now && now != watching_set_value && now != watch.set_value)
+        got_tell_change("RedisModule_ModuleTypeSetValue", (const void *)now, reason,
+                        size);
+    else
+        return 0;
+    return -EBUSY;
 }
 
 void foreign_unwatch(void)

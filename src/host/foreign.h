@@ -24,6 +24,8 @@
 /* Begins to watch what is built into this server. 0, or -ENOENT when the server
  * does not export what is needed: then foreign_find() finds whatever there is. */
 int foreign_watch(const struct server_layout *layout);
+/* Whether the type can be left as it was: 0, or -EBUSY and a sentence in `reason`. */
+int foreign_check(char *reason, size_t size);
 void foreign_unwatch(void);
 /* Is a built-in type watched? Then what the server holds already is to be looked
  * through: foreign_search_values() as long as that takes, in which there may be some,

@@ -1,11 +1,13 @@
 #include "host/got.h"
 
+#include <dlfcn.h>
 #include <elf.h>
 #include <errno.h>
 #include <link.h>
 #include <linux/futex.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -148,14 +150,16 @@ static bool is_writable(void **slot)
                    slot, add_nothing) >= 0;
 }
 
-static int store(void **slot, void *value)
+/* Only where `expected` stands. */
+static int exchange(void **slot, void *expected, void *value)
 {
     uintptr_t page_bytes = (uintptr_t)sysconf(_SC_PAGESIZE);
     void *page = (void *)((uintptr_t)slot & ~(page_bytes - 1));
     bool writable = is_writable(slot);
     if (!writable && mprotect(page, page_bytes, PROT_READ | PROT_WRITE) != 0)
         return -errno;
-    __atomic_store_n(slot, value, __ATOMIC_RELEASE);
+    __atomic_compare_exchange_n(slot, &expected, value, false, __ATOMIC_RELEASE,
+                                __ATOMIC_RELAXED);
     if (!writable)
         mprotect(page, page_bytes, PROT_READ);
     return 0;
@@ -165,7 +169,7 @@ static int restore_first(struct got_patch *patch, size_t count)
 {
     int first_error = 0;
     for (size_t i = 0; i < count; i++) {
-        int error = store(patch->slots[i], patch->previous[i]);
+        int error = exchange(patch->slots[i], patch->replacement, patch->previous[i]);
         if (error && !first_error)
             first_error = error;
     }
@@ -177,6 +181,8 @@ int got_replace(const struct got_object *object, const char *symbol, void *repla
 {
     struct tables tables;
     memset(patch, 0, sizeof(*patch));
+    patch->symbol = symbol;
+    patch->replacement = replacement;
     read_tables(object, &tables);
     int error = collect(object, &tables, tables.plt, tables.plt_count, symbol, patch);
     if (!error)
@@ -184,8 +190,12 @@ int got_replace(const struct got_object *object, const char *symbol, void *repla
     if (!error && !patch->count)
         error = -ENOENT;
     for (size_t i = 0; !error && i < patch->count; i++) {
-        patch->previous[i] = *patch->slots[i];
-        error = store(patch->slots[i], replacement);
+        /* Again if another thread has just bound it. */
+        do {
+            patch->previous[i] = __atomic_load_n(patch->slots[i], __ATOMIC_RELAXED);
+            error = exchange(patch->slots[i], patch->previous[i], replacement);
+        } while (!error &&
+                 __atomic_load_n(patch->slots[i], __ATOMIC_RELAXED) != replacement);
         if (error)
             restore_first(patch, i);
     }
@@ -197,4 +207,37 @@ int got_replace(const struct got_object *object, const char *symbol, void *repla
 int got_restore(struct got_patch *patch)
 {
     return restore_first(patch, patch->count);
+}
+
+/* ---- what others do -------------------------------------------------------------- */
+
+void got_tell_change(const char *symbol, const void *function, char *reason, size_t size)
+{
+    Dl_info object;
+    const char *name = "somebody else";
+    if (dladdr(function, &object) && object.dli_fname)
+        name = object.dli_fname;
+    snprintf(reason, size, "%s() was replaced by %.96s since", symbol, name);
+}
+
+static const void *changed_to(const struct got_patch *patch)
+{
+    for (size_t i = 0; i < patch->count; i++) {
+        const void *now = __atomic_load_n(patch->slots[i], __ATOMIC_RELAXED);
+        if (now != patch->replacement && now != patch->previous[i])
+            return now;
+    }
+    return NULL;
+}
+
+int got_check(const struct got_patch *patches, size_t count, char *reason, size_t size)
+{
+    for (size_t i = 0; i < count; i++) {
+        const void *function = changed_to(&patches[i]);
+        if (!function)
+            continue;
+        got_tell_change(patches[i].symbol, function, reason, size);
+        return -EBUSY;
+    }
+    return 0;
 }

@@ -1,17 +1,65 @@
 #include "host/guard.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "host/got.h"
 #include "kernel/fault_points.h"
+#include "kernel/thread.h"
 
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
 
-static const struct guard_operations *operations;
+/* FAULT_SLOW_GUARD */
+#define SLOW_USEC 50000
+
+/* ---- asking ---------------------------------------------------------------------- */
+
+static bool never_frozen(void)
+{
+    return false;
+}
+
+static void not_told(void *start, size_t length)
+{
+    (void)start, (void)length;
+}
+
+/* What is not frozen is asked for nothing else. */
+static const struct guard_operations at_rest = {.frozen = never_frozen,
+                                                .mapped = not_told};
+
+static const struct guard_operations *_Atomic operations = &at_rest;
+/* Threads that are asking. */
+static _Atomic unsigned asking;
+
+/* Before each operation, and with stop_asking() after it: the threads of the allocator and
+ * others may be anywhere in here when the module goes. Either guard_remove() sees that one
+ * is asking, or that one sees that there is nobody to ask. */
+static const struct guard_operations *ask(void)
+{
+    atomic_fetch_add_explicit(&asking, 1, memory_order_seq_cst);
+    return atomic_load_explicit(&operations, memory_order_seq_cst);
+}
+
+static void stop_asking(void)
+{
+    atomic_fetch_sub_explicit(&asking, 1, memory_order_release);
+}
+
+static void ask_nobody(void)
+{
+    atomic_store_explicit(&operations, &at_rest, memory_order_seq_cst);
+    while (atomic_load_explicit(&asking, memory_order_seq_cst))
+        sched_yield();
+}
+
+/* ---- the calls ------------------------------------------------------------------- */
 
 static bool drops_pages(int advice)
 {
@@ -23,11 +71,14 @@ static bool drops_pages(int advice)
  * memory back must not change errno under its caller, so neither do these. */
 static int keep(const void *start, size_t length, bool may_refuse)
 {
-    if (!length || !operations->frozen() || fault_point(FAULT_SKIP_ADVICE))
+    if (!length || fault_point(FAULT_SKIP_ADVICE))
         return 0;
-    int callers_errno = errno;
+    int callers_errno = errno, error = 0;
     uint64_t from = (uint64_t)(uintptr_t)start;
-    int error = operations->keep(from, from + length, may_refuse);
+    const struct guard_operations *guard = ask();
+    if (guard->frozen())
+        error = guard->keep(from, from + length, may_refuse);
+    stop_asking();
     errno = callers_errno;
     return may_refuse ? -error : 0;
 }
@@ -35,7 +86,8 @@ static int keep(const void *start, size_t length, bool may_refuse)
 static void tell_mapped(void *start, size_t length)
 {
     int callers_errno = errno;
-    operations->mapped(start, length);
+    ask()->mapped(start, length);
+    stop_asking();
     errno = callers_errno;
 }
 
@@ -46,14 +98,21 @@ static int guarded_madvise(void *start, size_t length, int advice)
         errno = refused;
         return -1;
     }
-    return madvise(start, length, advice);
+    int result = madvise(start, length, advice);
+    if (fault_point(FAULT_SLOW_GUARD) && thread_own_id() != getpid())
+        sleep_usec(SLOW_USEC);
+    return result;
 }
 
 static bool is_past(const void *start, size_t length)
 {
     uint64_t from = (uint64_t)(uintptr_t)start;
-    return length && operations->frozen() && !fault_point(FAULT_SKIP_ADVICE) &&
-           operations->is_past(from, from + length);
+    if (!length || fault_point(FAULT_SKIP_ADVICE))
+        return false;
+    const struct guard_operations *guard = ask();
+    bool past = guard->frozen() && guard->is_past(from, from + length);
+    stop_asking();
+    return past;
 }
 
 static bool put_off(const void *start, size_t length)
@@ -62,7 +121,9 @@ static bool put_off(const void *start, size_t length)
     if (!is_past(start, length))
         return false;
     int callers_errno = errno;
-    bool taken = operations->put_off(from, from + length);
+    const struct guard_operations *guard = ask();
+    bool taken = guard->frozen() && guard->put_off(from, from + length);
+    stop_asking();
     errno = callers_errno;
     return taken;
 }
@@ -77,14 +138,22 @@ static int guarded_munmap(void *start, size_t length)
     return result;
 }
 
+static void *take_ready(size_t length)
+{
+    const struct guard_operations *guard = ask();
+    void *ready = guard->frozen() ? guard->ready(length) : NULL;
+    stop_asking();
+    return ready;
+}
+
 static void *map(void *wanted, size_t length, int protection, int flags, int descriptor,
                  off_t offset)
 {
     int plain = MAP_PRIVATE | MAP_ANONYMOUS;
     void *ready = NULL;
     if (!wanted && (flags & ~MAP_NORESERVE) == plain &&
-        protection == (PROT_READ | PROT_WRITE) && operations->frozen())
-        ready = operations->ready(length);
+        protection == (PROT_READ | PROT_WRITE))
+        ready = take_ready(length);
     return ready ? ready : mmap(wanted, length, protection, flags, descriptor, offset);
 }
 
@@ -152,7 +221,7 @@ int guard_install(const struct guard_operations *ops, const void *allocator_func
         error = got_find_executable(&executable);
     if (error)
         return error;
-    operations = ops;
+    atomic_store_explicit(&operations, ops, memory_order_seq_cst);
     error = patch_object(&allocator, patches);
     if (!error && executable.dynamic != allocator.dynamic)
         error = patch_object(&executable, patches + GUARDED);
@@ -161,10 +230,16 @@ int guard_install(const struct guard_operations *ops, const void *allocator_func
     return error;
 }
 
+int guard_check(char *reason, size_t size)
+{
+    return got_check(patches, 2 * GUARDED, reason, size);
+}
+
 void guard_remove(void)
 {
     for (size_t i = 0; i < 2 * GUARDED; i++) {
         got_restore(&patches[i]);
         patches[i].count = 0;
     }
+    ask_nobody();
 }

@@ -37,6 +37,10 @@ struct guard_operations {
  * the main executable. 0 or -errno, and then nothing is patched. */
 int guard_install(const struct guard_operations *operations,
                   const void *allocator_function);
+/* Whether the calls can be put back: 0, or -EBUSY and a sentence in `reason`. */
+int guard_check(char *reason, size_t size);
+/* Puts the calls back. When it returns no thread is in an operation, and none will be:
+ * one that was in one of the calls goes on with them as if there were no guard. */
 void guard_remove(void);
 
 #endif

@@ -135,6 +135,12 @@ static int find_real_functions(void)
     return release && size ? 0 : -ENOENT;
 }
 
+int late_free_check(char *reason, size_t size)
+{
+    int error = got_check(&late.free_patch, 1, reason, size);
+    return error ? error : got_check(&late.sized_free_patch, 1, reason, size);
+}
+
 static void restore(void)
 {
     got_restore(&late.free_patch);
@@ -150,6 +156,8 @@ int late_free_install(bool (*free_fresh)(void *memory), bool (*free_past)(void *
     late.main_thread = pthread_self();
     real.free_fresh = free_fresh;
     real.free_past = free_past;
+    late.small_bytes = late.large_bytes = 0;
+    late.looked = 0;
     late.notes = memory_map(NOTES_MAX * sizeof(*late.notes));
     if (!late.notes)
         return -ENOMEM;

@@ -27,6 +27,8 @@
  * once, `free_past` what may not, and is not put off because there is too much of it. */
 int late_free_install(bool (*free_fresh)(void *memory), bool (*free_past)(void *memory));
 bool late_free_is_installed(void);
+/* Whether the calls can be put back: 0, or -EBUSY and a sentence in `reason`. */
+int late_free_check(char *reason, size_t size);
 /* Frees what is left and puts free() back. */
 void late_free_remove(void);
 /* `evictable`: somebody takes the pages of what is put off. `is_kept_back`: says what to

@@ -44,7 +44,9 @@
     POINT(NO_PAGEMAP_SCAN, "no_pagemap_scan")     /* a kernel before 6.7, for that */    \
     POINT(HELD_SAVER, "held_saver")               /* it begins when this is off */       \
     POINT(OUTPUT_WRITE, "output_write")           /* EIO from the dump file */           \
-    POINT(STUCK_CREATE, "stuck_create")           /* it cannot be made, nor refused */   \
+    POINT(SLOW_GUARD,                                                                    \
+          "slow_guard") /* other threads are 50 ms longer in its madvise() */            \
+    POINT(STUCK_CREATE, "stuck_create")   /* it cannot be made, nor refused */           \
     POINT(KNOWN_NUMBERS, "known_numbers") /* in names: 4194305 and on, no random ones */ \
     POINT(NO_MEMORY, "no_memory")         /* buffers cannot be mapped */
 

@@ -64,6 +64,8 @@ static bool get_unsigned(const char *name, unsigned *value)
 int allocator_create_pool(void)
 {
     unsigned home;
+    /* Of the arenas that an earlier load of the module has left. */
+    steering.evicted = steering.evicted_before = steering.fresh_bytes = 0;
     if (mallctl && get_unsigned("thread.arena", &home))
         atomic_store_explicit(&main_arena, home + 1, memory_order_release);
     void (*dallocx)(void *memory, int flags);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #include "kernel/memory.h"
 #include "memory/pages.h"
@@ -121,27 +122,39 @@ static void watch_extents(unsigned arena)
 
 int pool_create(mallctl_function mallctl, void (*dallocx)(void *memory, int flags))
 {
-    pool.ages = memory_map(AGES_BYTES);
-    if (!pool.ages || vacant_create() != 0) {
-        memory_unmap(pool.ages, AGES_BYTES);
-        pool.ages = NULL;
+    if (!pool.ages)
+        pool.ages = memory_map(AGES_BYTES);
+    if (!pool.ages || vacant_create() != 0)
         return -ENOMEM;
-    }
     pool_end_snapshot();
     pool.dallocx = dallocx;
     pool.mallctl = mallctl;
     return 0;
 }
 
-/* What was decommitted stays unused: nobody allocates in these arenas any more. */
+bool pool_may_leave(void)
+{
+    for (unsigned i = 0; i < pool.count; i++) {
+        void *table = NULL;
+        size_t length = sizeof(table);
+        control(pool.arenas[i], "extent_hooks", &table, &length, NULL, 0);
+        if (table && table != &pool.hooks && table != pool.jemallocs_hooks)
+            return false;
+    }
+    return true;
+}
+
+/* What was decommitted stays unused: nobody allocates in these arenas any more. But what
+ * is in them is still freed, and the thread that does so may be in a hook: what hooks use
+ * stays mapped, empty, for the next time. */
 void pool_leave(void)
 {
     for (unsigned i = 0; i < pool.count; i++)
         set_hooks(pool.arenas[i], pool.jemallocs_hooks);
     if (pool.ages)
-        memory_unmap(pool.ages, AGES_BYTES);
-    pool.ages = NULL;
+        madvise((void *)pool.ages, AGES_BYTES, MADV_REMOVE);
     pool.mallctl = NULL;
+    pool.dallocx = NULL;
     pool.count = 0;
     vacant_destroy();
 }

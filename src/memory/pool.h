@@ -30,8 +30,9 @@ typedef int (*mallctl_function)(const char *name, void *old, size_t *old_length,
 /* With jemalloc's mallctl(), and its dallocx() or NULL. 0 or -ENOMEM: then there will
  * be no arenas. Main thread, like all but what says otherwise. */
 int pool_create(mallctl_function mallctl, void (*dallocx)(void *memory, int flags));
-/* Leaves the arenas to jemalloc, before the module's code goes away. No thread may be
- * in one of them. */
+/* False: somebody else has put his own hooks into one of the arenas since. */
+bool pool_may_leave(void);
+/* Leaves the arenas to jemalloc. A thread may be in one of them, and in a hook. */
 void pool_leave(void);
 /* Makes one more arena, if there are not enough. Some 100 us. */
 void pool_grow(void);

@@ -24,20 +24,29 @@ struct vacant {
 
 static struct vacant *vacant;
 
+static void forget_all(void)
+{
+    short_lock_take(&vacant->lock);
+    regions_init(&vacant->set, vacant->storage, RANGES_MAX);
+    vacant->frozen = false;
+    short_lock_release(&vacant->lock);
+}
+
 int vacant_create(void)
 {
-    vacant = memory_map(sizeof(*vacant));
+    if (!vacant)
+        vacant = memory_map(sizeof(*vacant));
     if (!vacant)
         return -ENOMEM;
-    regions_init(&vacant->set, vacant->storage, RANGES_MAX);
+    forget_all();
     return 0;
 }
 
+/* The memory stays: a thread of the allocator may be in a hook. */
 void vacant_destroy(void)
 {
     if (vacant)
-        memory_unmap(vacant, sizeof(*vacant));
-    vacant = NULL;
+        forget_all();
 }
 
 static bool give_up_some(uint64_t start, uint64_t end)

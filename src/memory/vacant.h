@@ -27,7 +27,7 @@
 
 /* 0 or -ENOMEM. */
 int vacant_create(void);
-/* After the hooks have been taken away. */
+/* After the hooks have been taken away; a thread may still be in one. */
 void vacant_destroy(void);
 /* In a forked child, which shares what this is kept in: nothing is noted any more. */
 void vacant_forked(void);

@@ -51,6 +51,7 @@ static void *kernel_mremap(void *start, size_t length, size_t new_length, int fl
 
 #define guard_install tested_install
 #define guard_remove  tested_remove
+#define guard_check   tested_check
 #define madvise       kernel_madvise
 #define munmap        kernel_munmap
 #define mmap          kernel_mmap
