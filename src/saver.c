@@ -12,6 +12,7 @@
 #include "keyspace/crew.h"
 #include "keyspace/keyspace.h"
 #include "memory/late_unmap.h"
+#include "memory/protection.h"
 #include "memory/vacant.h"
 #include "rdb/encoder.h"
 #include "rdb/output.h"
@@ -366,6 +367,7 @@ static void release_memory(struct snapshot *snapshot)
     audit_end(&snapshot->fault_server.audit);
     atomic_store_explicit(&snapshot->frozen, false, memory_order_release);
     vacant_thaw();
+    protection_wait(snapshot->heap.protection);
     enum fault_duty duty = standing_release(snapshot);
     fault_server_disarm(&snapshot->fault_server, duty);
     if (late_unmap_end())

@@ -37,6 +37,7 @@
     POINT(NO_DIRTY_TRACKING, "no_dirty_tracking") /* a kernel before 6.7 */              \
     POINT(STALE_VACANT, "stale_vacant")           /* memory in use counts as vacant */   \
     POINT(LATE_SAVER, "late_saver")               /* it begins 20 ms later */            \
+    POINT(SLEEPING_HELPER, "sleeping_helper")     /* helps to freeze, 3 s late */        \
     POINT(LATE_KEEPER, "late_keeper")             /* its chores begin 200 ms later */    \
     POINT(EVICT_UNKEPT, "evict_unkept")           /* dead values go, not kept */         \
     POINT(TRUST_STANDING, "trust_standing")       /* what is written counts as not */    \

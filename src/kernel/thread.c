@@ -165,6 +165,13 @@ bool thread_set_idle(void)
            syscall(SYS_sched_setscheduler, 0, SCHED_IDLE, &lowest) == 0;
 }
 
+void thread_end_idle(pid_t id)
+{
+    struct sched_param lowest = {.sched_priority = 0};
+    if (thread_may_place())
+        syscall(SYS_sched_setscheduler, id, SCHED_OTHER, &lowest);
+}
+
 uint64_t thread_cpu_usec(pid_t id)
 {
     /* How the kernel numbers the clock of a thread: no function of the C library

@@ -53,6 +53,8 @@ void thread_set_urgent(bool urgent);
 /* Makes the calling thread run only when nobody else wants its CPU. False if it is
  * not so. */
 bool thread_set_idle(void);
+/* Ends that for a thread of this process, if it is permitted: somebody waits for it. */
+void thread_end_idle(pid_t id);
 /* Without permission all that places or prioritises does nothing: a sandbox may end
  * the process for it (kernel/sandbox.h). */
 void thread_allow_placing(bool allowed);

@@ -1,5 +1,6 @@
 #include "keyspace/crew.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "kernel/memory.h"
@@ -69,7 +70,7 @@ struct member {
     struct share_sink sink;
     struct keyspace_observer observer;
     struct thread thread;
-    pid_t id;
+    _Atomic pid_t id;
 };
 
 struct crew {
@@ -247,10 +248,10 @@ static void *member_thread(void *argument)
     struct member *member = argument;
     struct crew *crew = member->crew;
     bool more;
-    thread_set_idle();
-    member->id = thread_own_id();
+    atomic_store_explicit(&member->id, thread_own_id(), memory_order_release);
     while (!atomic_load_explicit(&crew->quit, memory_order_acquire)) {
         uint32_t jobs = atomic_load_explicit(&crew->jobs, memory_order_acquire);
+        thread_set_idle();
         /* Said before looking whether the job is open; the caller closes it before
          * it looks who is inside: one of the two sees the other. */
         atomic_fetch_add_explicit(&crew->inside, 1, memory_order_seq_cst);
@@ -262,13 +263,27 @@ static void *member_thread(void *argument)
     return NULL;
 }
 
+/* Somebody waits for them now: who runs when nobody else wants to may not run for
+ * seconds. */
+static void hurry(struct crew *crew)
+{
+    for (unsigned i = 1; i <= crew->count; i++) {
+        pid_t id = atomic_load_explicit(&crew->members[i].id, memory_order_acquire);
+        if (id)
+            thread_end_idle(id);
+    }
+}
+
 static void dismiss(struct crew *crew)
 {
     atomic_store_explicit(&crew->quit, true, memory_order_release);
     atomic_fetch_add_explicit(&crew->jobs, 1, memory_order_release);
     futex_wake_all(&crew->jobs);
-    for (unsigned i = 1; i <= crew->count; i++)
+    hurry(crew);
+    for (unsigned i = 1; i <= crew->count; i++) {
         thread_join(&crew->members[i].thread);
+        atomic_store_explicit(&crew->members[i].id, 0, memory_order_relaxed);
+    }
     crew->count = 0;
     atomic_store_explicit(&crew->quit, false, memory_order_relaxed);
 }
@@ -486,7 +501,8 @@ static void close_job(struct crew *crew)
         if (!inside)
             return;
         futex_wake_all(&crew->given);
-        futex_wait(&crew->inside, inside, WAIT_MSEC);
+        if (futex_wait(&crew->inside, inside, WAIT_MSEC) == -ETIMEDOUT)
+            hurry(crew);
     }
 }
 

@@ -13,7 +13,8 @@
  * Members run when nobody else wants the CPU (SCHED_IDLE): on two CPUs one of them
  * takes what the server leaves of its own. Such a thread may not run again for long, so
  * it holds no lock at any time, and when all else is done the share that it has is taken
- * from it. On a machine that has no time for it it stays away for a while.
+ * from it. On a machine that has no time for it it stays away for a while. Who waits for
+ * its end lets it run like others.
  *
  * Threads: crew_set_members(), crew_begin() and crew_end() by one thread at a time,
  * with no crew_do() under way; crew_do() by the thread that saves.

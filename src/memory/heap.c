@@ -148,6 +148,11 @@ void heap_close(struct heap *heap)
     regions_clear(&heap->registered);
 }
 
+static bool is_disarmed(const struct heap *heap)
+{
+    return atomic_load_explicit(&heap->disarmed, memory_order_acquire);
+}
+
 bool heap_disarm_now(struct heap *heap)
 {
     /* Never readable: the fault server, which polls it, shall sleep. */
@@ -372,8 +377,12 @@ int heap_protect(struct heap *heap)
     if (!error && !fault_point(FAULT_SKIP_PROTECT))
         error = protection_set(heap->protection, heap->userfaultfd,
                                stood == STANDS ? heap->pagemap : -1, &heap->fresh);
+    /* A helper that is late would protect something again: the caller does not wait for
+     * it. */
+    if (error && protection_is_at_work(heap->protection))
+        heap_disarm_now(heap);
     /* What stood is not only in `fresh`. */
-    for (size_t i = 0; error && i < heap->registered.count; i++)
+    for (size_t i = 0; error && !is_disarmed(heap) && i < heap->registered.count; i++)
         heap_unprotect(heap, heap->registered.regions[i].start,
                        heap->registered.regions[i].end);
     return error;

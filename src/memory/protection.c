@@ -19,14 +19,25 @@
 /* Slower than this are small pages. */
 #define SLOW_USEC_PER_GB 3000
 /* A share takes less than this, unless its helper has lost its CPU. */
-#define SPIN_USEC      2000
-#define RANGES_AT_ONCE 64
+#define SPIN_USEC 500
+/* FAULT_SLEEPING_HELPER */
+#define HELPER_SLEEP_USEC 3000000
+#define RANGES_AT_ONCE    64
 /* A place in the set: which region, and which share of it. */
 #define SHARE_BITS 32
 #define SHARE_MASK ((UINT64_C(1) << SHARE_BITS) - 1)
+#define NO_PLACE   UINT64_MAX
+
+struct helper {
+    struct thread thread;
+    struct protection *protection;
+    /* Which share it is about to take, or has; NO_PLACE: none. Said before it takes it,
+     * so that whoever finds no share left also finds who has the last ones. */
+    _Atomic uint64_t place;
+};
 
 struct protection {
-    struct thread helpers[HELPERS_MAX];
+    struct helper helpers[HELPERS_MAX];
     unsigned count;
     _Atomic bool stopping;
     _Atomic uint32_t jobs;   /* futex word: grows with each job */
@@ -108,12 +119,12 @@ static uint64_t share_start(const struct region *region, uint64_t share)
     return start > region->start ? start : region->start;
 }
 
-/* False when nothing is left. */
-static bool take_share(struct protection *protection, size_t *region, uint64_t *start,
-                       uint64_t *end)
+/* False when nothing is left. `helper`: NULL for the caller. */
+static bool take_share(struct protection *protection, struct helper *helper,
+                       size_t *region, uint64_t *start, uint64_t *end)
 {
     const struct region_set *set = protection->set;
-    uint64_t next = atomic_load_explicit(&protection->next, memory_order_relaxed);
+    uint64_t next = atomic_load_explicit(&protection->next, memory_order_acquire);
     for (;;) {
         size_t i = next >> SHARE_BITS;
         if (i >= set->count)
@@ -121,9 +132,11 @@ static bool take_share(struct protection *protection, size_t *region, uint64_t *
         *start = share_start(&set->regions[i], next & SHARE_MASK);
         bool past = *start >= set->regions[i].end;
         uint64_t after = past ? ((uint64_t)i + 1) << SHARE_BITS : next + 1;
+        if (helper)
+            atomic_store_explicit(&helper->place, next, memory_order_relaxed);
         if (!atomic_compare_exchange_weak_explicit(&protection->next, &next, after,
-                                                   memory_order_relaxed,
-                                                   memory_order_relaxed))
+                                                   memory_order_acq_rel,
+                                                   memory_order_acquire))
             continue;
         if (!past) {
             *region = i;
@@ -134,23 +147,31 @@ static bool take_share(struct protection *protection, size_t *region, uint64_t *
     }
 }
 
-static void protect_shares(struct protection *protection)
+static void note_error(struct protection *protection, int error)
+{
+    int none = 0;
+    atomic_compare_exchange_strong_explicit(&protection->error, &none, error,
+                                            memory_order_relaxed, memory_order_relaxed);
+}
+
+static void protect_shares(struct protection *protection, struct helper *helper)
 {
     size_t region;
     uint64_t start, end;
     while (!atomic_load_explicit(&protection->error, memory_order_relaxed) &&
-           take_share(protection, &region, &start, &end)) {
-        int none = 0, error = protect(protection, region, start, end);
+           take_share(protection, helper, &region, &start, &end)) {
+        if (helper && fault_point(FAULT_SLEEPING_HELPER))
+            sleep_usec(HELPER_SLEEP_USEC);
+        int error = protect(protection, region, start, end);
         if (error)
-            atomic_compare_exchange_strong_explicit(&protection->error, &none, error,
-                                                    memory_order_relaxed,
-                                                    memory_order_relaxed);
+            note_error(protection, error);
     }
 }
 
 static void *help(void *argument)
 {
-    struct protection *protection = argument;
+    struct helper *helper = argument;
+    struct protection *protection = helper->protection;
     uint32_t seen = 0;
     while (!atomic_load_explicit(&protection->stopping, memory_order_acquire)) {
         uint32_t jobs = atomic_load_explicit(&protection->jobs, memory_order_acquire);
@@ -159,28 +180,55 @@ static void *help(void *argument)
             continue;
         }
         seen = jobs;
-        /* First inside, then the look: the caller closes first and then waits. */
+        /* First inside, then the look: the caller closes first and then looks who is. */
         atomic_fetch_add_explicit(&protection->inside, 1, memory_order_seq_cst);
         if (atomic_load_explicit(&protection->open, memory_order_seq_cst))
-            protect_shares(protection);
+            protect_shares(protection, helper);
+        atomic_store_explicit(&helper->place, NO_PLACE, memory_order_relaxed);
         atomic_fetch_sub_explicit(&protection->inside, 1, memory_order_release);
         futex_wake_all(&protection->inside);
     }
     return NULL;
 }
 
-/* Until no helper is at it. Without sleeping, at first: a thread that sleeps has a word
- * of its own written by the kernel when it goes on (rseq), and the page of that word is
- * protected by now; the pause would wait for the fault server. */
-static void wait_for_helpers(struct protection *protection)
+static bool is_anybody_inside(struct protection *protection)
+{
+    return atomic_load_explicit(&protection->inside, memory_order_seq_cst) != 0;
+}
+
+/* What a helper has taken and not done: a page may be protected twice. A helper that has
+ * lost its CPU would keep the server waiting until it gets one again, which on a busy
+ * machine was seconds. */
+static void do_what_helpers_have(struct protection *protection)
+{
+    const struct region_set *set = protection->set;
+    for (unsigned i = 0; i < protection->count; i++) {
+        uint64_t place =
+            atomic_load_explicit(&protection->helpers[i].place, memory_order_acquire);
+        size_t region = place >> SHARE_BITS;
+        if (place == NO_PLACE || region >= set->count)
+            continue;
+        uint64_t start = share_start(&set->regions[region], place & SHARE_MASK);
+        if (start >= set->regions[region].end)
+            continue;
+        int error = protect(protection, region, start,
+                            piece_end(&set->regions[region], start, SHARE_BYTES));
+        if (error)
+            note_error(protection, error);
+    }
+}
+
+/* Without sleeping: a thread that sleeps has a word of its own written by the kernel when
+ * it goes on (rseq), and the page of that word is protected by now; the pause would wait
+ * for the fault server. */
+static void end_shares(struct protection *protection)
 {
     uint64_t until = clock_usec() + SPIN_USEC;
-    uint32_t inside;
-    while ((inside = atomic_load_explicit(&protection->inside, memory_order_seq_cst)) !=
-           0) {
-        if (clock_usec() >= until)
-            futex_wait(&protection->inside, inside, 1);
-    }
+    while (is_anybody_inside(protection))
+        if (clock_usec() >= until) {
+            do_what_helpers_have(protection);
+            return;
+        }
 }
 
 /* From a place on. */
@@ -191,9 +239,9 @@ static int protect_together(struct protection *protection, uint64_t place)
     atomic_store_explicit(&protection->open, true, memory_order_seq_cst);
     atomic_fetch_add_explicit(&protection->jobs, 1, memory_order_release);
     futex_wake_all(&protection->jobs);
-    protect_shares(protection);
+    protect_shares(protection, NULL);
     atomic_store_explicit(&protection->open, false, memory_order_seq_cst);
-    wait_for_helpers(protection);
+    end_shares(protection);
     return atomic_load_explicit(&protection->error, memory_order_relaxed);
 }
 
@@ -206,7 +254,7 @@ static bool is_slow(uint64_t bytes, uint64_t usec)
 
 /* Alone, as long as it goes fast. `*place`: where others may go on; past the end when all
  * is done. */
-static int protect_fast(struct protection *protection, uint64_t *place)
+static int protect_fast(struct protection *protection, bool alone, uint64_t *place)
 {
     const struct region_set *set = protection->set;
     uint64_t bytes = FIRST_BYTES;
@@ -219,7 +267,7 @@ static int protect_fast(struct protection *protection, uint64_t *place)
             if (error)
                 return error;
             bool slow = is_slow(end - at, clock_usec() - began);
-            if (slow && protection->count && end % SHARE_BYTES == 0) {
+            if (slow && !alone && end % SHARE_BYTES == 0) {
                 *place = (uint64_t)i << SHARE_BITS |
                          (end - round_down(region->start, SHARE_BYTES)) / SHARE_BYTES;
                 return 0;
@@ -236,14 +284,29 @@ int protection_set(struct protection *protection, int userfaultfd, int pagemap,
                    const struct region_set *set)
 {
     uint64_t place = 0;
+    /* One that is late still looks at the last job. */
+    bool alone = !protection->count || is_anybody_inside(protection);
     atomic_store_explicit(&protection->bytes, 0, memory_order_relaxed);
     protection->userfaultfd = userfaultfd;
     protection->pagemap = pagemap;
     protection->set = set;
-    int error = protect_fast(protection, &place);
+    int error = protect_fast(protection, alone, &place);
     if (error || place >> SHARE_BITS >= set->count)
         return error;
     return protect_together(protection, place);
+}
+
+bool protection_is_at_work(struct protection *protection)
+{
+    return is_anybody_inside(protection);
+}
+
+void protection_wait(struct protection *protection)
+{
+    uint32_t inside;
+    while ((inside = atomic_load_explicit(&protection->inside, memory_order_seq_cst)) !=
+           0)
+        futex_wait(&protection->inside, inside, 10);
 }
 
 uint64_t protection_bytes(const struct protection *protection)
@@ -262,7 +325,10 @@ struct protection *protection_create(void)
     thread_get_cpus(0, &cpus);
     unsigned wanted = thread_count_cpus(&cpus) - 1;
     for (unsigned i = 0; i < wanted && i < HELPERS_MAX; i++) {
-        if (thread_start(&made->helpers[i], "uffd-protect", STACK_BYTES, help, made) != 0)
+        struct helper *helper = &made->helpers[i];
+        helper->protection = made;
+        atomic_store_explicit(&helper->place, NO_PLACE, memory_order_relaxed);
+        if (thread_start(&helper->thread, "uffd-protect", STACK_BYTES, help, helper) != 0)
             break;
         made->count++;
     }
@@ -277,6 +343,6 @@ void protection_destroy(struct protection *protection)
     atomic_fetch_add_explicit(&protection->jobs, 1, memory_order_release);
     futex_wake_all(&protection->jobs);
     for (unsigned i = 0; i < protection->count; i++)
-        thread_join(&protection->helpers[i]);
+        thread_join(&protection->helpers[i].thread);
     memory_unmap(protection, sizeof(*protection));
 }

@@ -11,10 +11,16 @@
  * What may be protected already (standing.h) is looked at first: the kernel tells of
  * every page whether it is, in a third of the time that it takes to protect it.
  *
+ * The caller never waits for a helper: what one has taken and not done when nothing else
+ * is left, the caller does too. So a helper may protect a page of its share again later,
+ * which costs a fault; nobody may lift the protection for good before it has ended.
+ *
  * One caller at a time.
  */
 #ifndef RDB_UFFD_MEMORY_PROTECTION_H
 #define RDB_UFFD_MEMORY_PROTECTION_H
+
+#include <stdbool.h>
 
 #include "memory/regions.h"
 
@@ -27,10 +33,15 @@ void protection_destroy(struct protection *protection);
 
 /* Protects every region of `set`, which is registered with `userfaultfd`. With `pagemap`
  * (kernel/pagemap.h; -1: without) only what is not protected. 0, or -errno with some of
- * them protected and some not. Returns when no helper is at it any more. */
+ * them protected and some not. */
 int protection_set(struct protection *protection, int userfaultfd, int pagemap,
                    const struct region_set *set);
-/* Bytes that the last call asked the kernel to protect. */
+/* A helper may still protect something of the last call's. */
+bool protection_is_at_work(struct protection *protection);
+/* Until none does. Not for a thread of the server: a helper may have lost its CPU. */
+void protection_wait(struct protection *protection);
+/* Bytes that the last call asked the kernel to protect, without what a helper that is late
+ * has not done yet. */
 uint64_t protection_bytes(const struct protection *protection);
 
 #endif

@@ -256,17 +256,16 @@ static bool serve_request(struct fault_server *server, bool serving)
  * about 10 us. On two, each waits for the other CPU to wake, 50 us, and a
  * scheduler that sees a free CPU keeps moving the writer there. So both stay
  * where the writer was when the snapshot began, as long as that CPU has time for
- * them. Real-time priority lets no third program come between. */
+ * them. Real-time priority (from the start) lets no third program come between, nor
+ * between a freeze and the server that has to take over. */
 static void take_place(const struct fault_server *server)
 {
-    thread_set_urgent(true);
     if (!atomic_load_explicit(&server->roaming, memory_order_relaxed))
         thread_stay_on(0, server->writer_cpu);
 }
 
 static void leave_place(const struct fault_server *server)
 {
-    thread_set_urgent(false);
     thread_set_cpus(0, &server->writer_cpus);
 }
 
@@ -321,6 +320,7 @@ static void *serve(void *argument)
 {
     struct fault_server *server = argument;
     bool nudged = true, more = true, placed = false;
+    thread_set_urgent(true);
     atomic_store_explicit(&server->own_id, thread_own_id(), memory_order_release);
     while (!atomic_load_explicit(&server->stopping, memory_order_acquire)) {
         enum fault_duty duty = wanted_duty(server);

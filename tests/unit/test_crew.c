@@ -2,6 +2,7 @@
  * what; errors where one thread would have met them. Worth most under ThreadSanitizer
  * (make tsan). */
 #include <errno.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -338,6 +339,47 @@ static void members_that_stand_still(void **state)
     crew_destroy(crew);
 }
 
+/* Of members: shares in which one was let run like others; ended without. */
+static _Atomic unsigned hurried, starved;
+
+static int wait_for_hurry(struct walk *walk, uint64_t from, uint64_t to,
+                          const void *context)
+{
+    const struct content *content = context;
+    uint64_t until = clock_usec() + STANDSTILL_USEC;
+    if (content->only == thread_own_id())
+        return walk_units(walk, from, to, context);
+    while (sched_getscheduler(0) != SCHED_OTHER && clock_usec() < until)
+        sleep_usec(1000);
+    atomic_fetch_add(sched_getscheduler(0) == SCHED_OTHER ? &hurried : &starved, 1);
+    return 0;
+}
+
+/* They run when nobody else wants to, until all else is done and the end waits for
+ * them. */
+static void members_are_hurried(void **state)
+{
+    (void)state;
+    struct crew *crew = crew_of(1);
+    struct content content = {.seed = seed(), .wrong = UNITS, .only = thread_own_id()};
+    struct counting_observer own = {.observer.progress = watch};
+    struct counting_observer members = {.observer.progress = ask};
+    struct collecting_sink output = {.sink.write = collect};
+    struct walk walk = {.observer = &own.observer, .crew = crew};
+    hurried = starved = 0;
+    for (int round = 0; round < 10 && !hurried && !starved; round++) {
+        walk.encoder = rdb_encoder_create(&output.sink, NULL);
+        assert_int_equal(crew_begin(crew, &view, NULL, &members.observer, &cpus), 0);
+        assert_int_equal(crew_do(&walk, UNITS, 16, wait_for_hurry, &content), 0);
+        crew_end(crew);
+        rdb_encoder_destroy(walk.encoder);
+    }
+    assert_true(hurried);
+    assert_int_equal(starved, 0);
+    free(output.bytes);
+    crew_destroy(crew);
+}
+
 static void members_come_and_go(void **state)
 {
     (void)state;
@@ -363,6 +405,7 @@ int main(void)
         cmocka_unit_test(members_that_do_not_help),
         cmocka_unit_test(members_that_rest),
         cmocka_unit_test(members_that_stand_still),
+        cmocka_unit_test(members_are_hurried),
         cmocka_unit_test(members_come_and_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
