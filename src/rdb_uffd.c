@@ -255,6 +255,9 @@ static void note_doubt(struct snapshot *snapshot)
                      ? "what only a fork can save"
                      : "unexpected data in the server's memory",
                  snapshot->failed_where ? snapshot->failed_where : "its keys");
+    /* It may have been memory that nobody has registered. */
+    if (snapshot->walk_error)
+        heap_note_change(&snapshot->heap);
     snapshot->walk_error = 0;
 }
 

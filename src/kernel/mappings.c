@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* The kernel hands out whole lines, and no line is longer than a path. */
@@ -89,4 +91,24 @@ int mappings_visit(int (*visit)(const struct mapping *mapping, void *context),
     }
     close(file);
     return result;
+}
+
+int mappings_open_statm(void)
+{
+    int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    return file < 0 ? -errno : file;
+}
+
+struct mappings_extent mappings_measure(int statm)
+{
+    char text[128];
+    unsigned long long data;
+    /* libc's own memory of the break is not asked: others may move it. */
+    struct mappings_extent extent = {.break_end = (uint64_t)syscall(SYS_brk, 0)};
+    ssize_t got = statm < 0 ? -1 : pread(statm, text, sizeof(text) - 1, 0);
+    text[got > 0 ? got : 0] = '\0';
+    /* size resident shared text lib data dirty */
+    if (sscanf(text, "%*u %*u %*u %*u %*u %llu", &data) == 1)
+        extent.data_pages = data;
+    return extent;
 }

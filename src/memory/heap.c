@@ -45,6 +45,7 @@ int heap_create(struct heap *heap)
     memset(heap, 0, sizeof(*heap));
     heap->userfaultfd = -1;
     heap->pagemap = -1;
+    heap->statm = mappings_open_statm();
     atomic_store_explicit(&heap->changes, 1, memory_order_relaxed);
     if (create_set(&heap->registered, REGIONS_MAX) == 0 &&
         create_set(&heap->seen, REGIONS_MAX) == 0 &&
@@ -61,7 +62,9 @@ void heap_destroy(struct heap *heap)
     heap_close(heap);
     if (heap->pagemap >= 0)
         close(heap->pagemap);
-    heap->pagemap = -1;
+    if (heap->statm >= 0)
+        close(heap->statm);
+    heap->pagemap = heap->statm = -1;
     protection_destroy(heap->protection);
     heap->protection = NULL;
     destroy_set(&heap->registered);
@@ -95,7 +98,9 @@ void heap_note_change(struct heap *heap)
 bool heap_is_stale(const struct heap *heap)
 {
     return atomic_load_explicit(&heap->changes, memory_order_relaxed) !=
-           heap->changes_seen;
+               heap->changes_seen ||
+           (!fault_point(FAULT_TRUST_HOOKS) &&
+            mappings_differ(mappings_measure(heap->statm), heap->extent_seen));
 }
 
 static int open_userfaultfd(const struct ability *ability)
@@ -296,7 +301,9 @@ static int release_gone(struct heap *heap)
 
 int heap_refresh(struct heap *heap, bool all)
 {
+    /* Before the scan: what comes meanwhile is found by the next one. */
     uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_relaxed);
+    struct mappings_extent extent = mappings_measure(heap->statm);
     int error = scan(heap);
     if (!error)
         error = release_gone(heap);
@@ -312,6 +319,7 @@ int heap_refresh(struct heap *heap, bool all)
     heap->registered = heap->seen;
     heap->seen = previous;
     heap->changes_seen = changes;
+    heap->extent_seen = extent;
     heap->has_marks = false;
     return 0;
 }

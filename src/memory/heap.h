@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "kernel/ability.h"
+#include "kernel/mappings.h"
 #include "memory/regions.h"
 
 struct ready_memory;
@@ -37,6 +38,8 @@ struct heap {
     _Atomic uint32_t locked;    /* futex word */
     _Atomic uint32_t changes;   /* mappings that came or went, counted by hooks */
     uint32_t changes_seen;
+    int statm; /* tells of changes that no hook sees; -1: not open */
+    struct mappings_extent extent_seen;
     int userfaultfd;           /* -1: not open */
     _Atomic bool disarmed;     /* heap_disarm_now() was called */
     _Atomic uint32_t standing; /* enum heap_standing */
@@ -61,6 +64,8 @@ void heap_unlock(struct heap *heap);
 
 /* Tells that the process's mappings changed. Any thread, async-signal-safe. */
 void heap_note_change(struct heap *heap);
+/* Whether there may be mappings that are not registered: hooks have told of some, or the
+ * process has more or less memory than at the last refresh. Some microseconds. */
 bool heap_is_stale(const struct heap *heap);
 
 /* Opens the userfaultfd, and the page map, if they are not open. 0 or -errno. */

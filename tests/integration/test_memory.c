@@ -390,6 +390,46 @@ static void unmapping_allocator(void)
     server_stop(server);
 }
 
+/* ---- memory that comes without a word -------------------------------------------------- */
+
+/* The allocator takes it by moving the break: no import of anybody shows it. Saved in the
+ * same moment, so that nobody has looked at the memory map since. */
+static const char *fault_of_growing_break(const char *fault, int rounds)
+{
+    setenv("MALLOC_CONF", "dss:primary", 1);
+    setenv("JE_MALLOC_CONF", "dss:primary", 1);
+    needs_module();
+    struct server *server = server_start(&(struct server_options){
+        .config = format_text("save \"\"\n%s", FILL_CONFIG), .fault = fault});
+    const char *wrong = NULL;
+    for (int round = 0; round < rounds && !wrong; round++) {
+        redisAppendCommand(server->connection, "DEBUG POPULATE 20000 round%d 300", round);
+        redisAppendCommand(server->connection, "BGSAVE");
+        expect_statuses(server, 2);
+        if (!server_save_wait(server))
+            wrong = server_info(server, "uffd_last_error");
+    }
+    if (!wrong)
+        check_fork_free(server, rounds);
+    server_stop(server);
+    return wrong;
+}
+
+static void growing_break(void)
+{
+    const char *wrong = fault_of_growing_break("", 8);
+    CHECK(!wrong, "%s", wrong);
+}
+
+/* The test of the test. */
+static void growing_break_is_found(void)
+{
+    const char *wrong = fault_of_growing_break("trust_hooks", 8);
+    CHECK(wrong,
+          "memory that nobody has heard of was saved: it does not grow as it should");
+    test_note("found: %s", wrong);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
@@ -403,6 +443,8 @@ int main(int argc, char **argv)
         {"reused_memory", reused_memory, 60},
         {"reuse_is_found", reuse_is_found, 60},
         {"unmapping_allocator", unmapping_allocator, 60},
+        {"growing_break", growing_break, 60},
+        {"growing_break_is_found", growing_break_is_found, 60},
         {0},
     };
     return test_run("memory", cases, argc, argv);
