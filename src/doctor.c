@@ -14,6 +14,7 @@
 #include "host/server.h"
 #include "kernel/ability.h"
 #include "kernel/fault_points.h"
+#include "kernel/merging.h"
 #include "kernel/process.h"
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
@@ -416,6 +417,27 @@ static void check_huge_pages(struct examination *on)
             mode == HUGE_PAGES_ALWAYS ? "always" : "madvise");
 }
 
+static void check_merging(struct examination *on)
+{
+    enum merging merging = merging_find();
+    if (merging == MERGING_NONE) {
+        say(on, DOCTOR_OK, "off for this process%s",
+            on->now->merging_lifted ? " (switched off by the module)" : "");
+        return;
+    }
+    say(on, DOCTOR_WARN,
+        "the kernel merges equal pages of %s, which then lose their protection: every "
+        "save %s",
+        merging == MERGING_PROCESS ? "this process" : "mappings of this process",
+        falls_back(on));
+    advise(on, "%s",
+           merging == MERGING_PROCESS
+               ? "MemoryKSM=no in the server's systemd unit, and restart it; or load the "
+                 "module again, which switches it off as long as little is merged"
+               : "unload the module that offers them (MADV_MERGEABLE); or, for the whole "
+                 "machine, echo 2 > /sys/kernel/mm/ksm/run");
+}
+
 /* ---- room ------------------------------------------------------------------------ */
 
 static void say_spool_is_fine(struct examination *on, const char *shown,
@@ -510,6 +532,7 @@ static const struct {
     {"privilege", check_privilege},     {"seccomp", check_seccomp},
     {"kernel", check_kernel},           {"dirty-tracking", check_dirty_tracking},
     {"huge-pages", check_huge_pages},   {"buffer-limit", check_buffer},
+    {"page-merging", check_merging},
     {"spool-dir", check_spool},         {"append-only", check_rewrites},
     {"replication", check_replication}, {"cluster", check_cluster},
     {"fallback", check_fallbacks},

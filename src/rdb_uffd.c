@@ -17,6 +17,7 @@
 #include "kernel/advice.h"
 #include "kernel/cpu_quota.h"
 #include "kernel/fault_points.h"
+#include "kernel/merging.h"
 #include "kernel/process.h"
 #include "kernel/sandbox.h"
 #include "keyspace/crew.h"
@@ -193,6 +194,18 @@ static int capture(struct snapshot *snapshot, char *reason)
     return error;
 }
 
+/* It would be found in the end, and the save would have been for nothing. */
+static int refuse_merging(char *reason)
+{
+    enum merging merging = merging_find();
+    if (merging == MERGING_NONE)
+        return 0;
+    snprintf(reason, REASON_BYTES,
+             "same-page merging (KSM) is on for %s: merged pages lose their protection",
+             merging == MERGING_PROCESS ? "this process" : "mappings of this process");
+    return -ENOTSUP;
+}
+
 static enum child_decision begin(const struct child_request *request, int *error)
 {
     struct snapshot *snapshot = &the_snapshot;
@@ -207,7 +220,9 @@ static enum child_decision begin(const struct child_request *request, int *error
     if (the_face.doubt[0])
         return fall_back(snapshot, -ENOTSUP, the_face.doubt, error);
 
-    int result = prove_for_save(snapshot, reason);
+    int result = refuse_merging(reason);
+    if (!result)
+        result = prove_for_save(snapshot, reason);
     if (result)
         return fall_back(snapshot, result, reason, error);
     snapshot->freeze_began_usec = snapshot->step_began_usec = clock_usec();
@@ -424,6 +439,20 @@ static void settle_huge_pages(const struct rdb_uffd_settings *settings)
                     !the_face.unsupported[0]);
 }
 
+/* Merged pages lose their protection. The service manager, or who started the server, has
+ * it done to save memory: lifted while that is little, at the start of a server always. */
+static void lift_merging(struct snapshot *snapshot)
+{
+    if (merging_find() != MERGING_PROCESS)
+        return;
+    the_face.merging_lifted = merging_lift() == 0;
+    log_now(snapshot, RDB_UFFD_NOTICE,
+            the_face.merging_lifted
+                ? "uffd: same-page merging (KSM) was on for this process; switched off"
+                : "uffd: same-page merging (KSM) is on for this process, and has merged "
+                  "too much to be switched off: UFFD.DOCTOR says what to do");
+}
+
 static int stand_in(struct snapshot *snapshot)
 {
     if (the_face.unsupported[0])
@@ -443,6 +472,7 @@ static int stand_in(struct snapshot *snapshot)
     allocator_make_ready();
     late_free_install(pool_free, pool_free_past);
     settle_huge_pages(&snapshot->settings);
+    lift_merging(snapshot);
     return child_install(&child_operations);
 }
 
@@ -454,6 +484,9 @@ static void leave_server(void)
     late_free_remove();
     allocator_restore();
     want_huge_pages(false);
+    if (the_face.merging_lifted)
+        merging_restore();
+    the_face.merging_lifted = false;
 }
 
 int rdb_uffd_start(const struct rdb_uffd_host *host,

@@ -42,6 +42,7 @@
     POINT(EVICT_UNKEPT, "evict_unkept")           /* dead values go, not kept */         \
     POINT(TRUST_STANDING, "trust_standing")       /* what is written counts as not */    \
     POINT(TRUST_HOOKS, "trust_hooks")             /* all mappings are heard of */        \
+    POINT(TRUST_MERGING, "trust_merging")         /* pages are not merged */             \
     POINT(NO_AUDIT, "no_audit")                   /* lost pages are not looked for */    \
     POINT(NO_PAGEMAP_SCAN, "no_pagemap_scan")     /* a kernel before 6.7, for that */    \
     POINT(HELD_SAVER, "held_saver")               /* it begins when this is off */       \

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -222,17 +223,17 @@ static void check_found(const struct meddling *meddling, const char *faults)
 
 static void merged_by_process(void)
 {
-    check_refused(&merge_by_process, "");
+    check_refused(&merge_by_process, "trust_merging");
 }
 
 static void merged_by_advice(void)
 {
-    check_refused(&merge_by_advice, "");
+    check_refused(&merge_by_advice, "trust_merging");
 }
 
 static void merging_is_found(void)
 {
-    check_found(&merge_by_process, "no_audit");
+    check_found(&merge_by_process, "trust_merging,no_audit");
 }
 
 static void lifted_behind_us(void)
@@ -268,6 +269,51 @@ static void without_preserving(void)
 static void without_protection(void)
 {
     check_refused(&not_protected, "");
+}
+
+/* ---- merging is seen before -------------------------------------------------------- */
+
+/* Somebody switches it on in a server that runs: what the kernel would merge is left to
+ * fork, and said. */
+static void check_seen(const struct meddling *meddling)
+{
+    struct server *server = start_meddled(meddling, "", "");
+    server_save(server);
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "no fork");
+    CHECK(strstr(server_info(server, "uffd_last_fallback_reason"), "same-page merging"),
+          "reason: %s", server_info(server, "uffd_last_fallback_reason"));
+    redisReply *doctor = server_ok(server, "UFFD.DOCTOR");
+    bool told = false;
+    for (size_t i = 0; i < doctor->elements; i++)
+        told |= strstr(doctor->element[i]->str, "WARN") &&
+                strstr(doctor->element[i]->str, "page-merging");
+    CHECK(told, "the doctor does not tell of it");
+    server_stop(server);
+}
+
+static void merging_is_seen(void)
+{
+    if (access(KSM "run", F_OK) != 0)
+        skip("this kernel merges no pages");
+    check_seen(&merge_by_process);
+    check_seen(&merge_by_advice);
+}
+
+/* As systemd starts it with MemoryKSM=yes. */
+static void merging_is_lifted(void)
+{
+    needs_module();
+    if (prctl(67, 1, 0, 0, 0) != 0)
+        skip("this kernel merges no pages by process");
+    struct server *server =
+        server_start(&(struct server_options){.config = "save \"\"\n" FILL_CONFIG});
+    prctl(67, 0, 0, 0, 0);
+    server_ok(server, "SET key value");
+    server_save(server);
+    check_fork_free(server, 1);
+    CHECK(server_log_count(server, "(KSM) was on for this process; switched off") == 1,
+          "nothing was said");
+    server_stop(server);
 }
 
 /* ---- what else is published -------------------------------------------------------- */
@@ -357,6 +403,8 @@ int main(int argc, char **argv)
         {"told_by_entries", told_by_entries, 30},
         {"without_preserving", without_preserving, 30},
         {"without_protection", without_protection, 30},
+        {"merging_is_seen", merging_is_seen, 30},
+        {"merging_is_lifted", merging_is_lifted, 30},
         {"replica_is_spared", replica_is_spared, 60},
         {"rewrite_fails", rewrite_fails, 60},
         {"costs_little", costs_little, 60},
