@@ -14,6 +14,7 @@
 #include "host/server.h"
 #include "kernel/ability.h"
 #include "kernel/fault_points.h"
+#include "kernel/mark_probe.h"
 #include "kernel/merging.h"
 #include "kernel/process.h"
 #include "kernel/thread.h"
@@ -255,6 +256,15 @@ static void check_kernel(struct examination *on)
         say(on, DOCTOR_FAIL, "Linux %.64s: %.180s", name.release, on->ability.reason);
         advise(on, "run a kernel from 6.4 on with CONFIG_USERFAULTFD and "
                    "CONFIG_PTE_MARKER_UFFD_WP");
+    } else if (mark_probe_split(&on->ability) == 0) {
+        say(on, DOCTOR_WARN,
+            "Linux %.64s forgets the protection of zeros when it splits a huge page, as "
+            "it "
+            "does when memory is short: a save to which that happens fails, and those "
+            "after it fork",
+            name.release);
+        advise(on, "run a kernel with the fix: 6.12.54, 6.17.4, 6.18 or newer; or CONFIG "
+                   "SET uffd.huge-pages no");
     } else
         say(on, DOCTOR_OK,
             "Linux %.64s: write protection, also of memory never touched%s", name.release,
@@ -528,14 +538,13 @@ static const struct {
     void (*check)(struct examination *on);
 } checks[] = {
     /* What others follow from comes first. */
-    {"server", check_server},           {"allocator", check_allocator},
-    {"privilege", check_privilege},     {"seccomp", check_seccomp},
-    {"kernel", check_kernel},           {"dirty-tracking", check_dirty_tracking},
-    {"huge-pages", check_huge_pages},   {"buffer-limit", check_buffer},
-    {"page-merging", check_merging},
-    {"spool-dir", check_spool},         {"append-only", check_rewrites},
-    {"replication", check_replication}, {"cluster", check_cluster},
-    {"fallback", check_fallbacks},
+    {"server", check_server},         {"allocator", check_allocator},
+    {"privilege", check_privilege},   {"seccomp", check_seccomp},
+    {"kernel", check_kernel},         {"dirty-tracking", check_dirty_tracking},
+    {"huge-pages", check_huge_pages}, {"buffer-limit", check_buffer},
+    {"page-merging", check_merging},  {"spool-dir", check_spool},
+    {"append-only", check_rewrites},  {"replication", check_replication},
+    {"cluster", check_cluster},       {"fallback", check_fallbacks},
 };
 #define CHECKS (sizeof(checks) / sizeof(checks[0]))
 _Static_assert(CHECKS <= DOCTOR_FINDINGS, "more findings than there is room for");

@@ -38,7 +38,7 @@ struct doctor_case {
     const char *layout_reason; /* why the server's layout is not known, "" if it is */
     const char *doubt;         /* what a save met that cannot be, "" if none did */
     bool has_allocator;
-    bool merging_lifted; /* KSM was on for the process, and is not any more */
+    bool merging_lifted;      /* KSM was on for the process, and is not any more */
     const char *guard_reason; /* why the allocator cannot be guarded, "" if it is */
     bool supported;           /* by layout, allocator and kernel */
     uint64_t heap_bytes;

@@ -22,7 +22,7 @@ struct face {
     char doubt[REASON_BYTES]; /* what a walk met that cannot be, "" if none did */
     bool has_allocator;
     char guard_reason[REASON_BYTES]; /* why its calls cannot be guarded, "" if they are */
-    bool merging_lifted;   /* KSM was on for this process when we came */
+    bool merging_lifted;             /* KSM was on for this process when we came */
     int huge_pages_refused; /* by the process before we came; 0: not, or it still is */
     char last_fallback_reason[REASON_BYTES];
     uint64_t forks_replaced;

@@ -17,6 +17,7 @@
 #include "kernel/advice.h"
 #include "kernel/cpu_quota.h"
 #include "kernel/fault_points.h"
+#include "kernel/mark_probe.h"
 #include "kernel/merging.h"
 #include "kernel/process.h"
 #include "kernel/sandbox.h"
@@ -453,6 +454,16 @@ static void lift_merging(struct snapshot *snapshot)
                   "too much to be switched off: UFFD.DOCTOR says what to do");
 }
 
+/* Not refused: it takes a shortage of memory amid a save, and the audit finds it. */
+static void tell_of_lost_marks(struct snapshot *snapshot)
+{
+    if (mark_probe_split(&snapshot->ability) == 0)
+        log_now(snapshot, RDB_UFFD_WARNING,
+                "uffd: this kernel forgets the protection of zeros when it splits a huge "
+                "page: a save to which that happens will fail; UFFD.DOCTOR says what to "
+                "do");
+}
+
 static int stand_in(struct snapshot *snapshot)
 {
     if (the_face.unsupported[0])
@@ -473,6 +484,7 @@ static int stand_in(struct snapshot *snapshot)
     late_free_install(pool_free, pool_free_past);
     settle_huge_pages(&snapshot->settings);
     lift_merging(snapshot);
+    tell_of_lost_marks(snapshot);
     return child_install(&child_operations);
 }
 

@@ -15,6 +15,7 @@
 
 #include "kernel/ability.h"
 #include "kernel/fault_points.h"
+#include "kernel/mark_probe.h"
 #include "kernel/memory.h"
 #include "kernel/pagemap.h"
 #include "kernel/userfaultfd.h"
@@ -166,6 +167,25 @@ static void knows_guard_pages(void **state)
         skip();
     freeze(LIMIT, BUFFER_SPOOL);
     check_audit(0, 0);
+    release();
+}
+
+/* The zeros of huge pages that the kernel splits keep their marks, or it is known not to
+ * keep them. */
+static void split_zeros_are_known(void **state)
+{
+    (void)state;
+    struct ability ability;
+    ability_probe(&ability);
+    int keeps = mark_probe_split(&ability);
+    if (keeps < 0)
+        skip();
+    madvise(toy->bytes + TOUCHED_BYTES, TOY_BYTES - TOUCHED_BYTES, MADV_HUGEPAGE);
+    for (uint64_t at = TOUCHED_BYTES; at < TOY_BYTES; at += 2 << 20)
+        toy->bytes[at] = 'h';
+    freeze(LIMIT, BUFFER_SPOOL);
+    madvise(toy->bytes + TOUCHED_BYTES + (1 << 20), PAGE_BYTES, MADV_COLD);
+    assert_int_equal(audit_all(&toy->server.audit), keeps ? 0 : AUDIT_LOST);
     release();
 }
 
@@ -376,6 +396,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(takes_nothing_for_lost, set_up, tear_down),
         cmocka_unit_test_setup_teardown(knows_guard_pages, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(split_zeros_are_known, set_up, tear_down),
         cmocka_unit_test_setup_teardown(leaves_out_what_was_not_protected, set_up,
                                         tear_down),
         cmocka_unit_test(finds_what_lost_its_mark),
