@@ -54,8 +54,7 @@ static void ksm_prepare(void)
     for (int i = 0; i < 3; i++)
         if ((ksm_before[i] = ksm_read(ksm_settings[i])) < 0)
             skip("this kernel merges no pages (" KSM "%s)", ksm_settings[i]);
-    atexit(ksm_restore); /* also when the case fails */
-    if (!ksm_write("pages_to_scan", 20000) || !ksm_write("sleep_millisecs", 2))
+    if (!ksm_write("sleep_millisecs", ksm_before[2]))
         skip("the settings of " KSM " cannot be written");
 }
 
@@ -70,15 +69,20 @@ static long merged_pages(struct server *server)
     return pages;
 }
 
-/* Most of the values' pages are merged; then nothing is any more. */
+/* Most of the values' pages are merged; then nothing is any more. The machine's settings
+ * are others' too, and as they were before anything can fail. */
 static void merge_pages(struct server *server)
 {
     const long wanted = VALUES * (VALUE_BYTES / 4096) * 8 / 10;
     long merged = 0;
+    ksm_write("pages_to_scan", 20000);
+    ksm_write("sleep_millisecs", 2);
     ksm_write("run", 1);
     for (int i = 0; i < 300 && (merged = merged_pages(server)) < wanted; i++)
         sleep_msec(50);
     ksm_write("run", 0);
+    ksm_write("pages_to_scan", ksm_before[1]);
+    ksm_write("sleep_millisecs", ksm_before[2]);
     test_note("%ld pages merged", merged);
     CHECK(merged >= wanted, "only %ld pages were merged", merged);
 }
