@@ -42,6 +42,7 @@ struct protection {
     _Atomic bool stopping;
     _Atomic uint32_t jobs;   /* futex word: grows with each job */
     _Atomic bool open;       /* there is a job */
+    _Atomic bool taken_over; /* the caller has done what helpers had taken */
     _Atomic uint32_t inside; /* futex word: helpers that look at it */
     _Atomic uint64_t next;   /* place of the next share that nobody has */
     _Atomic int error;       /* the first */
@@ -162,6 +163,10 @@ static void protect_shares(struct protection *protection, struct helper *helper)
            take_share(protection, helper, &region, &start, &end)) {
         if (helper && fault_point(FAULT_SLEEPING_HELPER))
             sleep_usec(HELPER_SLEEP_USEC);
+        /* A page that has lost its mark meanwhile must not get it back: the audit would
+         * take it for one that kept it (view/audit.h). */
+        if (helper && atomic_load_explicit(&protection->taken_over, memory_order_acquire))
+            return;
         int error = protect(protection, region, start, end);
         if (error)
             note_error(protection, error);
@@ -227,6 +232,7 @@ static void end_shares(struct protection *protection)
     while (is_anybody_inside(protection))
         if (clock_usec() >= until) {
             do_what_helpers_have(protection);
+            atomic_store_explicit(&protection->taken_over, true, memory_order_release);
             return;
         }
 }
@@ -236,6 +242,7 @@ static int protect_together(struct protection *protection, uint64_t place)
 {
     atomic_store_explicit(&protection->next, place, memory_order_relaxed);
     atomic_store_explicit(&protection->error, 0, memory_order_relaxed);
+    atomic_store_explicit(&protection->taken_over, false, memory_order_relaxed);
     atomic_store_explicit(&protection->open, true, memory_order_seq_cst);
     atomic_fetch_add_explicit(&protection->jobs, 1, memory_order_release);
     futex_wake_all(&protection->jobs);

@@ -12,8 +12,9 @@
  * every page whether it is, in a third of the time that it takes to protect it.
  *
  * The caller never waits for a helper: what one has taken and not done when nothing else
- * is left, the caller does too. So a helper may protect a page of its share again later,
- * which costs a fault; nobody may lift the protection for good before it has ended.
+ * is left, the caller does too. A helper that is late then leaves it, unless it is amid
+ * its call already: so it may protect a page of its share again later, which costs a
+ * fault; nobody may lift the protection for good before it has ended.
  *
  * One caller at a time.
  */

@@ -28,7 +28,8 @@
  *   guard pages              MADV_GUARD_INSTALL: nobody can read or write them
  * Everything else counts as lost: what is not mapped, mapped anew, poisoned.
  *
- * What remains: a page whose mark goes between its fault and its copy, some 10 us, and
+ * What remains: a page whose mark goes, and is set again by a helper of the freeze that had
+ * lost its CPU amid its call (memory/protection.h); a page whose mark goes between its fault and its copy, some 10 us, and
  * that another thread writes to in that time; and memory protected elsewhere that somebody
  * moves to a frozen place without the guard (mremap before Linux 6.12.10, which keeps marks).
  */
