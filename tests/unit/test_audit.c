@@ -232,11 +232,10 @@ static void map_over(uint64_t offset, uint64_t length)
 
 static void move_away(uint64_t offset, uint64_t length)
 {
-    void *moved = mremap(toy->bytes + offset, length, length, MREMAP_MAYMOVE | 4, NULL);
-    if (moved == MAP_FAILED) /* MREMAP_DONTUNMAP: not where there is a userfaultfd */
-        moved = mremap(toy->bytes + offset, length, 2 * length, MREMAP_MAYMOVE);
+    uint64_t moved_length = 2 * length;
+    void *moved = mremap(toy->bytes + offset, length, moved_length, MREMAP_MAYMOVE, NULL);
     assert_ptr_not_equal(moved, MAP_FAILED);
-    munmap(moved, 2 * length);
+    munmap(moved, moved_length);
 }
 
 static void check_lost(void (*lose)(uint64_t offset, uint64_t length), bool more)
