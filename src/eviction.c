@@ -1,5 +1,6 @@
 #include "eviction.h"
 
+#include <errno.h>
 #include <sys/mman.h>
 
 #include "host/late_free.h"
@@ -95,8 +96,10 @@ static size_t fill_batch(struct snapshot *snapshot, const struct region *ranges,
     return batch.count;
 }
 
-/* The keeper waits for the disk, the fault server only takes note. A disk that fails here
- * would fail there too. */
+/* The keeper waits for the disk, the fault server only takes note, and nothing is held
+ * meanwhile. What has been copied is what is kept, also if the memory is written to or
+ * freed at that time: then it was preserved before. A disk that fails here would fail there
+ * too. */
 static int keep(struct snapshot *snapshot, const struct region *ranges, size_t count)
 {
     uint64_t pages[PAGES_AT_ONCE];
@@ -104,7 +107,11 @@ static int keep(struct snapshot *snapshot, const struct region *ranges, size_t c
     size_t spooled = fill_batch(snapshot, ranges, count, pages);
     if (!spooled)
         return 0;
+    uint64_t opening = late_free_opening();
+    late_free_let_go();
     int error = spool_write_batch(&snapshot->preserved.spool, &batch, &place);
+    if (!late_free_hold_again(opening))
+        return -ECANCELED;
     if (!error)
         return fault_server_take_spooled(&snapshot->fault_server, pages, spooled, place);
     /* What has been saved by now stays so. */
@@ -132,8 +139,7 @@ static int evict(struct snapshot *snapshot, const struct region *pages, size_t c
     return error;
 }
 
-/* The main thread may want it back at any moment, and waits for a portion and a rest at
- * most. */
+/* The main thread may want it back at any moment. */
 static bool evict_held(struct snapshot *snapshot, struct dead *dead)
 {
     struct region pages[PAGES_AT_ONCE];
@@ -142,9 +148,13 @@ static bool evict_held(struct snapshot *snapshot, struct dead *dead)
            (count = take_portion(dead, pages)) != 0) {
         if (evict(snapshot, pages, count) != 0)
             return false;
+        uint64_t opening = late_free_opening();
+        late_free_let_go();
         sleep_usec(atomic_load_explicit(&snapshot->eviction_hurry, memory_order_relaxed)
                        ? SHORT_REST_USEC
                        : REST_USEC);
+        if (!late_free_hold_again(opening))
+            return false;
     }
     return true;
 }

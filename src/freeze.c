@@ -12,6 +12,7 @@
 #include "memory/late_unmap.h"
 #include "memory/protection.h"
 #include "memory/vacant.h"
+#include "rescue.h"
 #include "watchdog.h"
 
 int freeze_explain(char *reason, int error, const char *what)
@@ -77,7 +78,10 @@ static int prepare_view(struct snapshot *snapshot, char *reason)
                  (unsigned long long)preserved_least_limit(snapshot->view.chunk_count));
         return error;
     }
-    return error ? freeze_explain(reason, error, "snapshot buffer or spool") : 0;
+    return error ? freeze_explain(reason, error,
+                                  error == -ETIMEDOUT ? "the spool's disk does not answer"
+                                                      : "snapshot buffer or spool")
+                 : 0;
 }
 
 /* What the fault server writes to must never be protected: it would wait for
@@ -142,9 +146,8 @@ static void thaw(struct snapshot *snapshot, bool armed)
 {
     atomic_store_explicit(&snapshot->frozen, false, memory_order_seq_cst);
     view_fail(&snapshot->view, -ECANCELED);
-    if (armed)
-        fault_server_disarm(&snapshot->fault_server, FAULTS_PARKED);
-    preserved_end(&snapshot->preserved);
+    rescue_give_back(
+        snapshot, !armed || fault_server_disarm(&snapshot->fault_server, FAULTS_PARKED));
     vacant_thaw();
     late_free_end();
     allocator_restore();
@@ -162,7 +165,9 @@ static int freeze(struct snapshot *snapshot)
     bool armed = !error;
     if (armed) {
         watchdog_begin(snapshot);
-        error = heap_protect(&snapshot->heap);
+        error = atomic_load_explicit(&snapshot->rescuing, memory_order_seq_cst)
+                    ? -ETIMEDOUT
+                    : heap_protect(&snapshot->heap);
     }
     if (fault_point(FAULT_SLOW_FREEZE))
         sleep_usec(20000);

@@ -10,6 +10,7 @@
 #include "memory/pool.h"
 #include "memory/untouched.h"
 #include "memory/vacant.h"
+#include "rescue.h"
 #include "standing.h"
 
 #define STACK_BYTES (256 * 1024)
@@ -218,6 +219,7 @@ static void *keep(void *argument)
     struct snapshot *snapshot = argument;
     while (!atomic_load_explicit(&snapshot->stopping, memory_order_acquire)) {
         uint32_t chores = atomic_load_explicit(&snapshot->chores, memory_order_acquire);
+        rescue_tend(snapshot);
         if (snapshot_phase(snapshot) != PHASE_NONE)
             stand_by(snapshot);
         else

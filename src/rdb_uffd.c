@@ -29,6 +29,7 @@
 #include "memory/vacant.h"
 #include "proof.h"
 #include "report.h"
+#include "rescue.h"
 #include "saver.h"
 #include "snapshot.h"
 #include "standing.h"
@@ -171,6 +172,8 @@ static void begin_saving(struct snapshot *snapshot)
     atomic_store_explicit(&snapshot->writers_pressed, true, memory_order_relaxed);
     atomic_store_explicit(&snapshot->keys_saved, 0, memory_order_relaxed);
     atomic_store_explicit(&snapshot->kill_signal, 0, memory_order_relaxed);
+    atomic_store_explicit(&snapshot->result_taken, false, memory_order_relaxed);
+    atomic_store_explicit(&snapshot->end, END_NOT_YET, memory_order_relaxed);
     atomic_store_explicit(&snapshot->last_frozen_bytes,
                           regions_bytes(&snapshot->heap.registered),
                           memory_order_relaxed);
@@ -220,6 +223,11 @@ static enum child_decision begin(const struct child_request *request, int *error
         return fall_back(snapshot, snapshot->ability.error, the_face.unsupported, error);
     if (the_face.doubt[0])
         return fall_back(snapshot, -ENOTSUP, the_face.doubt, error);
+    const char *obstacle = rescue_obstacle(snapshot);
+    if (obstacle) {
+        snprintf(reason, sizeof(reason), "%s", obstacle);
+        return fall_back(snapshot, -EBUSY, reason, error);
+    }
 
     int result = refuse_merging(reason);
     if (!result)
@@ -280,9 +288,16 @@ static void note_doubt(struct snapshot *snapshot)
 /* What a child logs comes before the server's line about its end. */
 static void reaped(void)
 {
-    log_hand_over(&the_snapshot);
-    note_doubt(&the_snapshot);
-    end_record(&the_snapshot);
+    struct snapshot *snapshot = &the_snapshot;
+    uint32_t end = atomic_load_explicit(&snapshot->end, memory_order_acquire);
+    log_hand_over(snapshot);
+    if (snapshot->record.id && (end == END_LEFT || end == END_RETURNED)) {
+        history_add(&the_face.history, &snapshot->left_record);
+        snapshot->record.id = 0;
+        return;
+    }
+    note_doubt(snapshot);
+    end_record(snapshot);
 }
 
 /* A real fork's child: the snapshot is its parent's, and so is the descriptor,
@@ -554,8 +569,14 @@ static int check_leaving(char *reason, size_t size)
 int rdb_uffd_stop(char *reason, size_t reason_size)
 {
     struct snapshot *snapshot = &the_snapshot;
-    if (snapshot_phase(snapshot) != PHASE_NONE || child_pid()) {
+    if (child_pid()) {
         snprintf(reason, reason_size, "a background save is running");
+        return -EBUSY;
+    }
+    /* Somebody who has not come back still runs in this code. */
+    const char *obstacle = rescue_obstacle(snapshot);
+    if (obstacle) {
+        snprintf(reason, reason_size, "%s", obstacle);
         return -EBUSY;
     }
     int error = check_leaving(reason, reason_size);

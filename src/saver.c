@@ -11,12 +11,12 @@
 #include "kernel/fault_points.h"
 #include "keyspace/crew.h"
 #include "keyspace/keyspace.h"
-#include "memory/late_unmap.h"
 #include "memory/protection.h"
 #include "memory/vacant.h"
 #include "rdb/encoder.h"
 #include "rdb/output.h"
 #include "report.h"
+#include "rescue.h"
 #include "standing.h"
 
 /* The server's LZF keeps 512 KB on the stack. */
@@ -36,7 +36,9 @@
 #define NAMES_TRIED 16
 /* A kill waits so often while the file is being made: a tenth of a second. */
 #define CREATION_WAITS 10
-#define WAIT_MSEC      10
+/* … while it is being published: a second. */
+#define PUBLISHING_WAITS 100
+#define WAIT_MSEC        10
 
 struct save {
     struct keyspace_observer observer;
@@ -369,13 +371,13 @@ static void release_memory(struct snapshot *snapshot)
     vacant_thaw();
     protection_wait(snapshot->heap.protection);
     enum fault_duty duty = standing_release(snapshot);
-    fault_server_disarm(&snapshot->fault_server, duty);
-    if (late_unmap_end())
-        heap_note_change(&snapshot->heap);
+    bool there = fault_server_disarm(&snapshot->fault_server, duty);
+    if (!there)
+        atomic_store_explicit(&snapshot->heap.standing, STANDS_NOT, memory_order_release);
     atomic_store_explicit(&snapshot->last_bytes_peak,
                           atomic_load(&snapshot->preserved.bytes_peak),
                           memory_order_relaxed);
-    preserved_end(&snapshot->preserved);
+    rescue_give_back(snapshot, there);
     atomic_store_explicit(&snapshot->last_release_usec, clock_usec() - began,
                           memory_order_relaxed);
 }
@@ -494,6 +496,29 @@ static int wait_for_server(struct snapshot *snapshot, int error)
     return rdb_output_wait_closed(snapshot->output, snapshot->capture.exit_pipe);
 }
 
+static void tell_result(struct snapshot *snapshot, int error, bool given_up,
+                        uint64_t msec)
+{
+    if (error && error != -ECANCELED)
+        note_failure(snapshot, error, given_up);
+    else
+        snapshot->last_error[0] = '\0';
+    count_result(snapshot, error, msec);
+    report_fill_record(snapshot, error, msec);
+}
+
+/* The very last step of a save. Somebody may have done it who did not wait any more. */
+static void end_child(struct snapshot *snapshot, int status)
+{
+    uint32_t end = END_NOT_YET;
+    if (atomic_compare_exchange_strong_explicit(&snapshot->end, &end, END_BY_SAVER,
+                                                memory_order_seq_cst,
+                                                memory_order_relaxed))
+        child_exited(status);
+    else
+        atomic_store_explicit(&snapshot->end, END_RETURNED, memory_order_release);
+}
+
 static void run(struct snapshot *snapshot)
 {
     snapshot->failed_where = NULL;
@@ -509,15 +534,12 @@ static void run(struct snapshot *snapshot)
         error = given_up;
     if (error == AUDIT_LOST)
         snapshot->walk_error = error;
-    if (error && error != -ECANCELED)
-        note_failure(snapshot, error, error == given_up);
-    else
-        snapshot->last_error[0] = '\0';
     atomic_store_explicit(&snapshot->phase, PHASE_RELEASING, memory_order_seq_cst);
     futex_wake_all(&snapshot->phase);
-    count_result(snapshot, error, msec);
-    report_fill_record(snapshot, error, msec);
-    tell_server(snapshot, error);
+    if (!atomic_exchange_explicit(&snapshot->result_taken, true, memory_order_acq_rel)) {
+        tell_result(snapshot, error, error == given_up, msec);
+        tell_server(snapshot, error);
+    }
     release_memory(snapshot);
     error = wait_for_server(snapshot, error);
     if (error && snapshot->record.result == HISTORY_OK) {
@@ -525,13 +547,14 @@ static void run(struct snapshot *snapshot)
         snprintf(snapshot->record.reason, sizeof(snapshot->record.reason),
                  "ended before the replicas had it all");
     }
-    report_end(snapshot);
+    if (atomic_load_explicit(&snapshot->end, memory_order_acquire) == END_NOT_YET)
+        report_end(snapshot);
     int status = exit_status(snapshot, error);
     atomic_store_explicit(&snapshot->phase, PHASE_NONE, memory_order_seq_cst);
     close_output(snapshot);
     server_capture_release(&snapshot->capture);
     atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
-    child_exited(status);
+    end_child(snapshot, status);
 }
 
 static void *saver(void *argument)
@@ -574,17 +597,24 @@ void saver_begin(struct snapshot *snapshot)
 void saver_wait(struct snapshot *snapshot)
 {
     uint32_t begun = atomic_load_explicit(&snapshot->saves_begun, memory_order_relaxed);
+    uint64_t until = clock_usec() + RESCUE_MSEC * 1000;
     for (;;) {
         uint32_t ended =
             atomic_load_explicit(&snapshot->saves_ended, memory_order_acquire);
+        int signal = atomic_load_explicit(&snapshot->kill_signal, memory_order_relaxed);
         if (ended == begun)
             return;
+        /* The server waits for nobody that it has not killed before. */
+        if (signal && clock_usec() >= until) {
+            rescue_end_child(snapshot, HISTORY_CANCELLED, "ended by the server", signal);
+            return;
+        }
         futex_wait(&snapshot->saves_ended, ended, 100);
     }
 }
 
-/* True if it was time to. What may not be cut in two is waited for: to make a file on a
- * file system that does not answer, not for ever. */
+/* True if it was time to. What may not be cut in two is waited for, on a file system that
+ * does not answer not for ever. */
 static bool cancel(struct snapshot *snapshot)
 {
     for (unsigned waits = 0;; waits++) {
@@ -594,6 +624,10 @@ static bool cancel(struct snapshot *snapshot)
             move_phase(snapshot, PHASE_CREATING, PHASE_CANCELLED))
             return true;
         uint32_t phase = snapshot_phase(snapshot);
+        /* Then the dump is published, or not, when its disk answers, as by a child that
+         * is killed in the middle of that. */
+        if (phase == PHASE_PUBLISHING && waits >= PUBLISHING_WAITS)
+            return false;
         if (phase == PHASE_CREATING || phase == PHASE_PUBLISHING)
             futex_wait(&snapshot->phase, phase, WAIT_MSEC);
         else if (phase != PHASE_SAVING)

@@ -1,5 +1,7 @@
 /* The one snapshot there can be at a time, and what its threads share.
  *
+ * Who may wait for whom, and how long at most: docs/WAITS.md.
+ *
  * In the module's own data, which is never protected and which a forked child
  * gets a copy of. Fields are grouped by who writes them.
  */
@@ -34,6 +36,14 @@ enum phase {
     PHASE_RELEASING,
 };
 
+/* Who told the server of the child's end. */
+enum end {
+    END_NOT_YET,
+    END_BY_SAVER,
+    END_LEFT,     /* somebody else, since the saver did not come back (rescue.h) */
+    END_RETURNED, /* it has, since */
+};
+
 #define MESSAGE_BYTES 480
 #define MESSAGES      16
 
@@ -62,6 +72,10 @@ struct snapshot {
     _Atomic uint32_t cancellers;  /* who may be about to cancel the output */
     _Atomic bool freezing;        /* what is mapped must stay so */
     _Atomic bool frozen;          /* pages must be kept before they are dropped */
+    _Atomic bool rescuing;        /* the emergency exit is being pulled (rescue.h) */
+    _Atomic bool detained;        /* what the last snapshot held is still in use */
+    _Atomic uint32_t end;         /* enum end, of the save under way or the last */
+    _Atomic bool result_taken;    /* somebody has counted its result */
     _Atomic uint32_t saves_begun; /* futex word: the saver waits for it */
     _Atomic uint32_t saves_ended; /* futex word: a blocking waitpid() waits for it */
     _Atomic int kill_signal;
@@ -80,7 +94,8 @@ struct snapshot {
     /* Of the save under way: begun by the main thread, filled in by the saver, and
      * after child_exited() the main thread's again. id 0: there is none. */
     struct history_entry record;
-    _Atomic uint64_t rested_usec; /* by the saver, in this save or the last */
+    struct history_entry left_record; /* by whoever left it */
+    _Atomic uint64_t rested_usec;     /* by the saver, in this save or the last */
 
     /* Keeper. */
     struct thread keeper;
@@ -149,6 +164,8 @@ static inline bool snapshot_is_idle(struct snapshot *snapshot)
 {
     return snapshot_phase(snapshot) == PHASE_NONE &&
            !atomic_load_explicit(&snapshot->frozen, memory_order_acquire) &&
+           !atomic_load_explicit(&snapshot->rescuing, memory_order_seq_cst) &&
+           !atomic_load_explicit(&snapshot->detained, memory_order_acquire) &&
            !atomic_load_explicit(&snapshot->stopping, memory_order_relaxed);
 }
 

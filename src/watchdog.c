@@ -3,14 +3,20 @@
 #include <errno.h>
 #include <poll.h>
 
+#include "rescue.h"
+
 #define STACK_BYTES (64 * 1024)
 #define LOOK_MSEC   40
-/* So many looks in a row at a waiting fault and no heart beat: 4 seconds. A
- * slow spool device may hold the fault server for hundreds of milliseconds. */
-#define STUCK_LOOKS 100
+/* So long somebody waits and there is no heart beat: a slow spool device may hold the
+ * fault server for hundreds of milliseconds. And so many looks in a row, since the
+ * process may have been stopped meanwhile. */
+#define STUCK_USEC  4000000
+#define STUCK_LOOKS 50
 /* The same between snapshots, where a fault that waits is rare. */
 #define STANDING_LOOK_MSEC   1000
 #define STANDING_STUCK_LOOKS 4
+/* After that, as long as the saver may take to give up. */
+#define CHILD_LOOKS 50
 /* So many, and the fault server may leave a CPU that has no time for it. */
 #define BUSY_LOOKS 1
 /* The allocator's decay ends so long after a freeze: what it purges before is preserved
@@ -23,6 +29,11 @@ static bool is_due(struct snapshot *snapshot)
            snapshot_phase(snapshot) != PHASE_NONE;
 }
 
+static bool is_stopping(struct snapshot *snapshot)
+{
+    return atomic_load_explicit(&snapshot->stopping, memory_order_acquire);
+}
+
 static bool fault_waits(struct snapshot *snapshot)
 {
     struct pollfd waiting = {.fd = snapshot->heap.userfaultfd, .events = POLLIN};
@@ -31,16 +42,13 @@ static bool fault_waits(struct snapshot *snapshot)
                                  memory_order_relaxed);
 }
 
-static void give_up(struct snapshot *snapshot)
+static void give_up(struct snapshot *snapshot, uint32_t seen)
 {
-    /* The view first: nobody may read what is about to be unprotected. */
-    view_fail(&snapshot->view, -ETIMEDOUT);
-    heap_disarm_now(&snapshot->heap);
-    snapshot_cancel_output(snapshot);
-    snapshot_log(snapshot, RDB_UFFD_WARNING,
-                 "uffd: page faults were not served for %d ms: protection lifted, "
-                 "the snapshot is given up",
-                 STUCK_LOOKS * LOOK_MSEC);
+    if (rescue_pull(snapshot, seen))
+        snapshot_log(snapshot, RDB_UFFD_WARNING,
+                     "uffd: page faults were not served for %d ms: protection lifted, "
+                     "the snapshot is given up",
+                     STUCK_USEC / 1000);
 }
 
 /* What stands protected (standing.h) loses it, and all who wait go on. Unless a freeze
@@ -73,7 +81,7 @@ static void watch_standing(struct snapshot *snapshot, uint32_t seen)
            heap_stands(&snapshot->heap)) {
         futex_wait(&snapshot->watches, seen, STANDING_LOOK_MSEC);
         uint64_t now = atomic_load_explicit(&server->beats, memory_order_relaxed);
-        bool waiting = fault_waits(snapshot) || fault_server_is_late(server);
+        bool waiting = fault_waits(snapshot) || fault_server_is_due(server);
         stuck = now == beats && waiting ? stuck + 1 : 0;
         beats = now;
         if (stuck < STANDING_STUCK_LOOKS)
@@ -83,29 +91,43 @@ static void watch_standing(struct snapshot *snapshot, uint32_t seen)
     }
 }
 
-static void watch(struct snapshot *snapshot)
+/* The fault server hangs, be it with a fault that it has read, a request, or what it
+ * shall do next. */
+static bool is_waited_for(struct snapshot *snapshot)
 {
     struct fault_server *server = &snapshot->fault_server;
-    uint64_t beats = 0;
-    int stuck = 0;
+    return (fault_waits(snapshot) || fault_server_is_due(server)) &&
+           !atomic_load_explicit(&server->blocked_by_policy, memory_order_relaxed) &&
+           !fault_server_is_missing(server);
+}
+
+static void watch(struct snapshot *snapshot, uint32_t seen)
+{
+    struct fault_server *server = &snapshot->fault_server;
+    uint64_t beats = 0, since = 0;
+    int stuck = 0, missing = 0;
     struct thread_cpus all_cpus;
     thread_get_cpus(0, &all_cpus);
     thread_stay_off(&all_cpus, server->writer_cpu);
     sleep_usec(TICK_AFTER_FREEZE_USEC);
     snapshot->host->wake();
-    while (is_due(snapshot)) {
+    while (is_due(snapshot) && !is_stopping(snapshot)) {
         uint32_t phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire);
         futex_wait(&snapshot->phase, phase, LOOK_MSEC);
         fault_server_nudge(server);
         uint64_t now = atomic_load_explicit(&server->beats, memory_order_relaxed);
-        stuck = now == beats && fault_waits(snapshot) ? stuck + 1 : 0;
+        stuck = now == beats && is_waited_for(snapshot) ? stuck + 1 : 0;
         beats = now;
+        if (stuck == 0)
+            since = clock_usec();
         if (stuck >= BUSY_LOOKS)
             fault_server_roam(server);
-        if (stuck < STUCK_LOOKS)
-            continue;
-        give_up(snapshot);
-        stuck = 0;
+        if (stuck >= STUCK_LOOKS && clock_usec() - since >= STUCK_USEC)
+            give_up(snapshot, seen);
+        missing += fault_server_is_missing(server);
+        if (missing == CHILD_LOOKS)
+            rescue_end_child(snapshot, HISTORY_FAILED, "page faults were not served",
+                             1 << 8);
     }
     thread_set_cpus(0, &all_cpus);
 }
@@ -114,6 +136,8 @@ static void *watchdog(void *argument)
 {
     struct snapshot *snapshot = argument;
     uint32_t seen = 0;
+    /* It looks in time on a busy machine too. */
+    thread_set_urgent(true);
     while (!atomic_load_explicit(&snapshot->stopping, memory_order_acquire)) {
         uint32_t begun = atomic_load_explicit(&snapshot->watches, memory_order_acquire);
         if (begun == seen) {
@@ -121,7 +145,7 @@ static void *watchdog(void *argument)
             continue;
         }
         seen = begun;
-        watch(snapshot);
+        watch(snapshot, seen);
         watch_standing(snapshot, seen);
     }
     return NULL;
@@ -135,7 +159,7 @@ int watchdog_start(struct snapshot *snapshot)
 
 void watchdog_begin(struct snapshot *snapshot)
 {
-    atomic_fetch_add_explicit(&snapshot->watches, 1, memory_order_release);
+    atomic_fetch_add_explicit(&snapshot->watches, 1, memory_order_seq_cst);
     futex_wake_all(&snapshot->watches);
 }
 

@@ -32,6 +32,7 @@ static struct {
     struct short_lock lock;
     _Atomic bool open; /* notes may be read; becomes true under `lock` */
     size_t looked;     /* under `lock`: notes that were given already */
+    uint64_t openings; /* under `lock` */
     struct got_patch free_patch, sized_free_patch;
 } late;
 
@@ -191,6 +192,7 @@ void late_free_begin(bool evictable, bool (*is_kept_back)(const void *memory))
     short_lock_take(&late.lock);
     atomic_store_explicit(&late.open, late.putting_off && evictable,
                           memory_order_relaxed);
+    late.openings++;
     if (late.looked > noted()) /* the last ones have been freed since */
         late.looked = noted();
     short_lock_release(&late.lock);
@@ -219,6 +221,17 @@ size_t late_free_hold(struct iovec *memory, size_t most)
         memory[found] = (struct iovec){note, real.usable_size(note)};
     }
     return found;
+}
+
+uint64_t late_free_opening(void)
+{
+    return late.openings;
+}
+
+bool late_free_hold_again(uint64_t opening)
+{
+    short_lock_take(&late.lock);
+    return late_free_is_open() && late.openings == opening;
 }
 
 void late_free_let_go(void)

@@ -42,6 +42,11 @@ void late_free_end(void);
  * long, a millisecond or two. */
 size_t late_free_hold(struct iovec *memory, size_t most);
 void late_free_let_go(void);
+/* For a while without holding, since the main thread may have to wait for whoever holds:
+ * late_free_opening() while holding, let go, and then hold again, in any case. True if what
+ * was given before may still be used; false if it may have been freed since. */
+uint64_t late_free_opening(void);
+bool late_free_hold_again(uint64_t opening);
 /* False when the main thread waits for late_free_let_go(). */
 bool late_free_is_open(void);
 /* Frees for at most `usec` microseconds. True if some are left. */

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 _Atomic uint64_t fault_points_on;
 
@@ -23,6 +24,13 @@ bool fault_point_set(const char *name, bool on)
         return true;
     }
     return false;
+}
+
+void fault_point_hang(enum fault_point_id point)
+{
+    const struct timespec nap = {.tv_nsec = 1000000};
+    while (fault_point(point))
+        nanosleep(&nap, NULL);
 }
 
 bool fault_points_init(void)

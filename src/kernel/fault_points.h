@@ -19,7 +19,12 @@
     POINT(NO_USERFAULTFD, "no_userfaultfd")   /* pretend the privilege is missing */     \
     POINT(CORRUPT_POINTER, "corrupt_pointer") /* the walk reads a wrong pointer */       \
     POINT(STUCK_SERVER, "stuck_server")       /* the fault server stops serving */       \
-    POINT(SPOOL_WRITE, "spool_write")         /* EIO from the spool */                   \
+    POINT(HUNG_SERVER, "hung_server")   /* … in the middle of a fault, until off */    \
+    POINT(HUNG_READER, "hung_reader")   /* reads of the spool, until off */              \
+    POINT(HUNG_KEEPER, "hung_keeper")   /* its writes to the spool, until off */         \
+    POINT(HUNG_OPENING, "hung_opening") /* of the spool, until off */                    \
+    POINT(HUNG_RENAME, "hung_rename")   /* of the dump, until off */                     \
+    POINT(SPOOL_WRITE, "spool_write")   /* EIO from the spool */                         \
     POINT(SPOOL_READ, "spool_read")                                                      \
     POINT(SPOOL_OPEN, "spool_open")                                                      \
     POINT(SPOOL_SLOW, "spool_slow")         /* every write to it takes 2 ms */           \
@@ -67,6 +72,9 @@ static inline bool fault_point(enum fault_point_id point)
            (UINT64_C(1) << point);
 }
 
+/* As something that the kernel does not let go of: until the point is switched off.
+ * Without the point, nothing. */
+void fault_point_hang(enum fault_point_id point);
 /* Reads the environment. Returns true if the variable is set at all. */
 bool fault_points_init(void);
 /* Switches one by name. False when there is no such point. */

@@ -428,6 +428,6 @@ static void unprotect_around(int descriptor, uint64_t start, uint64_t end)
 
 void heap_unprotect(struct heap *heap, uint64_t start, uint64_t end)
 {
-    if (heap->userfaultfd >= 0)
+    if (heap->userfaultfd >= 0 && !is_disarmed(heap))
         unprotect_around(heap->userfaultfd, start, end);
 }

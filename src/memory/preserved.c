@@ -34,7 +34,7 @@ int preserved_create(struct preserved *preserved)
     memset(preserved, 0, sizeof(*preserved));
     atomic_store_explicit(&preserved->spool.file, -1, memory_order_relaxed);
     preserved->packer = packer_create();
-    return preserved->packer ? 0 : -ENOMEM;
+    return preserved->packer ? spool_create(&preserved->spool) : -ENOMEM;
 }
 
 int preserved_start_packer(struct preserved *preserved, void (*drained)(void *context),
@@ -71,6 +71,7 @@ static void unmap_slots(struct preserved *preserved)
 void preserved_destroy(struct preserved *preserved)
 {
     spool_close(&preserved->spool);
+    spool_destroy(&preserved->spool);
     unmap_slots(preserved);
     if (preserved->packer)
         packer_destroy(preserved->packer);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "kernel/fault_points.h"
@@ -10,7 +11,12 @@
 #include "kernel/thread.h"
 
 /* FAULT_SPOOL_SLOW: a device of 2 MB/s. */
-#define SLOW_USEC 2000
+#define SLOW_USEC   2000
+#define STACK_BYTES (64 * 1024)
+/* So long the freeze waits for the file, and the end of a save until it is no more, which
+ * takes a while when it is large. */
+#define OPENING_MSEC 1000
+#define CLOSING_MSEC 4000
 
 /* File systems without O_TMPFILE (overlayfs of old, NFS): a name for a moment. At random,
  * since another process may have the same pid, and a crash may leave the file. */
@@ -28,7 +34,8 @@ static int open_and_unlink(const char *directory)
     return file;
 }
 
-int spool_open(struct spool *spool, const char *directory)
+/* -errno, or the descriptor. */
+static int open_file(const char *directory)
 {
     if (!*directory)
         directory = ".";
@@ -37,6 +44,101 @@ int spool_open(struct spool *spool, const char *directory)
         file = open_and_unlink(directory);
     else if (file < 0)
         file = -errno;
+    return file;
+}
+
+/* ---- the clerk ------------------------------------------------------------------- */
+
+/* A disk that does not answer lets nobody go who opens or closes a file there, so a thread
+ * does it that nobody needs: others wait for it, not for ever. */
+enum errand {
+    AT_REST,
+    OPENING,
+    CLOSING,
+    LEFT, /* opening, and whoever wanted it does not wait any more */
+};
+
+static void end_errand(struct spool *spool, uint32_t errand)
+{
+    fault_point_hang(FAULT_HUNG_OPENING);
+    if (errand == CLOSING)
+        close(spool->errand_file);
+    else
+        spool->errand_file = open_file(spool->errand_directory);
+    if (!atomic_compare_exchange_strong_explicit(&spool->errand, &errand, AT_REST,
+                                                 memory_order_acq_rel,
+                                                 memory_order_relaxed)) {
+        if (spool->errand_file >= 0)
+            close(spool->errand_file);
+        atomic_store_explicit(&spool->errand, AT_REST, memory_order_release);
+    }
+    futex_wake_all(&spool->errand);
+}
+
+static void *clerk(void *argument)
+{
+    struct spool *spool = argument;
+    /* The freeze waits for it. */
+    thread_set_urgent(true);
+    while (!atomic_load_explicit(&spool->stopping, memory_order_acquire)) {
+        uint32_t errand = atomic_load_explicit(&spool->errand, memory_order_acquire);
+        if (errand == AT_REST)
+            futex_wait(&spool->errand, AT_REST, -1);
+        else
+            end_errand(spool, errand);
+    }
+    return NULL;
+}
+
+int spool_create(struct spool *spool)
+{
+    return thread_start(&spool->clerk, "uffd-spool", STACK_BYTES, clerk, spool);
+}
+
+void spool_destroy(struct spool *spool)
+{
+    atomic_store_explicit(&spool->stopping, true, memory_order_release);
+    thread_join_sleeper(&spool->clerk, &spool->errand);
+}
+
+bool spool_is_at_rest(const struct spool *spool)
+{
+    return atomic_load_explicit(&spool->errand, memory_order_acquire) == AT_REST;
+}
+
+/* True when it was done in time. */
+static bool send_clerk(struct spool *spool, uint32_t errand, uint64_t msec)
+{
+    uint64_t until = clock_usec() + msec * 1000;
+    atomic_store_explicit(&spool->errand, errand, memory_order_release);
+    futex_wake_all(&spool->errand);
+    while (!spool_is_at_rest(spool) && clock_usec() < until)
+        futex_wait(&spool->errand, errand, 10);
+    return spool_is_at_rest(spool);
+}
+
+static int open_in_time(struct spool *spool, const char *directory)
+{
+    uint32_t opening = OPENING;
+    if (!spool->clerk.running)
+        return open_file(directory);
+    if (!spool_is_at_rest(spool))
+        return -ETIMEDOUT;
+    if (strlen(directory) >= sizeof(spool->errand_directory))
+        return -ENAMETOOLONG;
+    memcpy(spool->errand_directory, directory, strlen(directory) + 1);
+    if (!send_clerk(spool, OPENING, OPENING_MSEC) &&
+        atomic_compare_exchange_strong_explicit(
+            &spool->errand, &opening, LEFT, memory_order_acq_rel, memory_order_acquire))
+        return -ETIMEDOUT;
+    return spool->errand_file;
+}
+
+/* ---- the file -------------------------------------------------------------------- */
+
+int spool_open(struct spool *spool, const char *directory)
+{
+    int file = open_in_time(spool, directory);
     if (file < 0)
         return file;
     atomic_store_explicit(&spool->usec_for_64, 0, memory_order_relaxed);
@@ -52,8 +154,25 @@ void spool_close(struct spool *spool)
     int file = atomic_exchange_explicit(&spool->file, -1, memory_order_seq_cst);
     while (atomic_load_explicit(&spool->batch, memory_order_seq_cst))
         futex_wait(&spool->batch, 1, 10);
-    if (file >= 0)
+    if (file < 0)
+        return;
+    if (!spool->clerk.running) {
         close(file);
+        return;
+    }
+    spool->errand_file = file;
+    send_clerk(spool, CLOSING, CLOSING_MSEC);
+}
+
+bool spool_wait_for_batch(struct spool *spool, uint64_t msec)
+{
+    uint64_t until = clock_usec() + msec * 1000;
+    while (atomic_load_explicit(&spool->batch, memory_order_seq_cst)) {
+        if (clock_usec() >= until)
+            return false;
+        futex_wait(&spool->batch, 1, 10);
+    }
+    return true;
 }
 
 static int write_all(int file, const void *from, size_t length, uint64_t at)
@@ -123,6 +242,7 @@ int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *
     size_t bytes = batch->count * RAW_PIECE_ROOM;
     batch->count = 0;
     atomic_store_explicit(&spool->batch, 1, memory_order_seq_cst);
+    fault_point_hang(FAULT_HUNG_KEEPER);
     int error = append(spool, batch->bytes, bytes, place);
     atomic_store_explicit(&spool->batch, 0, memory_order_release);
     futex_wake_all(&spool->batch);
@@ -131,6 +251,7 @@ int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *
 
 long spool_read(struct spool *spool, uint32_t place, struct piece *piece)
 {
+    fault_point_hang(FAULT_HUNG_READER);
     if (fault_point(FAULT_SPOOL_READ))
         return -EIO;
     int file = atomic_load_explicit(&spool->file, memory_order_acquire);

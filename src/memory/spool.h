@@ -8,9 +8,11 @@
 #define RDB_UFFD_MEMORY_SPOOL_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/thread.h"
 #include "memory/packing.h"
 
 /* Pieces start at multiples of this: 30 bits tell a place in 256 GB. */
@@ -29,6 +31,11 @@ struct spool_batch {
 };
 
 struct spool {
+    struct thread clerk;
+    _Atomic bool stopping;
+    _Atomic uint32_t errand; /* futex word: what the clerk does */
+    int errand_file;         /* that shall be closed, or was opened, or -errno */
+    char errand_directory[1024];
     _Atomic int file;        /* -1: not open */
     _Atomic uint32_t batch;  /* futex word: 1 while a batch is being written */
     _Atomic uint64_t bytes;  /* taken since spool_open() */
@@ -37,11 +44,18 @@ struct spool {
     _Atomic uint32_t usec_for_64;
 };
 
+/* Starts the thread that opens and closes the file; without it, callers do. 0 or -errno. */
+int spool_create(struct spool *spool);
+/* At rest. */
+void spool_destroy(struct spool *spool);
+/* That thread has nothing to do; or else a disk may not answer. Any thread. */
+bool spool_is_at_rest(const struct spool *spool);
+
 /* Opens the file in `directory` ("" for the current one). Main thread, in
- * prepare. 0 or -errno. */
+ * prepare. 0 or -errno; -ETIMEDOUT when that takes longer than a second. */
 int spool_open(struct spool *spool, const char *directory);
 /* Waits for a batch that is being written: the descriptor's number may be another file's
- * the next moment. */
+ * the next moment; and a while until the file is no more, which goes on without. */
 void spool_close(struct spool *spool);
 /* Appends one piece; returns its place in the file through `place`. 0 or -errno
  * (-EBADF when not open). Fault server only. */
@@ -52,6 +66,8 @@ void spool_batch_add(struct spool_batch *batch, uint32_t page, const void *page_
  * on, RAW_PIECE_PLACES apart. 0 or -errno. The keeper: who waits for the disk here is not
  * the one that serves faults. */
 int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *place);
+/* False if a batch is still being written after so long. */
+bool spool_wait_for_batch(struct spool *spool, uint64_t msec);
 /* Reads the piece at `place`. Returns how many bytes of it were there (what
  * piece_unpack() wants to know), or -errno. Any thread. */
 long spool_read(struct spool *spool, uint32_t place, struct piece *piece);

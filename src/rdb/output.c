@@ -426,6 +426,7 @@ static int rename_temporary(struct rdb_output *output, const char *final_name)
 
 int rdb_output_publish(struct rdb_output *output, const char *final_name)
 {
+    fault_point_hang(FAULT_HUNG_RENAME);
     int error = output->error ? 0 : rename_temporary(output, final_name);
     if (error)
         fail(output, error);

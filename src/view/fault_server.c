@@ -20,7 +20,9 @@
 _Static_assert(PAGES_PER_LOOK <= AUDIT_PAGES_MAX && SPOOL_BATCH_PAGES <= AUDIT_PAGES_MAX,
                "what is copied at once is checked at once");
 
-enum request { REQUEST_NONE, REQUEST_POSTED, REQUEST_DONE };
+/* ABANDONED: by who posted it. It is the server's then, and the turn is too, until it has
+ * seen that. */
+enum request { REQUEST_NONE, REQUEST_POSTED, REQUEST_DONE, REQUEST_ABANDONED };
 
 static void count(_Atomic uint64_t *counter, uint64_t more)
 {
@@ -101,6 +103,7 @@ static int keep_page(struct fault_server *server, uint64_t address)
         !view_page_of(server->view, address, &page))
         return 0;
     const void *live = (const void *)(uintptr_t)address;
+    fault_point_hang(FAULT_HUNG_SERVER);
     uint64_t waits = preserved->waits, wait_usec = preserved->wait_usec;
     int error = preserved_put(preserved, page, live);
     bool blocked = error == -ENOBUFS && preserved->policy == BUFFER_BLOCK;
@@ -129,6 +132,7 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     keep_page(server, address);
     lift_protection(server, address, PAGE_BYTES);
     count(&server->statistics.faults, 1);
+    count(&server->beats, 1);
     wait_histogram_add(server->waits, clock_nsec() - server->woken_nsec);
 }
 
@@ -142,6 +146,7 @@ static void lift_around(struct fault_server *server, const struct uffd_msg *mess
     int descriptor = atomic_load_explicit(&server->userfaultfd, memory_order_relaxed);
     int error;
     count(&server->statistics.lifts, 1);
+    count(&server->beats, 1);
     do {
         error = userfaultfd_unprotect(descriptor, round_down(address, HUGE_PAGE_BYTES),
                                       HUGE_PAGE_BYTES);
@@ -162,11 +167,23 @@ static void lift_once(struct fault_server *server, int descriptor)
         lift_around(server, &messages[i]);
 }
 
+static void end_turn(struct fault_server *server)
+{
+    atomic_store_explicit(&server->request_state, REQUEST_NONE, memory_order_relaxed);
+    atomic_store_explicit(&server->request_owner, 0, memory_order_release);
+    futex_wake_all(&server->request_owner);
+}
+
 static void answer_request(struct fault_server *server, int result)
 {
+    uint32_t posted = REQUEST_POSTED;
     atomic_store_explicit(&server->request_result, result, memory_order_relaxed);
-    atomic_store_explicit(&server->request_state, REQUEST_DONE, memory_order_release);
-    futex_wake_all(&server->request_state);
+    if (atomic_compare_exchange_strong_explicit(&server->request_state, &posted,
+                                                REQUEST_DONE, memory_order_acq_rel,
+                                                memory_order_relaxed))
+        futex_wake_all(&server->request_state);
+    else
+        end_turn(server);
 }
 
 /* What was copied for a request, and not for a fault, is the past only if the page is
@@ -226,8 +243,10 @@ static int keep_some(struct fault_server *server, uint64_t start, uint64_t end)
     uint32_t copied =
         audit_find_new(&server->audit, start, (uint32_t)((end - start) / PAGE_BYTES));
     int error = 0;
-    for (uint64_t at = start; at < end && !error; at += PAGE_BYTES)
+    for (uint64_t at = start; at < end && !error; at += PAGE_BYTES) {
         error = keep_page(server, at);
+        count(&server->beats, 1);
+    }
     return error ? error : check_copies(server, start, copied);
 }
 
@@ -235,8 +254,10 @@ static int keep_some(struct fault_server *server, uint64_t start, uint64_t end)
  * Returns whether there are more. */
 static bool serve_request(struct fault_server *server, bool serving)
 {
-    if (atomic_load_explicit(&server->request_state, memory_order_acquire) !=
-        REQUEST_POSTED)
+    uint32_t state = atomic_load_explicit(&server->request_state, memory_order_acquire);
+    if (state == REQUEST_ABANDONED)
+        end_turn(server);
+    if (state != REQUEST_POSTED)
         return false;
     struct preserve_request *request = &server->request;
     int result = !serving || gave_up(server) ? -EAGAIN : take_spooled(server, request);
@@ -301,7 +322,9 @@ static bool wait_for_work(struct fault_server *server, int descriptor, int timeo
         {.fd = server->wake_event, .events = POLLIN},
         {.fd = descriptor, .events = POLLIN},
     };
+    atomic_store_explicit(&server->busy, false, memory_order_release);
     int ready = poll(events, descriptor >= 0 ? 2 : 1, timeout_msec);
+    atomic_store_explicit(&server->busy, true, memory_order_relaxed);
     server->woken_nsec = clock_nsec();
     if (ready <= 0 || !(events[0].revents & POLLIN))
         return false;
@@ -399,17 +422,55 @@ static void set_duty(struct fault_server *server, enum fault_duty duty)
     fault_server_nudge(server);
 }
 
-static void wait_for_duty(struct fault_server *server, enum fault_duty duty)
+/* False when it is missing. */
+static bool wait_for_duty(struct fault_server *server, enum fault_duty duty)
 {
     uint32_t now;
-    while ((now = atomic_load_explicit(&server->on_duty, memory_order_acquire)) != duty)
+    while ((now = atomic_load_explicit(&server->on_duty, memory_order_acquire)) != duty) {
+        if (fault_server_is_missing(server))
+            return false;
         futex_wait(&server->on_duty, now, 100);
+    }
+    return true;
 }
 
 bool fault_server_is_late(const struct fault_server *server)
 {
     return atomic_load_explicit(&server->on_duty, memory_order_acquire) !=
            (uint32_t)wanted_duty(server);
+}
+
+bool fault_server_is_due(const struct fault_server *server)
+{
+    return atomic_load_explicit(&server->busy, memory_order_relaxed) ||
+           fault_server_is_late(server) ||
+           atomic_load_explicit(&server->request_state, memory_order_relaxed) ==
+               REQUEST_POSTED;
+}
+
+bool fault_server_is_missing(const struct fault_server *server)
+{
+    return atomic_load_explicit(&server->missing, memory_order_acquire);
+}
+
+void fault_server_leave(struct fault_server *server)
+{
+    atomic_store_explicit(&server->missing, true, memory_order_seq_cst);
+    futex_wake_all(&server->on_duty);
+    futex_wake_all(&server->request_state);
+    futex_wake_all(&server->request_owner);
+}
+
+/* Parked, and asleep since: what it had begun before has ended. */
+bool fault_server_is_back(struct fault_server *server)
+{
+    if (!fault_server_is_missing(server))
+        return true;
+    if (wanted_duty(server) != FAULTS_PARKED || fault_server_is_late(server) ||
+        atomic_load_explicit(&server->busy, memory_order_acquire))
+        return false;
+    atomic_store_explicit(&server->missing, false, memory_order_release);
+    return true;
 }
 
 /* Until the server keeps pages. What another thread's fault is lifting at this moment
@@ -470,11 +531,14 @@ void fault_server_park(struct fault_server *server)
         fault_server_nudge(server);
 }
 
-void fault_server_disarm(struct fault_server *server, enum fault_duty duty)
+bool fault_server_disarm(struct fault_server *server, enum fault_duty duty)
 {
     set_duty(server, duty);
-    wait_for_duty(server, duty);
+    bool there = wait_for_duty(server, duty);
+    if (!there)
+        set_duty(server, FAULTS_PARKED);
     release_writer(server);
+    return there;
 }
 
 void fault_server_roam(struct fault_server *server)
@@ -486,16 +550,21 @@ void fault_server_roam(struct fault_server *server)
     thread_set_cpus(server->writer_id, &server->writer_cpus);
 }
 
-static void take_turn(struct fault_server *server)
+/* False when the server is missing. */
+static bool take_turn(struct fault_server *server)
 {
     uint32_t mine = (uint32_t)thread_own_id();
-    uint32_t free = 0;
-    while (!atomic_compare_exchange_weak_explicit(&server->request_owner, &free, mine,
+    uint32_t owner = 0;
+    while (!atomic_compare_exchange_weak_explicit(&server->request_owner, &owner, mine,
                                                   memory_order_acquire,
                                                   memory_order_relaxed)) {
-        futex_wait(&server->request_owner, free, 10);
-        free = 0;
+        if (fault_server_is_missing(server))
+            return false;
+        if (owner)
+            futex_wait(&server->request_owner, owner, 10);
+        owner = 0;
     }
+    return true;
 }
 
 /* The turn's owner has filled in the request. */
@@ -504,18 +573,24 @@ static int post_request(struct fault_server *server)
     atomic_store_explicit(&server->request_state, REQUEST_POSTED, memory_order_release);
     fault_server_nudge(server);
     while (atomic_load_explicit(&server->request_state, memory_order_acquire) !=
-           REQUEST_DONE)
+           REQUEST_DONE) {
+        uint32_t posted = REQUEST_POSTED;
+        if (fault_server_is_missing(server) &&
+            atomic_compare_exchange_strong_explicit(
+                &server->request_state, &posted, REQUEST_ABANDONED, memory_order_acq_rel,
+                memory_order_relaxed))
+            return -EAGAIN;
         futex_wait(&server->request_state, REQUEST_POSTED, 100);
+    }
     int result = atomic_load_explicit(&server->request_result, memory_order_relaxed);
-    atomic_store_explicit(&server->request_state, REQUEST_NONE, memory_order_relaxed);
-    atomic_store_explicit(&server->request_owner, 0, memory_order_release);
-    futex_wake_all(&server->request_owner);
+    end_turn(server);
     return result;
 }
 
 int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end)
 {
-    take_turn(server);
+    if (!take_turn(server))
+        return -EAGAIN;
     server->request.range =
         (struct region){round_down(start, PAGE_BYTES), round_up(end, PAGE_BYTES)};
     server->request.page_count = 0;
@@ -525,7 +600,8 @@ int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t 
 int fault_server_take_spooled(struct fault_server *server, const uint64_t *pages,
                               size_t count, uint32_t place)
 {
-    take_turn(server);
+    if (!take_turn(server))
+        return -EAGAIN;
     server->request.range = (struct region){0, 0};
     memcpy(server->request.pages, pages, count * sizeof(*pages));
     server->request.page_count = count;

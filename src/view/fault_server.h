@@ -57,8 +57,12 @@ struct fault_server {
     _Atomic uint32_t duty;    /* enum fault_duty, as it is wanted */
     _Atomic uint32_t on_duty; /* futex word: as it is; follows `duty` */
     _Atomic bool stopping;
-    /* The heart beat for the watchdog: grows whenever the server looks. */
+    /* The heart beat for the watchdog: grows whenever the server looks, and with each
+     * fault and each page that it is done with. */
     _Atomic uint64_t beats;
+    _Atomic bool busy; /* with what it has found; else it sleeps, or is about to */
+    /* It has not come back in time, and nobody waits for it any more. */
+    _Atomic bool missing;
     /* A page waits because the policy says so, not because we hang. */
     _Atomic bool blocked_by_policy;
 
@@ -102,13 +106,25 @@ void fault_server_stop(struct fault_server *server);
  * thread. */
 int fault_server_arm(struct fault_server *server, int userfaultfd);
 /* Ends that: once nothing is protected any more (FAULTS_PARKED), or with what shall
- * stand so (FAULTS_LIFTED). Returns when no page will be kept any more. */
-void fault_server_disarm(struct fault_server *server, enum fault_duty duty);
+ * stand so (FAULTS_LIFTED). True when no page will be kept any more; false when the
+ * server is missing, and may still keep one when it comes back. */
+bool fault_server_disarm(struct fault_server *server, enum fault_duty duty);
 /* From FAULTS_LIFTED, if that is its duty, to FAULTS_PARKED, once nothing is protected.
  * Does not wait. Any thread. */
 void fault_server_park(struct fault_server *server);
 /* What it has to do is not what it does yet. Any thread. */
 bool fault_server_is_late(const struct fault_server *server);
+/* Somebody may be waiting for it: it is busy, late, or asked for something. Any
+ * thread. */
+bool fault_server_is_due(const struct fault_server *server);
+/* The emergency exit: it is missing from now on. Whoever waits for it goes on: requests
+ * end with -EAGAIN. Nothing that it may be using may be taken from it until it has come
+ * back. The view has failed before. Any thread. */
+void fault_server_leave(struct fault_server *server);
+bool fault_server_is_missing(const struct fault_server *server);
+/* True if it is not missing (any more): it is parked, and uses nothing. Any thread but
+ * its own, between snapshots. */
+bool fault_server_is_back(struct fault_server *server);
 /* Makes the server look at the limit again. Any thread. */
 void fault_server_nudge(struct fault_server *server);
 
@@ -119,7 +135,7 @@ void fault_server_roam(struct fault_server *server);
 /* Keeps every page of [start, end) that belongs to the frozen view, so that the
  * kernel may drop the range afterwards. Returns when it is done: 0; -EAGAIN
  * when the snapshot is over or failed (nothing to keep any more), also because a page of
- * it had lost its protection; -ENOBUFS when
+ * it had lost its protection, or the server is missing; -ENOBUFS when
  * there is no room and the policy is not to spool. Any thread but our own. */
 int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end);
 /* The same for up to SPOOL_BATCH_PAGES pages of the view, by address, that the caller has

@@ -1,0 +1,232 @@
+/* Nobody of ours holds the server for long: docs/WAITS.md lists every place where it waits
+ * for one of ours. Here each of these does not come back, by a fault point or since a disk
+ * does not answer, and the server does. */
+#include "fill.h"
+#include "privacy.h"
+#include "rdbfile.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SECONDS_MOST 5.0
+/* Of a busy machine, besides. */
+#define SLACK 2.0
+#define LIMIT "4mb"
+
+static const char *const options = "buffer-limit " LIMIT " compression no";
+
+static struct server *start_hanging(const char *module_arguments)
+{
+    needs_module();
+    struct server *server = server_start(&(struct server_options){
+        .config = FILL_CONFIG, .fault = "", .module_arguments = module_arguments});
+    server_config_set(server, "stop-writes-on-bgsave-error", "no");
+    fill_large(server->connection, "large", 48 << 20, false, 1);
+    return server;
+}
+
+/* Writes all over the value for so long; returns the longest wait for an answer, and ends
+ * early after one that was too long. No check in here: a disk may be frozen. */
+static double write_over(struct server *server, double seconds)
+{
+    static unsigned i;
+    double longest = 0, until = clock_seconds() + seconds;
+    for (; clock_seconds() < until && longest < SECONDS_MOST; i++) {
+        double began = clock_seconds();
+        redisReply *reply = redisCommand(server->connection, "SETRANGE large:1 %u x",
+                                         i * 4096 % (47 << 20));
+        double took = clock_seconds() - began;
+        longest = took > longest ? took : longest;
+        if (!reply)
+            return 1e9;
+        freeReplyObject(reply);
+    }
+    return longest;
+}
+
+static void wait_until_saves_are_ours(struct server *server)
+{
+    double until = clock_seconds() + 20;
+    for (;;) {
+        double forks = server_info_number(server, "uffd_fork_fallbacks");
+        server_save(server);
+        if (server_info_number(server, "uffd_fork_fallbacks") == forks)
+            return;
+        CHECK(clock_seconds() < until, "saves fork for ever: %s",
+              server_info(server, "uffd_last_fallback_reason"));
+        sleep_msec(200);
+    }
+}
+
+/* What must be so while somebody is away, and after. */
+static void check_forks_meanwhile(struct server *server)
+{
+    double forks = server_info_number(server, "uffd_fork_fallbacks");
+    server_save(server);
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == forks + 1,
+          "a save without fork although somebody has not come back");
+    CHECK(strstr(server_info(server, "uffd_last_fallback_reason"), "not come back"),
+          "the reason is %s", server_info(server, "uffd_last_fallback_reason"));
+    server_error(server, "MODULE UNLOAD uffd");
+}
+
+static void check_recovered(struct server *server)
+{
+    wait_until_saves_are_ours(server);
+    const char *digest = dump_digest(server_path(server, "dump.rdb"), FILL_CONFIG);
+    CHECK(digest && strcmp(digest, server_digest(server)) == 0, "the data differ");
+    server_ok(server, "MODULE UNLOAD uffd");
+    server_stop(server);
+}
+
+/* In the middle of a fault that it has read. */
+static void hung_server(void)
+{
+    struct server *server = start_hanging("");
+    server_ok(server, "UFFD.FAULT hung_server on");
+    double began = clock_seconds();
+    server_save_start(server);
+    double longest = clock_seconds() - began, more = write_over(server, 1);
+    longest = more > longest ? more : longest;
+    test_note("the longest wait: %.1f s", longest);
+    CHECK(longest < SECONDS_MOST + SLACK, "the server stood still for %.1f s", longest);
+    CHECK(!server_save_wait(server), "the save succeeded");
+    CHECK(strstr(server_info(server, "uffd_last_error"), "not served"),
+          "the reason is %s", server_info(server, "uffd_last_error"));
+    check_forks_meanwhile(server);
+    server_ok(server, "UFFD.FAULT hung_server off");
+    check_recovered(server);
+}
+
+/* The spool's disk, when it is to be opened. */
+static void hung_opening(void)
+{
+    struct server *server = start_hanging("");
+    server_ok(server, "UFFD.FAULT hung_opening on");
+    double began = clock_seconds();
+    server_save(server);
+    server_ok(server, "PING");
+    test_note("a save with fork, after %.1f s", clock_seconds() - began);
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "no fork");
+    CHECK(strstr(server_info(server, "uffd_last_fallback_reason"), "does not answer"),
+          "the reason is %s", server_info(server, "uffd_last_fallback_reason"));
+    check_forks_meanwhile(server);
+    server_ok(server, "UFFD.FAULT hung_opening off");
+    check_recovered(server);
+}
+
+/* The disk of the dump, when it is to be renamed: what wants to end the save does not wait
+ * for it. */
+static void hung_rename(void)
+{
+    struct server *server = start_hanging("");
+    server_config_set(server, "save", "");
+    server_ok(server, "UFFD.FAULT hung_rename on");
+    server_save_start(server);
+    sleep_msec(1500);
+    double began = clock_seconds();
+    server_ok(server, "FLUSHALL");
+    server_ok(server, "SET after it");
+    double seconds = clock_seconds() - began;
+    CHECK(seconds < SECONDS_MOST, "FLUSHALL waited for %.1f s", seconds);
+    server_ok(server, "UFFD.FAULT hung_rename off");
+    server_save_wait(server);
+    check_recovered(server);
+}
+
+/* The keeper, with what it evicts. */
+static void hung_keeper(void)
+{
+    struct server *server = start_hanging(options);
+    for (int i = 0; i < 60; i++)
+        fill_large(server->connection, format_text("old:%d", i), 1 << 20, false, 1);
+    server_ok(server, "DEBUG POPULATE 200 key 100");
+    server_config_set(server, "rdb-key-save-delay", "100000");
+    server_ok(server, "UFFD.FAULT hung_keeper on");
+    server_save_start(server);
+    double longest = 0, began = clock_seconds();
+    for (int i = 0; i < 60 || clock_seconds() < began + 3; i++) {
+        double sent = clock_seconds();
+        fill_large(server->connection, format_text("old:%d", i % 60), 1 << 20, false, 1);
+        double took = clock_seconds() - sent;
+        longest = took > longest ? took : longest;
+    }
+    test_note("the longest wait: %.1f s", longest);
+    CHECK(longest < SECONDS_MOST, "the server stood still for %.1f s", longest);
+    server_config_set(server, "rdb-key-save-delay", "0");
+    server_save_wait(server);
+    check_forks_meanwhile(server);
+    server_ok(server, "UFFD.FAULT hung_keeper off");
+    check_recovered(server);
+}
+
+/* ---- the real thing -------------------------------------------------------------- */
+
+static int shell(const char *command)
+{
+    const char *arguments[] = {"sh", "-c", command, NULL};
+    return run_program(NULL, arguments);
+}
+
+static const char *mount_loop(void)
+{
+    char *directory = format_text("%s/disk", test_directory());
+    mounts_become_private();
+    if (shell(format_text("truncate -s 256m %s.img && mkfs.ext4 -q -F %s.img && "
+                          "mkdir %s && mount -o loop %s.img %s",
+                          directory, directory, directory, directory, directory)) != 0)
+        skip("no loop device to be had");
+    return directory;
+}
+
+/* Whatever happens, it is thawed: nobody could do it later. */
+static void freeze_disk(const char *directory)
+{
+    CHECK(shell(format_text("(sleep 25; fsfreeze -u %s) >/dev/null 2>&1 & "
+                            "fsfreeze -f %s",
+                            directory, directory)) == 0,
+          "fsfreeze");
+}
+
+static void thaw_disk(const char *directory)
+{
+    CHECK(shell(format_text("fsfreeze -u %s", directory)) == 0, "it was thawed before");
+}
+
+static void frozen_spool(void)
+{
+    const char *disk = mount_loop();
+    struct server *server = start_hanging(format_text("%s spool-dir %s", options, disk));
+    server_ok(server, "DEBUG POPULATE 200 key 100");
+    server_config_set(server, "rdb-key-save-delay", "200000");
+    server_save_start(server);
+    for (int i = 0; i < 100 && server_info_number(server, "uffd_spool_bytes") == 0; i++)
+        write_over(server, 0.1);
+    CHECK(server_info_number(server, "uffd_spool_bytes") > 0, "nothing is spooled");
+    freeze_disk(disk);
+    double longest = write_over(server, 8);
+    /* Answered still? */
+    redisReply *info = redisCommand(server->connection, "INFO uffd");
+    redisReply *save = redisCommand(server->connection, "BGSAVE");
+    thaw_disk(disk);
+    test_note("the longest wait: %.1f s", longest);
+    CHECK(longest < SECONDS_MOST + SLACK, "the server stood still for %.1f s", longest);
+    CHECK(info && info->type != REDIS_REPLY_ERROR && save, "INFO, BGSAVE");
+    server_config_set(server, "rdb-key-save-delay", "0");
+    server_save_wait(server);
+    CHECK(server_log_lines(server, "protection lifted, the snapshot is given up") == 1,
+          "the log does not say why");
+    CHECK(server_info_number(server, "uffd_snapshots_failed") == 1, "no save has failed");
+    check_recovered(server);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"hung_server", hung_server, 120},   {"hung_opening", hung_opening, 120},
+        {"hung_rename", hung_rename, 120},   {"hung_keeper", hung_keeper, 180},
+        {"frozen_spool", frozen_spool, 120}, {0},
+    };
+    return test_run("waits", cases, argc, argv);
+}
