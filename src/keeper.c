@@ -171,8 +171,9 @@ static bool may_work(const struct snapshot *snapshot)
 
 static void do_chores(struct snapshot *snapshot)
 {
-    if (fault_point(FAULT_LATE_KEEPER))
-        sleep_usec(200000);
+    while (fault_point(FAULT_HELD_KEEPER) &&
+           !atomic_load_explicit(&snapshot->stopping, memory_order_acquire))
+        sleep_usec(1000);
     standing_end_unwanted(snapshot);
     if (!may_work(snapshot)) {
         /* It was asked for while there was a yes; somebody waits for the answer. */

@@ -523,8 +523,6 @@ static void run(struct snapshot *snapshot)
 {
     snapshot->failed_where = NULL;
     snapshot->walk_error = 0;
-    if (fault_point(FAULT_LATE_SAVER))
-        sleep_usec(20000);
     while (fault_point(FAULT_HELD_SAVER) && snapshot_phase(snapshot) == PHASE_SAVING)
         sleep_usec(1000);
     int error = is_transfer(snapshot) ? save_to_pipe(snapshot) : save_to_file(snapshot);

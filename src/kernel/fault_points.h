@@ -41,9 +41,7 @@
     POINT(NO_UNPOPULATED, "no_unpopulated") /* untouched pages are not protected */      \
     POINT(NO_DIRTY_TRACKING, "no_dirty_tracking") /* a kernel before 6.7 */              \
     POINT(STALE_VACANT, "stale_vacant")           /* memory in use counts as vacant */   \
-    POINT(LATE_SAVER, "late_saver")               /* it begins 20 ms later */            \
     POINT(SLEEPING_HELPER, "sleeping_helper")     /* helps to freeze, 3 s late */        \
-    POINT(LATE_KEEPER, "late_keeper")             /* its chores begin 200 ms later */    \
     POINT(EVICT_UNKEPT, "evict_unkept")           /* dead values go, not kept */         \
     POINT(TRUST_STANDING, "trust_standing")       /* what is written counts as not */    \
     POINT(TRUST_HOOKS, "trust_hooks")             /* all mappings are heard of */        \
@@ -52,6 +50,7 @@
     POINT(NO_AUDIT, "no_audit")                   /* lost pages are not looked for */    \
     POINT(NO_PAGEMAP_SCAN, "no_pagemap_scan")     /* a kernel before 6.7, for that */    \
     POINT(HELD_SAVER, "held_saver")               /* it begins when this is off */       \
+    POINT(HELD_KEEPER, "held_keeper")             /* its chores begin when this is */    \
     POINT(OUTPUT_WRITE, "output_write")           /* EIO from the dump file */           \
     POINT(SLOW_GUARD,                                                                    \
           "slow_guard") /* other threads are 50 ms longer in its madvise() */            \

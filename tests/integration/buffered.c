@@ -65,9 +65,9 @@ void note_result(struct server *server, long commands)
 void wait_for_number(struct server *server, const char *field, double least, double most,
                      double seconds)
 {
-    double until = clock_seconds() + seconds, value;
+    double until = patient_seconds() + seconds, value;
     while ((value = number(server, field)) < least || value > most) {
-        CHECK(clock_seconds() < until, "uffd_%s stays at %.0f", field, value);
+        CHECK(patient_seconds() < until, "uffd_%s stays at %.0f", field, value);
         sleep_msec(5);
     }
 }

@@ -7,12 +7,12 @@
 static void wait_until_known(struct server *server, struct server *other)
 {
     const char *id = server_text(other, "CLUSTER MYID");
-    double end = clock_seconds() + 20;
+    double end = patient_seconds() + 20;
     for (;;) {
         const char *line = strstr(server_text(server, "CLUSTER NODES"), id);
         if (line && !strstr(strtok(strdup(line), "\n"), "handshake"))
             return;
-        CHECK(clock_seconds() < end, "they do not meet");
+        CHECK(patient_seconds() < end, "they do not meet");
         sleep_msec(50);
     }
 }
@@ -32,9 +32,8 @@ void nodes_start_two(struct server *both[2], const char *config, const char *fau
             .fault = i ? fault : NULL});
     server_ok(both[0], "CLUSTER ADDSLOTSRANGE 0 %d", SLOTS - 1);
     nodes_meet(both[0], both[1]);
-    double end = clock_seconds() + 20;
-    while (!strstr(server_text(both[0], "CLUSTER INFO"), "cluster_state:ok"))
-        CHECK(clock_seconds() < end, "the cluster is not ready");
+    WAIT_UNTIL(strstr(server_text(both[0], "CLUSTER INFO"), "cluster_state:ok"), 20,
+               "the cluster is not ready");
 }
 
 /* ---- migrations ---- */
@@ -68,11 +67,8 @@ static const char *fields(struct server *server, const char *name)
 
 void wait_for_migrations(struct server *server, const char *states)
 {
-    double end = clock_seconds() + 20;
-    while (strcmp(fields(server, "state"), states) != 0) {
-        CHECK(clock_seconds() < end, "the states are %s", fields(server, "state"));
-        sleep_msec(20);
-    }
+    WAIT_UNTIL(strcmp(fields(server, "state"), states) == 0, 20, "the states are %s",
+               fields(server, "state"));
 }
 
 const char *migration_name(struct server *server)

@@ -9,12 +9,12 @@
 void wait_for_info(struct server *server, const char *field, const char *value,
                    double seconds)
 {
-    double end = clock_seconds() + seconds;
+    double end = patient_seconds() + seconds;
     for (;;) {
         const char *now = server_info(server, field);
         if (now && strcmp(now, value) == 0)
             return;
-        CHECK(clock_seconds() < end, "%s is %s, not %s, after %g seconds", field,
+        CHECK(patient_seconds() < end, "%s is %s, not %s, after %g seconds", field,
               now ? now : "not there", value, seconds);
         sleep_msec(POLL_MSEC);
     }
@@ -23,12 +23,12 @@ void wait_for_info(struct server *server, const char *field, const char *value,
 void wait_for_info_above(struct server *server, const char *field, double least,
                          double seconds)
 {
-    double end = clock_seconds() + seconds;
+    double end = patient_seconds() + seconds;
     for (;;) {
         double now = server_info_number(server, field);
         if (now > least)
             return;
-        CHECK(clock_seconds() < end, "%s is %g after %g seconds", field, now, seconds);
+        CHECK(patient_seconds() < end, "%s is %g after %g seconds", field, now, seconds);
         sleep_msec(POLL_MSEC);
     }
 }
@@ -43,13 +43,9 @@ void wait_until_no_child(struct server *server, double seconds)
 
 void check_no_temporary_file(struct server *server)
 {
-    const char *left = server_temporary_file(server);
+    const char *left;
     /* A thread of the server may be about to remove it. */
-    for (int i = 0; left && i < 100; i++) {
-        sleep_msec(POLL_MSEC);
-        left = server_temporary_file(server);
-    }
-    CHECK(!left, "left behind: %s", left);
+    WAIT_UNTIL(!(left = server_temporary_file(server)), 1, "left behind: %s", left);
 }
 
 void replica_follow(struct server *replica, struct server *master)

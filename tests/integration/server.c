@@ -220,8 +220,8 @@ static redisContext *connect_if_serving(struct server *server, int timeout_secon
 /* False if the server ended instead. */
 static bool wait_until_serving(struct server *server)
 {
-    double end = clock_seconds() + START_SECONDS;
-    while (clock_seconds() < end) {
+    double end = patient_seconds() + START_SECONDS;
+    while (patient_seconds() < end) {
         server->connection = connect_if_serving(server, 1);
         if (server->connection)
             return true;
@@ -258,8 +258,9 @@ static void check_all_alive(void)
               "server %d crashed", i);
         if (server->stopped)
             continue;
-        redisContext *connection = connect_if_serving(server, ANSWER_SECONDS);
-        CHECK(connection, "server %d does not answer any more", i);
+        redisContext *connection;
+        WAIT_UNTIL((connection = connect_if_serving(server, ANSWER_SECONDS)),
+                   ANSWER_SECONDS, "server %d does not answer any more", i);
         redisFree(connection);
     }
 }

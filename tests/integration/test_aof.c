@@ -116,9 +116,9 @@ static void automatic_rewrites(void)
     struct server *server = server_start(&(struct server_options){.config = config});
     fill(server->connection, FILL_ALL, COUNT, test_seed());
     struct counters *counters = counters_start(server, CONNECTIONS);
-    double end = clock_seconds() + 30;
+    double end = patient_seconds() + 30;
     while (server_info_number(server, "total_forks") < 3) {
-        CHECK(clock_seconds() < end, "no third rewrite after 30 seconds");
+        CHECK(patient_seconds() < end, "no third rewrite after 30 seconds");
         server_ok(server, "SETRANGE large 0 %01000d", 7);
         server_ok(server, "SET filler %020000d", 7);
     }
@@ -160,11 +160,11 @@ static void switched_off_during_rewrite(void)
         sleep_msec((long)(random_next(&seed) % 300));
         CHECK(server_info_number(server, "aof_rewrite_in_progress") == 1,
               "the rewrite is over too soon");
-        double began = clock_seconds();
+        double began = patient_seconds();
         server_config_set(server, "appendonly", "no");
         /* The saver may be in a system call of a busy disk. */
-        CHECK(clock_seconds() - began < 5, "appendonly no took %g seconds",
-              clock_seconds() - began);
+        CHECK(patient_seconds() - began < 5, "appendonly no took %g seconds",
+              patient_seconds() - began);
         wait_for_info(server, "aof_rewrite_in_progress", "0", 0.5);
         check_nothing_left(server);
         server_config_set(server, "rdb-key-save-delay", "0");
@@ -238,9 +238,9 @@ static void save_scheduled_during_rewrite(void)
     CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 0, "begun already");
     server_config_set(server, "rdb-key-save-delay", "0");
     wait_for_info_above(server, "rdb_last_save_time", 0, 30);
-    double forks = 3, end = clock_seconds() + 30;
+    double forks = 3, end = patient_seconds() + 30;
     while (server_info_number(server, "total_forks") < forks)
-        CHECK(clock_seconds() < end, "the scheduled save did not come");
+        CHECK(patient_seconds() < end, "the scheduled save did not come");
     wait_until_no_child(server, 30);
     CHECK(strcmp(server_info(server, "rdb_last_bgsave_status"), "ok") == 0, "it failed");
     check_fork_free(server, 3);

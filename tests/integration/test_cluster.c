@@ -37,7 +37,7 @@ static void run_tool(const char *const *arguments, const char *what)
 /* Until every server says that all slots are served and knows all the others. */
 static void wait_until_agreed(void)
 {
-    double end = clock_seconds() + 30;
+    double end = patient_seconds() + 30;
     for (int i = 0; i < SERVERS; i++)
         for (;;) {
             const char *state = server_text(servers[i], "CLUSTER INFO");
@@ -45,7 +45,7 @@ static void wait_until_agreed(void)
             if (strstr(state, "cluster_state:ok") && !strstr(nodes, "fail") &&
                 strstr(state, format_text("cluster_known_nodes:%d", SERVERS)))
                 break;
-            CHECK(clock_seconds() < end, "no agreement: %s", state);
+            CHECK(patient_seconds() < end, "no agreement: %s", state);
             sleep_msec(50);
         }
 }
@@ -284,11 +284,7 @@ static int monitored_port(struct server *sentinel)
 
 static void wait_for_new_master(struct server *sentinel, int old_port)
 {
-    double end = clock_seconds() + 30;
-    while (monitored_port(sentinel) == old_port) {
-        CHECK(clock_seconds() < end, "no failover after 30 seconds");
-        sleep_msec(100);
-    }
+    WAIT_UNTIL(monitored_port(sentinel) != old_port, 30, "no failover after 30 seconds");
 }
 
 static void sentinel(void)
@@ -300,9 +296,9 @@ static void sentinel(void)
     struct server *replica = replica_start(master, &options);
     replica_wait_link(replica);
     struct server *sentinel = start_sentinel(master);
-    double end = clock_seconds() + 20;
-    while (sentinel_command(sentinel->connection, "SENTINEL REPLICAS data")->elements < 1)
-        CHECK(clock_seconds() < end, "the sentinel does not find the replica");
+    WAIT_UNTIL(
+        sentinel_command(sentinel->connection, "SENTINEL REPLICAS data")->elements >= 1,
+        20, "the sentinel does not find the replica");
     /* The replica may have it all before the master knows that the transfer is over. */
     wait_until_no_child(master, 10);
     server_config_set(master, "rdb-key-save-delay", SLOW);

@@ -96,9 +96,7 @@ static void while_loading(void)
     int done = 0;
     while (!done)
         redisBufferWrite(server->connection, &done);
-    double end = clock_seconds() + 5;
-    while (server_info_number(&observer, "loading") == 0)
-        CHECK(clock_seconds() < end, "it does not load");
+    WAIT_UNTIL(server_info_number(&observer, "loading") != 0, 5, "it does not load");
     call_all(&observer);
     CHECK(server_info_number(&observer, "loading") == 1, "over too soon");
     server_config_set(&observer, "key-load-delay", "0");

@@ -106,10 +106,10 @@ static void block(void)
                                                      " buffer-policy block"});
     struct snapshot snapshot = snapshot_begin(server);
     struct overwriter *overwriter = buffered_overwrite(server, seed);
-    sleep_msec(1000);
-    long before = overwriter_commands(overwriter);
-    sleep_msec(300);
-    CHECK(overwriter_commands(overwriter) == before, "writers go on beyond the limit");
+    long before;
+    WAIT_UNTIL((before = overwriter_commands(overwriter), sleep_msec(300),
+                overwriter_commands(overwriter) == before),
+               10, "writers go on beyond the limit");
     watch_limit(server, LIMIT_BYTES);
     double worst;
     long commands = overwriter_stop(overwriter, &worst);
@@ -171,8 +171,7 @@ static void check_given_up(struct server *server, const char *old_dump,
 {
     CHECK(!server_save_wait(server), "the save succeeded");
     long before = overwriter_commands(overwriter);
-    sleep_msec(100);
-    CHECK(overwriter_commands(overwriter) > before, "writers do not go on");
+    WAIT_UNTIL(overwriter_commands(overwriter) > before, 1, "writers do not go on");
     note_result(server, overwriter_stop(overwriter, NULL));
     double longest = number(server, "writer_wait_longest_usec") / 1000;
     CHECK(longest < 500, "a writer waited %.0f ms for its page", longest);

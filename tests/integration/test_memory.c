@@ -382,11 +382,9 @@ static void unmapping_allocator(void)
     }
     check_fork_free(server, 2);
     /* Each save had 72 MB unmapped under it. The last frees are of the ticks after it. */
-    for (int i = 0; i < 100 && process_resident(server) >= resident + 60 * MEGABYTE; i++)
-        sleep_msec(100);
-    CHECK(process_resident(server) < resident + 60 * MEGABYTE,
-          "what was unmapped stays: %zu bytes, then %zu", resident,
-          process_resident(server));
+    WAIT_UNTIL(process_resident(server) < resident + 60 * MEGABYTE, 10,
+               "what was unmapped stays: %zu bytes, then %zu", resident,
+               process_resident(server));
     server_stop(server);
 }
 

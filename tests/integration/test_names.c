@@ -331,7 +331,7 @@ static void taken_and_killed_early(void)
 {
     struct server *server = start_with_known_numbers();
     plant(server, FIRST, 1);
-    server_ok(server, "UFFD.FAULT late_saver on");
+    server_ok(server, "UFFD.FAULT held_saver on");
     server_save_start(server);
     server_ok(server, "FLUSHALL");
     wait_until_no_child(server, 10);

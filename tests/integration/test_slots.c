@@ -218,10 +218,9 @@ static void changing(void)
     struct snapshot snapshot = snapshot_begin(both[1]);
     for (int round = 0; round < WRITE_ROUNDS; round++)
         write_round(both[0], tag, round);
-    double end = clock_seconds() + 10;
-    while (server_integer(both[1], "CLUSTER COUNTKEYSINSLOT %d", SOME_SLOT) !=
-           server_integer(both[0], "CLUSTER COUNTKEYSINSLOT %d", SOME_SLOT))
-        CHECK(clock_seconds() < end, "the changes do not arrive");
+    WAIT_UNTIL(server_integer(both[1], "CLUSTER COUNTKEYSINSLOT %d", SOME_SLOT) ==
+                   server_integer(both[0], "CLUSTER COUNTKEYSINSLOT %d", SOME_SLOT),
+               10, "the changes do not arrive");
     CHECK(server_info_number(both[1], "rdb_bgsave_in_progress") == 1,
           "the save was over too soon for the case to show anything");
     server_config_set(both[1], "rdb-key-save-delay", "0");
@@ -335,9 +334,7 @@ static void source(void)
 {
     struct server *both[2];
     start_importing(both, "");
-    double end = clock_seconds() + 10;
-    while (server_children(both[0]))
-        CHECK(clock_seconds() < end, "the source's child does not end");
+    WAIT_UNTIL(!server_children(both[0]), 10, "the source's child does not end");
     check_saved_both_ways(both[0]);
     end_importing(both);
     stop(both);

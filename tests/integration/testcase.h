@@ -20,7 +20,7 @@
 struct test_case {
     const char *name;
     void (*body)(void);
-    int seconds; /* limit; the case has failed when it is over */
+    int seconds; /* limit, of patient_seconds(); the case has failed when it is over */
 };
 
 /* Runs the cases whose "suite/name" contains the environment's ONLY or one of
@@ -56,6 +56,21 @@ _Noreturn void not_applicable(const char *format, ...)
 char *format_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 double clock_seconds(void);
 void sleep_msec(long msec);
+/* A clock for limits: seconds of a machine that has nothing else to do. The more threads
+ * want each processor, the more slowly it goes, and it is never ahead of
+ * clock_seconds(). Limits by it find what hangs, and what takes longer than it should,
+ * on a busy machine too. */
+double patient_seconds(void);
+/* Polls; fails with the message when the condition does not hold after `seconds` of
+ * patient_seconds(). */
+#define WAIT_UNTIL(condition, seconds, ...)                                              \
+    do {                                                                                 \
+        double wait_until_end = patient_seconds() + (seconds);                           \
+        while (!(condition)) {                                                           \
+            CHECK(patient_seconds() < wait_until_end, __VA_ARGS__);                      \
+            sleep_msec(5);                                                               \
+        }                                                                                \
+    } while (0)
 /* SEED of the environment, else a fresh one; always printed. */
 uint64_t test_seed(void);
 /* True in `make soak`: run long. */
