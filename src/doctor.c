@@ -15,11 +15,13 @@
 #include "kernel/ability.h"
 #include "kernel/fault_points.h"
 #include "kernel/mark_probe.h"
+#include "kernel/memory_room.h"
 #include "kernel/merging.h"
 #include "kernel/process.h"
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
 #include "rdb_uffd.h"
+#include "room.h"
 
 #define TMPFS_MAGIC 0x01021994
 
@@ -531,6 +533,33 @@ static void check_buffer(struct examination *on)
             now->predicted_bytes ? "; enough by the last UFFD.DIRTYRATE" : "");
 }
 
+/* What the buffer and the server's new values may take before the group's limit. */
+static void check_container(struct examination *on)
+{
+    struct memory_room room;
+    memory_room_find("", UINT64_MAX / 2, &room);
+    if (!room.limit) {
+        say(on, DOCTOR_OK, "no control group limits memory");
+        return;
+    }
+    const char *what = room.high ? "memory.high" : "the memory limit";
+    uint64_t reserve = room_reserve(room.limit);
+    uint64_t usable = room.left > reserve ? room.left - reserve : 0;
+    if (usable >= on->now->limit) {
+        say(on, DOCTOR_OK, "%llu MB are left of %s of %llu MB", mb(room.left), what,
+            mb(room.limit));
+        return;
+    }
+    say(on, DOCTOR_WARN,
+        "%llu MB are left of %s of %llu MB: a save keeps %llu MB in memory instead of "
+        "buffer-limit's %llu, and spools the rest",
+        mb(room.left), what, mb(room.limit), mb(usable), mb(on->now->limit));
+    advise(on,
+           "raise it to %llu MB or more, lower maxmemory, or CONFIG SET "
+           "uffd.buffer-limit to what may be taken",
+           mb(room.used + reserve + on->now->limit));
+}
+
 /* ---- all of them ----------------------------------------------------------------- */
 
 static const struct {
@@ -545,6 +574,7 @@ static const struct {
     {"page-merging", check_merging},  {"spool-dir", check_spool},
     {"append-only", check_rewrites},  {"replication", check_replication},
     {"cluster", check_cluster},       {"fallback", check_fallbacks},
+    {"container", check_container},
 };
 #define CHECKS (sizeof(checks) / sizeof(checks[0]))
 _Static_assert(CHECKS <= DOCTOR_FINDINGS, "more findings than there is room for");

@@ -2,15 +2,18 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "eviction.h"
 #include "kernel/advice.h"
 #include "kernel/fault_points.h"
+#include "kernel/pagemap.h"
 #include "memory/allocator.h"
 #include "memory/pool.h"
 #include "memory/untouched.h"
 #include "memory/vacant.h"
 #include "rescue.h"
+#include "room.h"
 #include "standing.h"
 
 #define STACK_BYTES (256 * 1024)
@@ -18,9 +21,12 @@
 #define TOUCH_MSEC  40
 /* One huge page at a time and then a rest: a collapse holds the memory map's
  * lock for some 100 us, and the server's page faults wait for it. */
-#define MEND_REST_USEC  400
-#define TOUCH_REST_USEC 100
-#define TOUCHES_AT_ONCE 8
+#define MEND_REST_USEC 400
+/* Of the pages of a huge page, so many must be there: what is not would be filled with
+ * zeros, for good. */
+#define MEND_PAGES_LEAST (HUGE_PAGE_BYTES / PAGE_BYTES * 15 / 16)
+#define TOUCH_REST_USEC  100
+#define TOUCHES_AT_ONCE  8
 /* After a look for untouched memory, so many times as long without one. */
 #define UNTOUCHED_REST 100
 /* Memory that is kept ready: a share of the heap, within bounds; more if a
@@ -29,6 +35,8 @@
 #define READY_BYTES_MIN  (UINT64_C(2) << 20)
 #define READY_BYTES_MAX  (UINT64_C(16) << 20)
 #define READY_BYTES_MOST (UINT64_C(16) << 20)
+/* And no more than this part of the room in the control group. */
+#define READY_ROOM_SHARE 8
 
 void keeper_advise_huge(void *start, size_t length)
 {
@@ -38,16 +46,28 @@ void keeper_advise_huge(void *start, size_t length)
 
 /* ---- huge pages ------------------------------------------------------------------ */
 
+/* Whether a huge page there costs little more memory than what there is. */
+static bool is_worth_mending(struct snapshot *snapshot, int pagemap, uint64_t at)
+{
+    /* A collapse would fill what is given back. And it takes the huge page before it gives
+     * back the small ones. */
+    if (vacant_overlaps(at, at + HUGE_PAGE_BYTES) ||
+        room_to_spare(snapshot) < 2 * HUGE_PAGE_BYTES)
+        return false;
+    int present = pagemap_count_present(pagemap, at, at + HUGE_PAGE_BYTES);
+    return present >= (int)MEND_PAGES_LEAST || fault_point(FAULT_FILL_HOLES);
+}
+
 /* Collapses what is split in one region; stops when a snapshot begins, which
  * waits for heap_lock(). Returns false then. */
-static bool mend_region(struct snapshot *snapshot, const struct region *region)
+static bool mend_region(struct snapshot *snapshot, int pagemap,
+                        const struct region *region)
 {
     uint64_t at = round_up(region->start, HUGE_PAGE_BYTES);
     for (; at + HUGE_PAGE_BYTES <= region->end; at += HUGE_PAGE_BYTES) {
         if (!snapshot_is_idle(snapshot) || dirty_rate_is_wanted(snapshot))
             return false;
-        /* A collapse would fill what is given back. */
-        if (vacant_overlaps(at, at + HUGE_PAGE_BYTES))
+        if (!is_worth_mending(snapshot, pagemap, at))
             continue;
         uint64_t began = clock_usec();
         void *start = (void *)(uintptr_t)at;
@@ -78,10 +98,15 @@ static bool get_region(struct snapshot *snapshot, size_t i, struct region *regio
 static void mend(struct snapshot *snapshot)
 {
     struct region region;
-    for (size_t i = 0; get_region(snapshot, i, &region); i++)
-        if (!mend_region(snapshot, &region))
-            return;
-    atomic_store_explicit(&snapshot->mend_wanted, false, memory_order_relaxed);
+    bool done = true;
+    int pagemap = pagemap_open();
+    if (pagemap < 0)
+        return;
+    for (size_t i = 0; done && get_region(snapshot, i, &region); i++)
+        done = mend_region(snapshot, pagemap, &region);
+    close(pagemap);
+    if (done)
+        atomic_store_explicit(&snapshot->mend_wanted, false, memory_order_relaxed);
 }
 
 static bool may_go_on(void *context)
@@ -137,10 +162,17 @@ static void fill_ready(struct snapshot *snapshot)
     heap_lock(&snapshot->heap);
     uint64_t heap = regions_bytes(&snapshot->heap.registered) / READY_SHARE;
     heap_unlock(&snapshot->heap);
+    uint64_t spare = room_to_spare(snapshot) / READY_ROOM_SHARE;
+    if (spare < READY_BYTES_MIN) {
+        ready_release(&snapshot->ready);
+        return;
+    }
+    uint64_t most = spare < READY_BYTES_MOST ? spare : READY_BYTES_MOST;
     uint64_t bytes = heap < READY_BYTES_MIN   ? READY_BYTES_MIN
                      : heap > READY_BYTES_MAX ? READY_BYTES_MAX
                                               : heap;
-    ready_fill(&snapshot->ready, bytes, READY_BYTES_MOST, snapshot->settings.huge_pages);
+    ready_fill(&snapshot->ready, bytes < most ? bytes : most, most,
+               snapshot->settings.huge_pages);
 }
 
 /* So that the first snapshot of a heap this big need not do it in its pause. */
@@ -180,6 +212,7 @@ static void do_chores(struct snapshot *snapshot)
         dirty_rate_refuse(snapshot);
         return;
     }
+    room_look(snapshot);
     allocator_stay_at_home();
     pool_purge();
     refresh(snapshot);
@@ -205,6 +238,7 @@ static void stand_by(struct snapshot *snapshot)
     thread_stay_off(&all_cpus, snapshot->fault_server.writer_cpu);
     while ((phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire)) !=
            PHASE_NONE) {
+        room_look(snapshot);
         if (!atomic_load_explicit(&snapshot->writers_pressed, memory_order_relaxed))
             touch_ahead(snapshot);
         /* New values that find none wait for the kernel to clear 2 MB. */

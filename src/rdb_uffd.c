@@ -633,6 +633,18 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
     keeper_nudge(snapshot);
 }
 
+/* Where a control group leaves less than the operator's limit, that; new values have been
+ * charged to it already. */
+static uint64_t limit_with_room(const struct snapshot *snapshot)
+{
+    uint64_t ceiling =
+        atomic_load_explicit(&snapshot->preserved.ceiling, memory_order_relaxed);
+    uint64_t fresh = allocator_fresh_bytes();
+    if (ceiling >= snapshot->limit || ceiling + fresh >= snapshot->limit)
+        return snapshot->limit;
+    return ceiling + fresh;
+}
+
 /* New values beside the old ones are memory that the dataset does not need, as the
  * preserved pages are: the limit is for both, but for a little. Memory for values is
  * the better use of it, a page of 4 KB being preserved for each value that takes an
@@ -640,7 +652,7 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
  * no more of it. */
 static bool share_limit(struct snapshot *snapshot)
 {
-    uint64_t limit = snapshot->limit;
+    uint64_t limit = limit_with_room(snapshot);
     uint64_t free = FRESH_BYTES_FREE;
     free += limit / 16 < FRESH_BYTES_FREE ? limit / 16 : FRESH_BYTES_FREE;
     uint64_t evicted =

@@ -33,7 +33,7 @@ static void buffer_statistics(struct snapshot *snapshot,
     struct preserved *preserved = &snapshot->preserved;
     bool idle = statistics->state == RDB_UFFD_IDLE;
     statistics->buffer_limit_bytes =
-        idle ? snapshot_limit(snapshot) : RELAXED(preserved->limit);
+        idle ? snapshot_limit(snapshot) : preserved_limit(preserved);
     statistics->buffer_used_bytes = idle ? 0 : preserved_bytes(preserved);
     statistics->buffer_peak_bytes =
         idle ? RELAXED(snapshot->last_bytes_peak) : RELAXED(preserved->bytes_peak);

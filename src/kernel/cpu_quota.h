@@ -6,8 +6,7 @@
 
 /* The tightest limit of the groups that this process is in (cpu.max, or cpu.cfs_quota_us
  * in the first version's hierarchy), in percent of one CPU; 0: there is none, or it cannot
- * be seen. `root` stands before /proc and /sys: "" but for tests. Reads a few files;
- * allocates. */
+ * be seen. `root` stands before /proc and /sys: "" but for tests. Reads a few files. */
 unsigned cpu_quota_percent(const char *root);
 
 #endif

@@ -22,6 +22,8 @@ struct scan_request {
     uint64_t category_anyof_mask;
     uint64_t return_mask;
 };
+/* One look at entries: those of a huge page. */
+#define COUNTED_PAGES   512
 #define SCAN            _IOWR('f', 16, struct scan_request)
 #define CHECK_ASYNC     (UINT64_C(1) << 1)
 #define PAGE_IS_WRITTEN (UINT64_C(1) << 1)
@@ -197,6 +199,22 @@ int pagemap_find_unprotected(int pagemap, uint64_t start, uint64_t end,
     if (error == -ENOTTY)
         error = collect_by_entries(pagemap, start, end, &found, scanned);
     return error ? error : (int)found.count;
+}
+
+int pagemap_count_present(int pagemap, uint64_t start, uint64_t end)
+{
+    uint64_t entries[COUNTED_PAGES];
+    size_t bytes = (size_t)((end - start) >> 12) * sizeof(entries[0]);
+    if (bytes > sizeof(entries))
+        return -EINVAL;
+    ssize_t got =
+        pread(pagemap, entries, bytes, (off_t)((start >> 12) * sizeof(entries[0])));
+    if (got < 0)
+        return -errno;
+    int present = 0;
+    for (size_t i = 0; i < (size_t)got / sizeof(entries[0]); i++)
+        present += entries[i] >> 63;
+    return present;
 }
 
 int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end)

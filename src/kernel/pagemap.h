@@ -44,6 +44,9 @@ bool pagemap_is_protected(const struct pagemap_range *range);
 int pagemap_find_unprotected(int pagemap, uint64_t start, uint64_t end,
                              struct pagemap_range *ranges, size_t capacity,
                              uint64_t *scanned);
+/* How many pages of [start, end), at most 2 MB, are in memory, as every kernel tells, or
+ * -errno. */
+int pagemap_count_present(int pagemap, uint64_t start, uint64_t end);
 /* 1 if all of [start, end) is in huge pages, 0 if not, or -errno. */
 int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end);
 

@@ -17,6 +17,10 @@
 #define RESERVE_SHARE 8u
 #define RESERVE_SLOTS 8192u
 #define TOUCH_STEP    64u
+/* And no more than this part of the heap, since it is memory that the server takes for
+ * good; what was mapped for it has room for half as much again. */
+#define RESERVE_HEAP_SHARE  48u
+#define RESERVE_SLOTS_LEAST 512u
 /* Pages that the least limit has room for, besides the index. */
 #define LEAST_PAGES 64u
 /* Packing keeps this part of the limit free. */
@@ -33,6 +37,7 @@ int preserved_create(struct preserved *preserved)
 {
     memset(preserved, 0, sizeof(*preserved));
     atomic_store_explicit(&preserved->spool.file, -1, memory_order_relaxed);
+    atomic_store_explicit(&preserved->ceiling, UINT64_MAX, memory_order_relaxed);
     preserved->packer = packer_create();
     return preserved->packer ? spool_create(&preserved->spool) : -ENOMEM;
 }
@@ -232,6 +237,12 @@ int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
 static uint32_t reserve_slots(const struct preserved *preserved)
 {
     uint32_t share = slots_allowed(preserved) / RESERVE_SHARE;
+    uint64_t of_heap =
+        (uint64_t)preserved->mapped_chunks * PAGES_PER_CHUNK / RESERVE_HEAP_SHARE;
+    if (of_heap < RESERVE_SLOTS_LEAST)
+        of_heap = RESERVE_SLOTS_LEAST;
+    if (share > of_heap)
+        share = (uint32_t)of_heap;
     return share < RESERVE_SLOTS ? share : RESERVE_SLOTS;
 }
 
@@ -292,6 +303,22 @@ void preserved_set_limit(struct preserved *preserved, uint64_t limit)
     uint64_t least = least_with(preserved, preserved->chunk_count);
     atomic_store_explicit(&preserved->limit, limit < least ? least : limit,
                           memory_order_release);
+}
+
+void preserved_set_ceiling(struct preserved *preserved, uint64_t ceiling)
+{
+    atomic_store_explicit(&preserved->ceiling, ceiling, memory_order_release);
+}
+
+uint64_t preserved_limit(const struct preserved *preserved)
+{
+    uint64_t limit = atomic_load_explicit(&preserved->limit, memory_order_relaxed);
+    uint64_t ceiling = atomic_load_explicit(&preserved->ceiling, memory_order_relaxed);
+    if (ceiling >= limit)
+        return limit;
+    /* The index has its memory whatever there is room for. */
+    uint64_t least = least_with(preserved, preserved->chunk_count);
+    return ceiling > least ? ceiling : least < limit ? least : limit;
 }
 
 /* ---- keeping a page -------------------------------------------------------------- */

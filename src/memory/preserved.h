@@ -91,6 +91,7 @@ struct preserved {
 
     /* Written by the fault server, read by anyone. */
     _Atomic uint64_t limit;          /* bytes; also written by the operator's thread */
+    _Atomic uint64_t ceiling;        /* likewise, by the keeper: what there is room for */
     _Atomic uint32_t slots_resident; /* with memory behind them */
     _Atomic uint64_t bytes_peak;
     _Atomic uint64_t pages;        /* preserved in this snapshot */
@@ -183,5 +184,10 @@ uint64_t preserved_bytes(const struct preserved *preserved);
 /* Changes the limit, also during a snapshot; the fault server follows. Never
  * below what the index and a few pages take until the snapshot ends. */
 void preserved_set_limit(struct preserved *preserved, uint64_t limit);
+/* The same of what the process may take at most, UINT64_MAX: anything. The lower of the
+ * two holds. Keeper. */
+void preserved_set_ceiling(struct preserved *preserved, uint64_t ceiling);
+/* What holds now. */
+uint64_t preserved_limit(const struct preserved *preserved);
 
 #endif

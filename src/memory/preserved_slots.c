@@ -10,7 +10,7 @@
 
 uint32_t slots_allowed(const struct preserved *preserved)
 {
-    uint64_t limit = atomic_load_explicit(&preserved->limit, memory_order_relaxed);
+    uint64_t limit = preserved_limit(preserved);
     if (fault_point(FAULT_IGNORE_LIMIT))
         return preserved->slot_count;
     if (limit <= preserved->fixed_bytes)
