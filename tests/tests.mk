@@ -1,11 +1,12 @@
-# Integration tests and the demonstration. The programs talk to servers with
+# Integration tests, the soak and the demonstration. The programs talk to servers with
 # hiredis and link nothing of src/.
+INTEGRATION_CFLAGS := -Itests/integration
 INTEGRATION_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/integration/test_*.c))
 INTEGRATION_PARTS := $(patsubst %.c,$(BUILD)/%.o,\
 	$(filter-out tests/integration/test_%.c,$(wildcard tests/integration/*.c)))
 # Without the module there is nothing to build but the tests.
 TESTED := $(if $(WITHOUT_MODULE),,rdb_uffd.so $(UNIT_TESTS))
-.PHONY: test soak run dependencies tests-built
+.PHONY: test soak soak-suites run dependencies tests-built
 .PRECIOUS: $(BUILD)/%.o
 
 dependencies: ## install the Debian packages that build and tests need
@@ -33,7 +34,17 @@ test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SER
 		tests/integration/run-tests \
 		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS)) $(INTEGRATION_TESTS) tests/integration/test_install
 
-soak: ## the long form of the tests: hours
+SOAK_PROGRAM := $(BUILD)/tests/soak/soak
+$(BUILD)/tests/soak/%.o: CFLAGS += $(INTEGRATION_CFLAGS)
+$(SOAK_PROGRAM): $(BUILD)/tests/soak/soak.o $(INTEGRATION_PARTS)
+	$(CC) $(CFLAGS) -o $@ $^ -lhiredis -lpthread
+
+soak: ## 10,000 kills and three hours of mixed writers, on all servers side by side
+	@tests/install-dependencies
+	@$(MAKE) --no-print-directory rdb_uffd.so $(SOAK_PROGRAM)
+	@RDB_UFFD_MODULE=$(CURDIR)/rdb_uffd.so tests/soak/run-soak $(SOAK_PROGRAM)
+
+soak-suites: ## the tests with their loops at full length: many hours (ONLY=name)
 	@SOAK=1 $(MAKE) --no-print-directory test
 
 run: ## see it work: save under load without and with fork, side by side
@@ -41,7 +52,6 @@ run: ## see it work: save under load without and with fork, side by side
 	@$(MAKE) --no-print-directory rdb_uffd.so $(BUILD)/tests/demo/demo
 	@$(BUILD)/tests/demo/demo rdb_uffd.so redis-module.conf
 
-INTEGRATION_CFLAGS := -Itests/integration
 $(BUILD)/tests/demo/%.o $(BUILD)/tests/integration/%.o: CFLAGS += $(INTEGRATION_CFLAGS)
 
 $(BUILD)/tests/integration/test_%: $(BUILD)/tests/integration/test_%.o $(INTEGRATION_PARTS)

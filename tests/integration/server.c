@@ -412,9 +412,23 @@ const char *server_config_get(struct server *server, const char *name)
     return reply->element[1]->str;
 }
 
+/* The section that has the field: what is polled should not cost the server, nor us, as
+ * much as all of INFO does. */
+static const char *section_of(const char *field)
+{
+    static const char *const known[][2] = {{"rdb_", "persistence"},
+                                           {"aof_", "persistence"},
+                                           {"current_", "persistence"},
+                                           {"uffd_", "uffd"}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strncmp(field, known[i][0], strlen(known[i][0])) == 0)
+            return known[i][1];
+    return "everything";
+}
+
 const char *server_info(struct server *server, const char *field)
 {
-    redisReply *reply = server_ok(server, "INFO everything");
+    redisReply *reply = server_ok(server, "INFO %s", section_of(field));
     size_t length = strlen(field);
     char *value = NULL;
     for (char *line = strtok(reply->str, "\r\n"); line && !value;
