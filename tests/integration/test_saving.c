@@ -194,16 +194,25 @@ static void freeze_is_an_event(void)
 {
     needs_module();
     struct server *server = server_start(&(struct server_options){.fault = ""});
-    server_config_set(server, "latency-monitor-threshold", "19");
-    server_save(server);
+    /* A busy machine may make any freeze a long one, but not each. */
+    double freeze = 1e9;
+    for (int i = 0; i < 10 && freeze >= 19000; i++) {
+        server_config_set(server, "latency-monitor-threshold", "19");
+        server_ok(server, "LATENCY RESET");
+        server_save(server);
+        freeze = server_info_number(server, "uffd_last_freeze_usec");
+    }
+    CHECK(freeze < 19000, "ten freezes took 19 ms");
     redisReply *events = server_ok(server, "LATENCY HISTORY fork");
     CHECK(events->elements == 0, "a short freeze is an event");
     server_ok(server, "UFFD.FAULT slow_freeze on");
     server_save(server);
+    freeze = server_info_number(server, "uffd_last_freeze_usec");
     events = server_ok(server, "LATENCY HISTORY fork");
     CHECK(events->elements == 1, "%zu events", events->elements);
-    long long msec = events->element[0]->element[1]->integer;
-    CHECK(msec >= 20 && msec < 500, "the freeze took %lld ms", msec);
+    double msec = (double)events->element[0]->element[1]->integer;
+    CHECK(msec >= 20 && msec >= freeze / 1000 - 1 && msec < freeze / 1000 + 100,
+          "the freeze took %.0f us, the event says %.0f ms", freeze, msec);
     server_stop(server);
 }
 

@@ -417,7 +417,7 @@ static struct rdb_output *open_sockets(int readers[], int count, int timeout_mse
 {
     struct rdb_output *made;
     int writers[RDB_OUTPUT_SOCKETS_MAX];
-    struct timeval timeout = {.tv_usec = timeout_msec * 1000};
+    struct timeval timeout = {timeout_msec / 1000, timeout_msec % 1000 * 1000};
     for (int i = 0; i < count; i++) {
         int ends[2];
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
@@ -434,7 +434,7 @@ static void the_others_get_all(void **state)
 {
     (void)state;
     int readers[3];
-    struct rdb_output *output = open_sockets(readers, 3, 300);
+    struct rdb_output *output = open_sockets(readers, 3, 2000);
     close(readers[0]);
     pthread_t reader;
     pthread_create(&reader, NULL, read_slowly, &readers[2]);
