@@ -1,17 +1,25 @@
 #include "kernel/memory.h"
 
-#include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "kernel/advice.h"
+#include "kernel/fault_points.h"
+
+#define PAGE_BYTES 4096
 
 void *memory_map(size_t length)
 {
     void *start = mmap(NULL, length, PROT_READ | PROT_WRITE,
                        MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return start == MAP_FAILED ? NULL : start;
+    if (start == MAP_FAILED)
+        return NULL;
+    /* A child of the server's own fork would write to its parent's. */
+    advice_give(start, length, MADV_DONTFORK);
+    return start;
 }
 
 void memory_unmap(void *start, size_t length)
@@ -22,57 +30,53 @@ void memory_unmap(void *start, size_t length)
 
 /* ---- private --------------------------------------------------------------------- */
 
-#define PRIVATE_MAX 8
-#define PAGE_BYTES  4096
-
-static struct {
-    void *start;
-    size_t length;
-} private_maps[PRIVATE_MAX];
-
-static size_t private_find(const void *start)
+/* Of the zero device: the same memory as anonymous one, but its mappings have a name and
+ * an inode. The scan for regions leaves those out, no neighbour grows together with them,
+ * and the server's test of its memory, when it crashes, passes by. */
+static void *map_zero_device(size_t length)
 {
-    size_t i = 0;
-    while (i < PRIVATE_MAX && private_maps[i].start != start)
-        i++;
-    return i;
+    int device = fault_point(FAULT_NO_ZERO_DEVICE)
+                     ? -1
+                     : open("/dev/zero", O_RDWR | O_CLOEXEC | O_NOCTTY);
+    if (device < 0)
+        return NULL;
+    void *start = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
+                       device, 0);
+    close(device);
+    if (start == MAP_FAILED)
+        return NULL;
+    /* Page by page: clearing a huge page would keep a fault waiting, and what is
+     * counted would not be what is held. */
+    advice_give(start, length, MADV_NOHUGEPAGE);
+    return start;
+}
+
+/* What is not there in some jail: of an empty file, where each page is held twice. */
+static void *map_empty_file(size_t length)
+{
+    int file = memfd_create("uffd-stack", MFD_CLOEXEC);
+    if (file < 0)
+        return NULL;
+    void *start = MAP_FAILED;
+    if (ftruncate(file, (off_t)length) == 0)
+        start = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    close(file);
+    return start == MAP_FAILED ? NULL : start;
 }
 
 void *memory_map_private(size_t length)
 {
-    size_t place = private_find(NULL);
-    if (place == PRIVATE_MAX)
-        return NULL;
-    void *start = mmap(NULL, length, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (start == MAP_FAILED)
-        return NULL;
-    private_maps[place].start = start;
-    private_maps[place].length = length;
-    /* Page by page: clearing a huge page would keep a fault waiting, and what is
-     * counted would not be what is held. */
-    advice_give(start, length, MADV_NOHUGEPAGE);
+    void *start = map_zero_device(length);
+    if (!start)
+        return memory_map(length);
     advice_give(start, length, MADV_DONTFORK);
     return start;
 }
 
-void memory_unmap_private(void *start)
+void *memory_map_inherited(size_t length)
 {
-    size_t place = start ? private_find(start) : PRIVATE_MAX;
-    if (place == PRIVATE_MAX)
-        return;
-    munmap(start, private_maps[place].length);
-    private_maps[place].start = NULL;
-}
-
-int memory_visit_private(int (*visit)(void *context, void *start, size_t length),
-                         void *context)
-{
-    int result = 0;
-    for (size_t i = 0; i < PRIVATE_MAX && !result; i++)
-        if (private_maps[i].start)
-            result = visit(context, private_maps[i].start, private_maps[i].length);
-    return result;
+    void *start = map_zero_device(length);
+    return start ? start : map_empty_file(length);
 }
 
 void memory_touch(void *start, size_t length)

@@ -24,7 +24,7 @@ int thread_start(struct thread *thread, const char *name, size_t stack_bytes,
 {
     memset(thread, 0, sizeof(*thread));
     stack_bytes += SANITIZER_BYTES;
-    thread->stack = memory_map(stack_bytes);
+    thread->stack = memory_map_inherited(stack_bytes);
     if (!thread->stack)
         return -ENOMEM;
     thread->stack_bytes = stack_bytes;

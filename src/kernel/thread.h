@@ -19,7 +19,7 @@ struct thread {
 };
 
 /* Starts `body` with all signals blocked, on a stack of its own made with
- * memory_map(): glibc puts the thread's TLS on it too. `name`: at most 15
+ * memory_map_inherited(): glibc puts the thread's TLS on it too. `name`: at most 15
  * characters. 0 or -errno. */
 int thread_start(struct thread *thread, const char *name, size_t stack_bytes,
                  void *(*body)(void *), void *argument);

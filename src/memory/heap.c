@@ -244,12 +244,6 @@ static int leave_out_object(struct dl_phdr_info *info, size_t size, void *contex
     return 0;
 }
 
-static int leave_out_private(void *context, void *start, size_t length)
-{
-    uint64_t from = (uint64_t)(uintptr_t)start;
-    return regions_remove(context, from, from + length);
-}
-
 static int scan(struct heap *heap)
 {
     struct region_set *set = &heap->seen;
@@ -257,8 +251,6 @@ static int scan(struct heap *heap)
     int error = mappings_visit(add_mapping, heap);
     if (!error)
         error = dl_iterate_phdr(leave_out_object, set);
-    if (!error)
-        error = memory_visit_private(leave_out_private, set);
     return error || !heap->ready ? error : ready_leave_out(heap->ready, set);
 }
 

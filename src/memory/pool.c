@@ -123,7 +123,7 @@ static void watch_extents(unsigned arena)
 int pool_create(mallctl_function mallctl, void (*dallocx)(void *memory, int flags))
 {
     if (!pool.ages)
-        pool.ages = memory_map(AGES_BYTES);
+        pool.ages = memory_map_inherited(AGES_BYTES);
     if (!pool.ages || vacant_create() != 0)
         return -ENOMEM;
     pool_end_snapshot();
@@ -152,7 +152,7 @@ void pool_leave(void)
     for (unsigned i = 0; i < pool.count; i++)
         set_hooks(pool.arenas[i], pool.jemallocs_hooks);
     if (pool.ages)
-        madvise((void *)pool.ages, AGES_BYTES, MADV_REMOVE);
+        madvise((void *)pool.ages, AGES_BYTES, MADV_DONTNEED);
     pool.mallctl = NULL;
     pool.dallocx = NULL;
     pool.count = 0;

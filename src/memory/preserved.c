@@ -57,7 +57,7 @@ void preserved_stop_packer(struct preserved *preserved)
 static void unmap_slots(struct preserved *preserved)
 {
     uint64_t count = preserved->slot_count;
-    memory_unmap_private(preserved->slots);
+    memory_unmap(preserved->slots, count * PAGE_BYTES);
     memory_unmap(preserved->slot_table, count * sizeof(uint32_t));
     memory_unmap(preserved->slot_kinds, count);
     memory_unmap((void *)preserved->directory, preserved->directory_bytes);

@@ -155,6 +155,40 @@ static void unloaded_and_loaded_again(void)
     server_stop(server);
 }
 
+/* The threads' stacks hold lists of the C library's that a forked child puts in order for
+ * itself: what it writes there must not reach the parent, which goes on with them. */
+static void live_whole_lives(const char *fault)
+{
+    needs_module();
+    struct server *server = server_start(&(struct server_options){
+        .config = FILL_CONFIG, .without_module = true, .fault = fault});
+    fill(server->connection, FILL_ALL, 100, test_seed());
+    for (int rounds = test_is_soak() ? 100 : 2; rounds; rounds--) {
+        load(server);
+        server_config_set(server, "uffd.enabled", "no");
+        check_forks_again(server);
+        server_config_set(server, "uffd.enabled", "yes");
+        save_and_check(server);
+        check_fork_free(server, 1);
+        server_ok(server, "MODULE UNLOAD uffd");
+        server->has_module = false;
+        check_forks_again(server);
+    }
+    CHECK(server_log_count(server, "crashed by signal") == 0, "a child crashed");
+    server_stop(server);
+}
+
+static void whole_life(void)
+{
+    live_whole_lives(NULL);
+}
+
+/* As in a jail that has no devices. */
+static void whole_life_in_jail(void)
+{
+    live_whole_lives("no_zero_device");
+}
+
 static void unload_refused_while_saving(void)
 {
     needs_module();
@@ -504,6 +538,8 @@ int main(int argc, char **argv)
         {"vector_sets", vector_sets, 30},
         {"loaded_with_arguments", loaded_with_arguments, 20},
         {"unloaded_and_loaded_again", unloaded_and_loaded_again, 40},
+        {"whole_life", whole_life, 90},
+        {"whole_life_in_jail", whole_life_in_jail, 90},
         {"unload_refused_while_saving", unload_refused_while_saving, 30},
         {"wrong_values_set", wrong_values_set, 20},
         {"wrong_values_at_load", wrong_values_at_load, 30},
