@@ -18,6 +18,7 @@
 #include "kernel/cpu_quota.h"
 #include "kernel/fault_points.h"
 #include "kernel/mark_probe.h"
+#include "kernel/memory.h"
 #include "kernel/merging.h"
 #include "kernel/process.h"
 #include "kernel/sandbox.h"
@@ -300,11 +301,24 @@ static void reaped(void)
     end_record(snapshot);
 }
 
+/* Whoever asks the module in there, a script that is debugged or a crash report, must not
+ * be answered from memory that is not there. */
+static void leave_parents_memory(struct snapshot *snapshot)
+{
+    static struct wait_histogram no_waits;
+    snapshot->fault_server.waits = &no_waits;
+    snapshot->crew = NULL;
+    snapshot->view.region_count = 0;
+    regions_clear(&snapshot->heap.registered);
+    snprintf(the_face.unsupported, REASON_BYTES, "this is a forked child");
+}
+
 /* A real fork's child: the snapshot is its parent's, and so is the descriptor,
  * which must not stay open here: closing the last one is the emergency exit. */
 static void forked(void)
 {
     the_face.in_forked_child = true;
+    leave_parents_memory(&the_snapshot);
     late_free_forked();
     vacant_forked();
     close(the_snapshot.heap.userfaultfd);
@@ -528,6 +542,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     find_obstacle(snapshot, the_face.unsupported);
     thread_allow_placing(the_face.unsupported[0] || sandbox_allows_placing());
     snapshot->ability.error = the_face.unsupported[0] ? -ENOTSUP : 0;
+    memory_probe();
     int error = create_parts(snapshot);
     if (!error)
         error = stand_in(snapshot);

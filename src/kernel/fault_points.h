@@ -57,8 +57,9 @@
           "slow_guard") /* other threads are 50 ms longer in its madvise() */            \
     POINT(STUCK_CREATE, "stuck_create")   /* it cannot be made, nor refused */           \
     POINT(KNOWN_NUMBERS, "known_numbers") /* in names: 4194305 and on, no random ones */ \
-    POINT(NO_ZERO_DEVICE, "no_zero_device") /* /dev/zero is not there */                 \
-    POINT(NO_MEMORY, "no_memory")           /* buffers cannot be mapped */
+    POINT(NO_ZERO_DEVICE, "no_zero_device")       /* /dev/zero is not there */           \
+    POINT(PLAIN_ZERO_DEVICE, "plain_zero_device") /* it is listed as plain memory */     \
+    POINT(NO_MEMORY, "no_memory")                 /* buffers cannot be mapped */
 
 #define FAULT_ENUM(name, text) FAULT_##name,
 enum fault_point_id { FAULT_POINTS(FAULT_ENUM) FAULT_POINT_COUNT };

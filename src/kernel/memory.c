@@ -2,12 +2,14 @@
 
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "kernel/advice.h"
 #include "kernel/fault_points.h"
+#include "kernel/mappings.h"
 
 #define PAGE_BYTES 4096
 
@@ -30,18 +32,22 @@ void memory_unmap(void *start, size_t length)
 
 /* ---- private --------------------------------------------------------------------- */
 
+static _Atomic bool zero_device_is_plain;
+
 /* Of the zero device: the same memory as anonymous one, but its mappings have a name and
  * an inode. The scan for regions leaves those out, no neighbour grows together with them,
  * and the server's test of its memory, when it crashes, passes by. */
 static void *map_zero_device(size_t length)
 {
-    int device = fault_point(FAULT_NO_ZERO_DEVICE)
+    int flags = MAP_PRIVATE | MAP_NORESERVE |
+                (fault_point(FAULT_PLAIN_ZERO_DEVICE) ? MAP_ANONYMOUS : 0);
+    int device = fault_point(FAULT_NO_ZERO_DEVICE) ||
+                         atomic_load_explicit(&zero_device_is_plain, memory_order_relaxed)
                      ? -1
                      : open("/dev/zero", O_RDWR | O_CLOEXEC | O_NOCTTY);
     if (device < 0)
         return NULL;
-    void *start = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
-                       device, 0);
+    void *start = mmap(NULL, length, PROT_READ | PROT_WRITE, flags, device, 0);
     close(device);
     if (start == MAP_FAILED)
         return NULL;
@@ -49,6 +55,23 @@ static void *map_zero_device(size_t length)
      * counted would not be what is held. */
     advice_give(start, length, MADV_NOHUGEPAGE);
     return start;
+}
+
+static int look_whether_plain(const struct mapping *mapping, void *context)
+{
+    uint64_t at = (uint64_t)(uintptr_t)context;
+    if (mapping->start > at || mapping->end <= at)
+        return 0;
+    return mapping->anonymous && !mapping->shared;
+}
+
+/* A kernel that lists it as anonymous would have stacks write-protected. */
+void memory_probe(void)
+{
+    void *page = map_zero_device(PAGE_BYTES);
+    if (page && mappings_visit(look_whether_plain, page) != 0)
+        atomic_store_explicit(&zero_device_is_plain, true, memory_order_relaxed);
+    memory_unmap(page, PAGE_BYTES);
 }
 
 /* What is not there in some jail: of an empty file, where each page is held twice. */

@@ -11,6 +11,8 @@
 
 #include <stddef.h>
 
+/* How private memory is to be had here. Before all the others; main thread. */
+void memory_probe(void);
 /* Zeroed, page aligned, taken from the system as it is touched; not there in a forked
  * child. NULL when the address space is short. Any thread, as all of these. */
 void *memory_map(size_t length);

@@ -423,6 +423,33 @@ static void script_debugger_forks(void)
     server_stop(server);
 }
 
+/* What the script asks the module for must not be taken from memory that only the parent
+ * has. */
+static void script_debugger_asks(void)
+{
+    needs_module();
+    struct server *server = server_start(NULL);
+    fill(server->connection, FILL_ALL, 50, test_seed());
+    server_save(server);
+    redisContext *client = server_connect(server);
+    freeReplyObject(redisCommand(client, "SCRIPT DEBUG YES"));
+    redisAppendCommand(client, "EVAL %s 0",
+                       "redis.pcall('info', 'everything') redis.pcall('uffd.status') "
+                       "redis.pcall('uffd.doctor') redis.pcall('uffd.dirtyrate') "
+                       "return redis.call('dbsize')");
+    redisReply *reply;
+    bool ended = false;
+    /* Not before it has stopped: what comes together with EVAL is the parent's. */
+    CHECK(redisGetReply(client, (void **)&reply) == REDIS_OK, "no session");
+    redisAppendCommand(client, "continue");
+    while (!ended && redisGetReply(client, (void **)&reply) == REDIS_OK)
+        for (size_t i = 0; i < reply->elements; i++)
+            ended |= strstr(reply->element[i]->str, "<endsession>") != NULL;
+    CHECK(ended, "the session has crashed");
+    CHECK(server_log_count(server, "crashed by signal") == 0, "a child crashed");
+    server_stop(server);
+}
+
 /* Its process shares all memory that is frozen, and leaves while it still is. */
 static void script_debugger_while_saving(void)
 {
@@ -461,6 +488,7 @@ int main(int argc, char **argv)
         {"flush_ends_the_save", flush_ends_the_save, 20},
         {"reload_while_saving", reload_while_saving, 30},
         {"system_calls", system_calls, 30},
+        {"script_debugger_asks", script_debugger_asks, 30},
         {"script_debugger_forks", script_debugger_forks, 20},
         {"script_debugger_while_saving", script_debugger_while_saving, 30},
         {0},

@@ -189,6 +189,12 @@ static void whole_life_in_jail(void)
     live_whole_lives("no_zero_device");
 }
 
+/* As under a kernel that does not tell the device's memory from any other. */
+static void whole_life_with_plain_device(void)
+{
+    live_whole_lives("plain_zero_device");
+}
+
 static void unload_refused_while_saving(void)
 {
     needs_module();
@@ -540,6 +546,7 @@ int main(int argc, char **argv)
         {"unloaded_and_loaded_again", unloaded_and_loaded_again, 40},
         {"whole_life", whole_life, 90},
         {"whole_life_in_jail", whole_life_in_jail, 90},
+        {"whole_life_with_plain_device", whole_life_with_plain_device, 90},
         {"unload_refused_while_saving", unload_refused_while_saving, 30},
         {"wrong_values_set", wrong_values_set, 20},
         {"wrong_values_at_load", wrong_values_at_load, 30},
