@@ -259,6 +259,10 @@ static bool serve_request(struct fault_server *server, bool serving)
         end_turn(server);
     if (state != REQUEST_POSTED)
         return false;
+    /* We looked at our duty before a freeze, and the request is from after it: to say that
+     * there is nothing to keep would have the past dropped. Nudged, we look again. */
+    if (!serving && wanted_duty(server) == FAULTS_KEPT)
+        return false;
     struct preserve_request *request = &server->request;
     int result = !serving || gave_up(server) ? -EAGAIN : take_spooled(server, request);
     if (!result && request->range.start < request->range.end) {
