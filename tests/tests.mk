@@ -6,7 +6,7 @@ INTEGRATION_PARTS := $(patsubst %.c,$(BUILD)/%.o,\
 	$(filter-out tests/integration/test_%.c,$(wildcard tests/integration/*.c)))
 # Without the module there is nothing to build but the tests.
 TESTED := $(if $(WITHOUT_MODULE),,rdb_uffd.so $(UNIT_TESTS))
-.PHONY: test soak soak-suites run dependencies tests-built
+.PHONY: test soak soak-suites model run dependencies tests-built
 .PRECIOUS: $(BUILD)/%.o
 
 dependencies: ## install the Debian packages that build and tests need
@@ -32,7 +32,8 @@ test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SER
 		TEST_SANDBOX=$(CURDIR)/$(TEST_SANDBOX) UFFD_WATCH=$(CURDIR)/uffd-watch \
 		README_FILE=$(CURDIR)/README.md OPERATIONS_FILE=$(CURDIR)/docs/OPERATIONS.md \
 		tests/integration/run-tests \
-		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS)) $(INTEGRATION_TESTS) tests/integration/test_install
+		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS) tests/model/run) $(INTEGRATION_TESTS) \
+		tests/integration/test_install
 
 SOAK_PROGRAM := $(BUILD)/tests/soak/soak
 $(BUILD)/tests/soak/%.o: CFLAGS += $(INTEGRATION_CFLAGS)
@@ -46,6 +47,10 @@ soak: ## 10,000 kills and three hours of mixed writers, on all servers side by s
 
 soak-suites: ## the tests with their loops at full length: many hours (ONLY=name)
 	@SOAK=1 $(MAKE) --no-print-directory test
+
+model: ## check the models of the protocol (spin), and that mistakes in them are found
+	@tests/install-dependencies
+	@tests/model/run
 
 run: ## see it work: save under load without and with fork, side by side
 	@tests/install-dependencies
