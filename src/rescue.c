@@ -7,6 +7,7 @@
 
 #include "face.h"
 #include "host/child.h"
+#include "kernel/fault_points.h"
 #include "memory/late_unmap.h"
 
 /* The memory map's lock is taken for a slice at a time. */
@@ -35,21 +36,40 @@ static bool is_over(struct snapshot *snapshot, uint32_t watch)
 }
 
 /* First said, then looked whether it is still that snapshot: a freeze first counts its
- * watch and then looks whether somebody is at this. One of the two sees the other, and a
- * new snapshot never loses its protection unseen. */
-bool rescue_pull(struct snapshot *snapshot, uint32_t watch)
+ * watch and then looks whether somebody is at this. One of the two sees the other, and
+ * what is meant for one snapshot, however late, never reaches the next. False if it is
+ * over; to be ended in both cases. */
+static bool begin_rescue(struct snapshot *snapshot, uint32_t watch)
 {
     atomic_store_explicit(&snapshot->rescuing, true, memory_order_seq_cst);
-    bool over = is_over(snapshot, watch);
-    if (!over) {
+    return !is_over(snapshot, watch);
+}
+
+static void end_rescue(struct snapshot *snapshot)
+{
+    atomic_store_explicit(&snapshot->rescuing, false, memory_order_seq_cst);
+}
+
+bool rescue_pull(struct snapshot *snapshot, uint32_t watch)
+{
+    bool due = begin_rescue(snapshot, watch);
+    if (due) {
         /* The view first: nobody may read what is about to be unprotected. */
         view_fail(&snapshot->view, -ETIMEDOUT);
+        fault_point_hang(FAULT_LATE_WATCHDOG);
         lift_all(snapshot);
         fault_server_leave(&snapshot->fault_server);
         snapshot_cancel_output(snapshot);
     }
-    atomic_store_explicit(&snapshot->rescuing, false, memory_order_seq_cst);
-    return !over;
+    end_rescue(snapshot);
+    return due;
+}
+
+void rescue_end_watched(struct snapshot *snapshot, uint32_t watch)
+{
+    if (begin_rescue(snapshot, watch))
+        rescue_end_child(snapshot, HISTORY_FAILED, "page faults were not served", 1 << 8);
+    end_rescue(snapshot);
 }
 
 bool rescue_end_child(struct snapshot *snapshot, enum history_result result,

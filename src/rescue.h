@@ -19,6 +19,8 @@
  * fault server any more. False if the snapshot that `watch` was counted for is over.
  * Watchdog. */
 bool rescue_pull(struct snapshot *snapshot, uint32_t watch);
+/* Ends the child of that snapshot, as failed. Nothing if it is over. Watchdog. */
+void rescue_end_watched(struct snapshot *snapshot, uint32_t watch);
 /* Ends the child in the saver's place. False if it has ended. Any thread. */
 bool rescue_end_child(struct snapshot *snapshot, enum history_result result,
                       const char *reason, int status);

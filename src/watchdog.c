@@ -126,8 +126,7 @@ static void watch(struct snapshot *snapshot, uint32_t seen)
             give_up(snapshot, seen);
         missing += fault_server_is_missing(server);
         if (missing == CHILD_LOOKS)
-            rescue_end_child(snapshot, HISTORY_FAILED, "page faults were not served",
-                             1 << 8);
+            rescue_end_watched(snapshot, seen);
     }
     thread_set_cpus(0, &all_cpus);
 }

@@ -19,12 +19,14 @@
     POINT(NO_USERFAULTFD, "no_userfaultfd")   /* pretend the privilege is missing */     \
     POINT(CORRUPT_POINTER, "corrupt_pointer") /* the walk reads a wrong pointer */       \
     POINT(STUCK_SERVER, "stuck_server")       /* the fault server stops serving */       \
-    POINT(HUNG_SERVER, "hung_server")   /* … in the middle of a fault, until off */    \
-    POINT(HUNG_READER, "hung_reader")   /* reads of the spool, until off */              \
-    POINT(HUNG_KEEPER, "hung_keeper")   /* its writes to the spool, until off */         \
-    POINT(HUNG_OPENING, "hung_opening") /* of the spool, until off */                    \
-    POINT(HUNG_RENAME, "hung_rename")   /* of the dump, until off */                     \
-    POINT(SPOOL_WRITE, "spool_write")   /* EIO from the spool */                         \
+    POINT(HUNG_SERVER, "hung_server")     /* … in the middle of a fault, until off */  \
+    POINT(STALE_DUTY, "stale_duty")       /* it has looked at its duty; until off */     \
+    POINT(LATE_WATCHDOG, "late_watchdog") /* … about to lift; until off */             \
+    POINT(HUNG_READER, "hung_reader")     /* reads of the spool, until off */            \
+    POINT(HUNG_KEEPER, "hung_keeper")     /* its writes to the spool, until off */       \
+    POINT(HUNG_OPENING, "hung_opening")   /* of the spool, until off */                  \
+    POINT(HUNG_RENAME, "hung_rename")     /* of the dump, until off */                   \
+    POINT(SPOOL_WRITE, "spool_write")     /* EIO from the spool */                       \
     POINT(SPOOL_READ, "spool_read")                                                      \
     POINT(SPOOL_OPEN, "spool_open")                                                      \
     POINT(SPOOL_SLOW, "spool_slow")         /* every write to it takes 2 ms */           \

@@ -366,8 +366,10 @@ static void *serve(void *argument)
             lift_once(server, descriptor);
         if (keeps)
             more = serve_once(server, descriptor, nudged);
-        else
+        else {
+            fault_point_hang(FAULT_STALE_DUTY);
             serve_request(server, false);
+        }
         nudged = wait_for_work(server, descriptor, keeps && more ? 0 : -1) || more;
     }
     return NULL;

@@ -99,6 +99,24 @@ static void hung_server(void)
     check_recovered(server);
 }
 
+/* It has said that the snapshot fails and loses its CPU before it lifts the protection.
+ * The save ends; that of the next one must not be what is lifted. */
+static void late_watchdog(void)
+{
+    struct server *server = start_hanging("");
+    server_ok(server, "DEBUG POPULATE 200 key 100");
+    server_config_set(server, "rdb-key-save-delay", "100000");
+    server_ok(server, "UFFD.FAULT late_watchdog on");
+    server_ok(server, "UFFD.FAULT stuck_server on");
+    server_save_start(server);
+    CHECK(!server_save_wait(server), "the save succeeded");
+    server_ok(server, "UFFD.FAULT stuck_server off");
+    server_config_set(server, "rdb-key-save-delay", "0");
+    check_forks_meanwhile(server);
+    server_ok(server, "UFFD.FAULT late_watchdog off");
+    check_recovered(server);
+}
+
 /* The spool's disk, when it is to be opened. */
 static void hung_opening(void)
 {
@@ -224,9 +242,13 @@ static void frozen_spool(void)
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
-        {"hung_server", hung_server, 120},   {"hung_opening", hung_opening, 120},
-        {"hung_rename", hung_rename, 120},   {"hung_keeper", hung_keeper, 180},
-        {"frozen_spool", frozen_spool, 120}, {0},
+        {"hung_server", hung_server, 120},
+        {"late_watchdog", late_watchdog, 120},
+        {"hung_opening", hung_opening, 120},
+        {"hung_rename", hung_rename, 120},
+        {"hung_keeper", hung_keeper, 180},
+        {"frozen_spool", frozen_spool, 120},
+        {0},
     };
     return test_run("waits", cases, argc, argv);
 }

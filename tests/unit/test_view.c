@@ -330,6 +330,44 @@ static void faults_come_between_requested_pages(void **state)
     release();
 }
 
+static void *keep_first_page(void *argument)
+{
+    *(int *)argument = fault_server_preserve(&toy->server, (uintptr_t)toy->words,
+                                             (uintptr_t)toy->words + PAGE_BYTES);
+    return NULL;
+}
+
+/* Parked, it is about to see whether somebody asks for something. */
+static void hold_the_parked_server(void)
+{
+    setenv("RDB_UFFD_FAULT", "", 1);
+    fault_points_init();
+    assert_true(fault_point_set("stale_duty", true));
+    fault_server_nudge(&toy->server);
+    usleep(100000);
+}
+
+/* The server lost its CPU before the freeze, and finds a request from after it: the past
+ * is dropped when that is answered with "nothing to keep". */
+static void a_request_waits_for_the_right_duty(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    int result = 1;
+    hold_the_parked_server();
+    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
+    pthread_create(&thread, NULL, keep_first_page, &result);
+    while (!fault_server_is_due(&toy->server) || !atomic_load(&toy->server.request_state))
+        usleep(100);
+    uint32_t seen = atomic_load(&toy->server.on_duty);
+    fault_point_set("stale_duty", false);
+    pthread_join(thread, NULL);
+    assert_int_equal(seen, FAULTS_PARKED);
+    assert_int_equal(result, 0);
+    assert_int_equal(atomic_load(&toy->preserved.pages), 1);
+    release();
+}
+
 /* Between snapshots: protection has stayed, and the first write lifts what is around. */
 static void let_stand(void)
 {
@@ -435,6 +473,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(dropped_pages_are_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(spooled_pages_may_be_dropped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(faults_come_between_requested_pages, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_request_waits_for_the_right_duty, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(lifts_what_stands, set_up, tear_down),
         cmocka_unit_test_setup_teardown(tells_that_it_lifts_still, set_up, tear_down),
