@@ -9,8 +9,6 @@
 #include "host/got.h"
 #include "kernel/symbols.h"
 
-/* In a moduleType, in every known version. */
-#define TYPE_RDB_LOAD 16
 /* In a list, and in a node of one. */
 #define LIST_HEAD  0
 #define NODE_NEXT  8
@@ -65,14 +63,14 @@ static void *watching_load(void *io, int version)
 static bool is_built_in(const char *type)
 {
     Dl_info type_image, server_image;
-    return dladdr(pointer_in(type, TYPE_RDB_LOAD), &type_image) &&
+    return dladdr(pointer_in(type, watch.layout->type_load), &type_image) &&
            dladdr(symbols.modules, &server_image) &&
            type_image.dli_fbase == server_image.dli_fbase;
 }
 
 static void set_load(load_function load)
 {
-    memcpy(watch.type + TYPE_RDB_LOAD, &load, sizeof(load));
+    memcpy(watch.type + watch.layout->type_load, &load, sizeof(load));
 }
 
 static void claim_variable(void)
@@ -84,7 +82,7 @@ static void claim_variable(void)
 static void begin(char *type)
 {
     watch.type = type;
-    memcpy(&watch.load, type + TYPE_RDB_LOAD, sizeof(watch.load));
+    memcpy(&watch.load, type + watch.layout->type_load, sizeof(watch.load));
     set_load(watching_load);
     claim_variable();
 }

@@ -10,6 +10,7 @@ static const struct server_layout layouts[] = {
         .version = "7.0.",
         .magic = "REDIS0010",
         .keyspace = KEYSPACE_REDIS_7_0,
+        .has = HAS_EXPIRES_BY_NAME,
         .report_bytes = 40,
         .pid = 0,
         .main_thread_id = 8,
@@ -32,6 +33,7 @@ static const struct server_layout layouts[] = {
         .client_request_bytes = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_load = 16,
     },
     /* redis 7.2.6 */
     {
@@ -39,6 +41,7 @@ static const struct server_layout layouts[] = {
         .version = "7.2.",
         .magic = "REDIS0011",
         .keyspace = KEYSPACE_REDIS_7_2,
+        .has = HAS_EXPIRES_BY_NAME,
         .report_bytes = 40,
         .pid = 0,
         .main_thread_id = 8,
@@ -61,6 +64,7 @@ static const struct server_layout layouts[] = {
         .client_request_bytes = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_load = 16,
     },
     /* redis 7.4.1 */
     {
@@ -68,7 +72,7 @@ static const struct server_layout layouts[] = {
         .version = "7.4.",
         .magic = "REDIS0012",
         .keyspace = KEYSPACE_REDIS_7_4,
-        .has = HAS_EXPIRING_FIELDS,
+        .has = HAS_EXPIRES_BY_NAME | HAS_EXPIRING_FIELDS,
         .report_bytes = 40,
         .pid = 0,
         .main_thread_id = 8,
@@ -91,6 +95,7 @@ static const struct server_layout layouts[] = {
         .client_request_bytes = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_load = 16,
     },
     /* redis 8.0.2 and 8.0.6 */
     {
@@ -98,7 +103,7 @@ static const struct server_layout layouts[] = {
         .version = "8.0.",
         .magic = "REDIS0012",
         .keyspace = KEYSPACE_REDIS_8_0,
-        .has = HAS_DIRECT_TRANSFERS | HAS_EXPIRING_FIELDS,
+        .has = HAS_EXPIRES_BY_NAME | HAS_DIRECT_TRANSFERS | HAS_EXPIRING_FIELDS,
         .report_bytes = 40,
         .pid = 0,
         .main_thread_id = 8,
@@ -119,8 +124,42 @@ static const struct server_layout layouts[] = {
         .client_replica_state = 268,
         .connection_descriptor = 16,
         .client_request_bytes = 4,
+        .own_connection = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_load = 16,
+    },
+    /* redis 8.6.3 */
+    {
+        .server = "redis",
+        .version = "8.6.",
+        .magic = "REDIS0013",
+        .keyspace = KEYSPACE_REDIS_8_6,
+        .has = HAS_DIRECT_TRANSFERS | HAS_EXPIRING_ENTRIES | HAS_TRIM_JOBS,
+        .report_bytes = 40,
+        .pid = 0,
+        .main_thread_id = 8,
+        .db = 64,
+        .dbnum = 6516,
+        .unix_time = 8040,
+        .lru_clock = 108,
+        .child_info_pipe = 7060,
+        .rdb_pipe_read = 7016,
+        .rdb_child_exit_pipe = 7020,
+        .rdb_pipe_conns = 7024,
+        .rdb_pipe_numconns = 7032,
+        .replicas = 1480,
+        .rio_buffer = 72,
+        .connection_client = 32,
+        .client_request = 540,
+        .client_connection = 16,
+        .client_replica_state = 356,
+        .connection_descriptor = 16,
+        .client_request_bytes = 4,
+        .own_connection = 8,
+        .module_name = 8,
+        .module_types = 24,
+        .type_load = 32,
     },
     /* redict 7.3.6 */
     {
@@ -128,6 +167,7 @@ static const struct server_layout layouts[] = {
         .version = "7.3.",
         .magic = "REDIS0012",
         .keyspace = KEYSPACE_REDICT_7_3,
+        .has = HAS_EXPIRES_BY_NAME,
         .report_bytes = 40,
         .pid = 0,
         .main_thread_id = 8,
@@ -150,6 +190,7 @@ static const struct server_layout layouts[] = {
         .client_request_bytes = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_load = 16,
     },
     /* valkey 7.2.7 */
     {
@@ -157,6 +198,7 @@ static const struct server_layout layouts[] = {
         .version = "7.2.",
         .magic = "REDIS0011",
         .keyspace = KEYSPACE_REDIS_7_2,
+        .has = HAS_EXPIRES_BY_NAME,
         .report_bytes = 40,
         .pid = 0,
         .main_thread_id = 8,
@@ -179,6 +221,7 @@ static const struct server_layout layouts[] = {
         .client_request_bytes = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_load = 16,
     },
     /* valkey 8.0.1 */
     {
@@ -186,7 +229,7 @@ static const struct server_layout layouts[] = {
         .version = "8.0.",
         .magic = "REDIS0011",
         .keyspace = KEYSPACE_VALKEY_8_0,
-        .has = HAS_DIRECT_TRANSFERS,
+        .has = HAS_EXPIRES_BY_NAME | HAS_DIRECT_TRANSFERS,
         .report_bytes = 40,
         .pid = 0,
         .main_thread_id = 8,
@@ -207,8 +250,10 @@ static const struct server_layout layouts[] = {
         .client_replica_state = 296,
         .connection_descriptor = 16,
         .client_request_bytes = 2,
+        .own_connection = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_load = 16,
     },
     /* valkey 8.1.1 */
     {
@@ -238,8 +283,10 @@ static const struct server_layout layouts[] = {
         .client_replica_state = 0,
         .connection_descriptor = 16,
         .client_request_bytes = 2,
+        .own_connection = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_load = 16,
     },
     /* valkey 9.1.2 */
     {
@@ -269,8 +316,10 @@ static const struct server_layout layouts[] = {
         .client_replica_state = 0,
         .connection_descriptor = 16,
         .client_request_bytes = 2,
+        .own_connection = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_load = 16,
     },
 };
 

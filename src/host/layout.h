@@ -17,11 +17,14 @@
 /* What some servers have: the functions and variables that go with it are wanted of
  * these alone (server.c). */
 enum server_ability {
+    HAS_EXPIRES_BY_NAME = 128, /* when a key expires is in a table of its own */
     HAS_DIRECT_TRANSFERS = 1,  /* straight to the replicas' sockets */
     HAS_EXPIRING_FIELDS = 2,   /* a type of table of its own for hashes with such */
     HAS_CLOCKS_OF_ITS_OWN = 4, /* LRU and LFU, apart from `server` */
     HAS_SLOT_IMPORTS = 8,
-    HAS_OLDER_FORMATS = 16, /* for replicas that want them */
+    HAS_OLDER_FORMATS = 16,    /* for replicas that want them */
+    HAS_EXPIRING_ENTRIES = 32, /* the same as HAS_EXPIRING_FIELDS, by another name */
+    HAS_TRIM_JOBS = 64,        /* keys of slots that have left, on their way out */
 };
 
 struct server_layout {
@@ -47,7 +50,9 @@ struct server_layout {
      * to for its replication; and the width of the second number. */
     uint16_t client_replication, client_replica_state;
     uint16_t client_request, client_request_bytes;
+    uint16_t own_connection;            /* in what it asks for: straight to its socket */
     uint16_t module_name, module_types; /* RedisModule */
+    uint16_t type_load;                 /* moduleType.rdb_load */
 };
 
 /* The table of a server, NULL when there is none. */

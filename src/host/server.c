@@ -60,6 +60,7 @@ static struct {
     int (*slot_imports)(void *rio, int rdb_version);
     unsigned (*keys_in_slot)(unsigned slot);
     int (*replica_rdb_version)(void *client);
+    int (*is_trimming)(void);
 } symbols;
 
 /* The variables of its settings. */
@@ -86,8 +87,8 @@ static int find_symbols(char *reason, size_t reason_size)
         {"lzf_compress", &symbols.lzf_compress, 0},
         {"lzf_decompress", &symbols.lzf_decompress, 0},
         {"crc64", &symbols.crc64, 0},
-        {"siphash", &symbols.siphash, 0},
-        {"dictGetHashFunctionSeed", &symbols.hash_seed, 0},
+        {"siphash", &symbols.siphash, HAS_EXPIRES_BY_NAME},
+        {"dictGetHashFunctionSeed", &symbols.hash_seed, HAS_EXPIRES_BY_NAME},
         {"rdbSaveInfoAuxFields", &symbols.aux_fields, 0},
         {"rdbSaveModulesAux", &symbols.modules_aux, 0},
         {"rdbSaveFunctions", &symbols.functions, 0},
@@ -97,6 +98,8 @@ static int find_symbols(char *reason, size_t reason_size)
         {"sdsfree", &symbols.sds_free, 0},
         {"connectionTypeTcp", &symbols.tcp_connections, HAS_DIRECT_TRANSFERS},
         {"mstrHashDictTypeWithHFE", &symbols.expiring_hash_type, HAS_EXPIRING_FIELDS},
+        {"entryHashDictTypeWithHFE", &symbols.expiring_hash_type, HAS_EXPIRING_ENTRIES},
+        {"asmIsTrimInProgress", &symbols.is_trimming, HAS_TRIM_JOBS},
         {"lru_getIdleSecs", &symbols.lru_idle_seconds, HAS_CLOCKS_OF_ITS_OWN},
         {"clusterRDBSaveSlotImports", &symbols.slot_imports, HAS_SLOT_IMPORTS},
         {"countKeysInSlot", &symbols.keys_in_slot, HAS_SLOT_IMPORTS},
@@ -300,7 +303,8 @@ static const char *refuse_transfer(int32_t *wish)
     if (!transfer.count)
         return "a transfer to nobody";
     *wish = transfer.targets[0].wish & (WISH_NO_DATA | WISH_NO_FUNCTIONS);
-    if ((transfer.targets[0].wish ^ *wish) != (transfer.direct ? WISH_OWN_CONNECTION : 0))
+    if ((transfer.targets[0].wish ^ *wish) !=
+        (transfer.direct ? layout->own_connection : 0))
         return "a transfer of an unknown kind";
     if (wants_older_format(transfer.targets[0].client))
         return "a transfer to an older replica";
@@ -315,6 +319,8 @@ static int refuse_request(const struct child_request *request, int32_t *wish,
         why = "aof-use-rdb-preamble is no: an AOF of commands";
     else if (request->cause == CHILD_SLOT_MIGRATION)
         why = "a slot migration";
+    else if (symbols.is_trimming && *settings.cluster && symbols.is_trimming())
+        why = "a save while slots that have left are trimmed";
     else if (request->cause == CHILD_SAVE_SOCKET)
         why = refuse_transfer(wish);
     if (!why)
@@ -403,7 +409,8 @@ void server_roots(struct keyspace_roots *roots)
         .lfu_decay_time = *settings.lfu_decay_time,
         .key_save_delay = *settings.key_save_delay,
     };
-    memcpy(roots->hash_seed, symbols.hash_seed(), sizeof(roots->hash_seed));
+    if (symbols.hash_seed)
+        memcpy(roots->hash_seed, symbols.hash_seed(), sizeof(roots->hash_seed));
 }
 
 uint64_t server_slot_keys(int slot)

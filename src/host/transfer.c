@@ -118,7 +118,8 @@ static int add_if_direct(struct search *search, uint64_t client)
 {
     struct transfer_target target;
     int error = read_standing(search, client, &target);
-    if (error || target.state != GETS_DUMP || !(target.wish & WISH_OWN_CONNECTION))
+    if (error || target.state != GETS_DUMP ||
+        !(target.wish & search->layout->own_connection))
         return error;
     return add_target(search, client, &target);
 }

@@ -22,11 +22,9 @@
 #include "rdb/output.h"
 
 /* A replica's wish: to have no data or no functions, for tools; or to get the dump
- * through a connection of its own. */
-#define WISH_NO_DATA        1
-#define WISH_NO_FUNCTIONS   2
-#define WISH_OWN_CONNECTION 4
-
+ * through a connection of its own, in a bit that the layout tells. */
+#define WISH_NO_DATA      1
+#define WISH_NO_FUNCTIONS 2
 struct transfer_target {
     void *client;
     uint64_t type;      /* of its connection: the address of the server's table */

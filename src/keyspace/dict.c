@@ -1,11 +1,10 @@
 #include "keyspace/dict.h"
 
-#define DICT_BYTES     56
-#define DICT_TABLES    8
-#define DICT_USED      24
-#define DICT_REHASH    40
-#define DICT_EXPONENTS 50
-#define BUCKETS        64
+#define DICT_BYTES  56
+#define DICT_TABLES 8
+#define DICT_USED   24
+#define DICT_REHASH 40
+#define BUCKETS     64
 
 int dict_read(struct walk *walk, frozen_address address, struct frozen_table *dict)
 {
@@ -17,7 +16,8 @@ int dict_read(struct walk *walk, frozen_address address, struct frozen_table *di
     memset(dict, 0, sizeof(*dict));
     dict->type = word_at(bytes, 0);
     for (size_t i = 0; i < (rehashing ? 2 : 1); i++) {
-        if (!table_size_of((int8_t)bytes[DICT_EXPONENTS + i], &dict->sizes[i]))
+        if (!table_size_of((int8_t)bytes[walk->family->dict_exponents + i],
+                           &dict->sizes[i]))
             return -EBADMSG;
         dict->tables[i] = word_at(bytes, DICT_TABLES + 8 * i);
         dict->used[i] = word_at(bytes, DICT_USED + 8 * i);
@@ -35,12 +35,15 @@ int dict_read(struct walk *walk, frozen_address address, struct frozen_table *di
 #define EMBEDDED_HEADER 16
 #define EMBEDDED_KEY    17
 
+/* Who asks for the value of what is a key alone gets the key. */
 static int read_without_value(struct walk *walk, frozen_address address,
                               struct frozen_entry *entry)
 {
-    uint64_t words[2];
+    uint64_t words[2] = {0, 0};
     int error = frozen_read(walk, words, address, sizeof(words));
-    *entry = (struct frozen_entry){.key = words[0], .next = words[1]};
+    bool next_first = walk->family->next_first;
+    uint64_t key = words[next_first];
+    *entry = (struct frozen_entry){.key = key, .value = key, .next = words[!next_first]};
     return error;
 }
 
@@ -64,11 +67,11 @@ static int read_tagged_entry(struct walk *walk, frozen_address address,
     frozen_address target = address & ~(frozen_address)TAG_MASK;
     unsigned tag = address & TAG_MASK;
     if (tags->key && (tag & TAG_KEY)) {
-        *entry = (struct frozen_entry){.key = address};
+        *entry = (struct frozen_entry){.key = address, .value = address};
         return 0;
     }
     if (tag == tags->even_key) {
-        *entry = (struct frozen_entry){.key = target};
+        *entry = (struct frozen_entry){.key = target, .value = target};
         return 0;
     }
     if (tag == tags->without_value)
@@ -81,6 +84,8 @@ static inline int read_entry(struct walk *walk, frozen_address address,
 {
     if (__builtin_expect((address & TAG_MASK) != 0, 0))
         return read_tagged_entry(walk, address, entry);
+    if (walk->family->next_first)
+        return read_without_value(walk, address, entry);
     return frozen_read(walk, entry, address, sizeof(*entry));
 }
 

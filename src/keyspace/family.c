@@ -2,14 +2,19 @@
 
 #include "kernel/fault_points.h"
 
-#define STREAM_REDIS    .stream_rax = 0, .stream_numbers = 8, .stream_groups = 72
-#define TAGS_REDIS_7_2  .dict_tags = {.key = true, .without_value = 2}
-#define TAGS_REDIS_8_0  .dict_tags = {.key = true, .even_key = 2, .without_value = 4}
-#define TAGS_VALKEY_8_0 .dict_tags = {.key = true, .without_value = 2, .around_key = 4}
+#define STREAM_REDIS                                                                     \
+    .stream_rax = 0, .stream_numbers = 8, .stream_groups = 72, .group_consumers = 32
+#define TAGS_REDIS_7_2                                                                   \
+    .dict_exponents = 50, .dict_tags = {.key = true, .without_value = 2}
+#define TAGS_REDIS_8_0                                                                   \
+    .dict_exponents = 50, .dict_tags = {.key = true, .even_key = 2, .without_value = 4}
+#define TAGS_VALKEY_8_0                                                                  \
+    .dict_exponents = 50, .dict_tags = {.key = true, .without_value = 2, .around_key = 4}
 
 static const struct family families[] = {
     [KEYSPACE_REDIS_7_0] =
         {
+            .dict_exponents = 50,
             .database_bytes = 80,
             .stream_type = 19,
             STREAM_REDIS,
@@ -38,6 +43,7 @@ static const struct family families[] = {
         {
             TAGS_REDIS_7_2,
             .fields = FIELD_REDIS_8_0,
+            .expiring_listpack = 24,
             .slots = SLOT_OPCODE,
             .database_bytes = 88,
             .store_tables = 128,
@@ -51,6 +57,7 @@ static const struct family families[] = {
         {
             TAGS_REDIS_8_0,
             .fields = FIELD_REDIS_8_0,
+            .expiring_listpack = 24,
             .slots = SLOT_OPCODE,
             .database_bytes = 80,
             .store_tables = 144,
@@ -59,6 +66,27 @@ static const struct family families[] = {
             .stream_type = 21,
             .consumer_activity = true,
             STREAM_REDIS,
+        },
+    [KEYSPACE_REDIS_8_6] =
+        {
+            .dict_exponents = 52,
+            .dict_tags = {.key = true, .even_key = 2},
+            .next_first = true,
+            .objects = OBJECT_REDIS_8_6,
+            .fields = FIELD_REDIS_8_6,
+            .expiring_listpack = 16,
+            .slots = SLOT_OPCODE,
+            .database_bytes = 96,
+            .store_tables = 136,
+            .store_count = 144,
+            .store_keys = 184,
+            .stream_type = 26,
+            .consumer_activity = true,
+            .stream_numbers = 8,
+            .stream_groups = 80,
+            .group_consumers = 48,
+            .stream_producers = 120,
+            .skiplists = SKIPLIST_REDIS_8_6,
         },
     [KEYSPACE_VALKEY_8_0] =
         {
@@ -105,7 +133,8 @@ static const struct family families[] = {
             .stream_rax = 8,
             .stream_numbers = 16,
             .stream_groups = 0,
-            .skiplist_compact = true,
+            .group_consumers = 32,
+            .skiplists = SKIPLIST_VALKEY_9_1,
             .modular_clocks = true,
         },
 };

@@ -20,17 +20,29 @@ struct dict_tags {
 };
 
 /* Where key and expiry are: in tables around the object, or in it. */
-enum object_form { OBJECT_BARE, OBJECT_VALKEY_8_1, OBJECT_VALKEY_9_1 };
+enum object_form { OBJECT_BARE, OBJECT_VALKEY_8_1, OBJECT_VALKEY_9_1, OBJECT_REDIS_8_6 };
 
 /* A hash in a table: what stands for a field. */
-enum field_form { FIELD_STRING, FIELD_REDIS_8_0, FIELD_VALKEY_8_1, FIELD_VALKEY_9_1 };
+enum field_form {
+    FIELD_STRING,
+    FIELD_REDIS_8_0,
+    FIELD_REDIS_8_6,
+    FIELD_VALKEY_8_1,
+    FIELD_VALKEY_9_1,
+};
+
+/* A sorted set in a skiplist: where the elements are. */
+enum skiplist_form { SKIPLIST_POINTERS, SKIPLIST_VALKEY_9_1, SKIPLIST_REDIS_8_6 };
 
 /* What is written before the keys of a cluster's slot. */
 enum slot_form { SLOT_NOTHING, SLOT_OPCODE, SLOT_TEXT, SLOT_TEXT_VOLATILE };
 
 struct family {
     enum table_form tables;
+    uint8_t dict_exponents; /* in a dict: of the sizes of its tables */
     struct dict_tags dict_tags;
+    bool
+        next_first; /* an entry begins with the pointer to the next one, and has no value */
     enum object_form objects;
     enum field_form fields;
     enum slot_form slots;
@@ -49,7 +61,10 @@ struct family {
     uint8_t stream_type;    /* in the dump */
     bool consumer_activity; /* consumers have a second time, when they were active */
     uint8_t stream_rax, stream_numbers, stream_groups;
-    bool skiplist_compact; /* header and elements lie in the nodes */
+    uint8_t group_consumers;
+    uint8_t stream_producers; /* what is kept to tell repeated entries; 0: nothing */
+    enum skiplist_form skiplists;
+    uint8_t expiring_listpack; /* in what a hash of this form points to */
 
     bool modular_clocks; /* idle times wrap as numbers do, not one short */
 };

@@ -3,7 +3,9 @@
  *  A field is, with its value
  *    7.0, Valkey 8.0  key and value of the entry, both strings
  *    Redis 8.0        as above, but the key is no sds: struct field_redis
- *    Valkey 8.1, 9.1  one string with more around it: save_packed_field()
+ *    Valkey 8.1, 9.1, Redis 8.6
+ *                     one string with more around it: save_packed_field(),
+ *                     save_entry()
  */
 #include "keyspace/table.h"
 #include "keyspace/values.h"
@@ -89,17 +91,87 @@ static int field_read(struct walk *walk, frozen_address address,
     return error;
 }
 
+/* ---- Redis 8.6 ------------------------------------------------------------------- */
+
+/* The flags above the type in the header of a field, if its type has room. */
+#define FLAG_8_6_EXPIRE  1u
+#define FLAG_8_6_POINTER 2u
+
+/*  [expiry 16] [pointer to the value 8] header · field · 0 [header 3 · value · 0] */
+struct field_entry {
+    struct frozen_string field;
+    frozen_address value;
+    uint64_t expire;
+};
+
+static int entry_read(struct walk *walk, frozen_address address,
+                      struct field_entry *entry)
+{
+    int error = frozen_string_read(walk, address, &entry->field);
+    unsigned flags = error ? 0 : frozen_string_flags(&entry->field);
+    frozen_address before = address - frozen_string_header(&entry->field);
+    unsigned char expiry[EXPIRY_BYTES];
+    entry->expire = NEVER;
+    entry->value = string_behind(address, entry->field.length);
+    if (!error && flags & FLAG_8_6_POINTER) {
+        before -= 8;
+        error = frozen_read(walk, &entry->value, before, sizeof(entry->value));
+    }
+    if (error || !(flags & FLAG_8_6_EXPIRE))
+        return error;
+    error = frozen_read(walk, expiry, before - EXPIRY_BYTES, EXPIRY_BYTES);
+    entry->expire = error ? NEVER : expiry_at(expiry);
+    return error;
+}
+
+static int save_time(struct walk *walk, const struct frozen_object *object,
+                     uint64_t expire)
+{
+    uint64_t least = object->least_field_expire;
+    if (least == NEVER)
+        return 0;
+    return rdb_encode_length(walk->encoder, expire == NEVER ? 0 : expire - least + 1);
+}
+
+static int save_entry(struct walk *walk, frozen_address address,
+                      const struct frozen_object *object)
+{
+    struct field_entry entry;
+    int error = entry_read(walk, address, &entry);
+    if (!error)
+        error = save_time(walk, object, entry.expire);
+    if (!error)
+        error = frozen_string_save(walk, &entry.field);
+    return error ? error : frozen_sds_save(walk, entry.value);
+}
+
+/* ---- Redis, both ----------------------------------------------------------------- */
+
+static int read_expiry(struct walk *walk, frozen_address address, uint64_t *expire)
+{
+    struct field_entry entry;
+    struct field_redis field;
+    int error;
+    if (walk->family->fields == FIELD_REDIS_8_6) {
+        error = entry_read(walk, address, &entry);
+        *expire = error ? NEVER : entry.expire;
+    } else {
+        error = field_read(walk, address, &field);
+        *expire = error ? NEVER : field.expire;
+    }
+    return error;
+}
+
 static int find_least_expiry(struct walk *walk, const struct frozen_entry *entries,
                              size_t count, void *context)
 {
-    uint64_t *least = context;
+    uint64_t *least = context, expire;
     for (size_t i = 0; i < count; i++) {
-        struct field_redis field;
-        int error = field_read(walk, entries[i].key, &field);
+        int error = read_expiry(walk, entries[i].key, &expire);
         if (error)
             return error;
-        if (field.expire < *least)
-            *least = field.expire;
+        if (expire < *least)
+            *least = expire;
     }
     return walk->observer->progress(walk->observer, walk->keys);
 }
@@ -120,26 +192,25 @@ static int save_field_redis(struct walk *walk, const struct frozen_entry *entry,
                             const struct frozen_object *object)
 {
     struct field_redis field;
-    uint64_t least = object->least_field_expire;
     int error = field_read(walk, entry->key, &field);
-    if (!error && least != NEVER)
-        error = rdb_encode_length(walk->encoder,
-                                  field.expire == NEVER ? 0 : field.expire - least + 1);
+    if (!error)
+        error = save_time(walk, object, field.expire);
     if (!error)
         error = frozen_blob_save(walk, field.address, field.length);
     return error ? error : frozen_sds_save(walk, entry->value);
 }
 
-/* 0 expiry · 16 key · 24 listpack of fields, values and times */
+/* 0 expiry · 8.0: 16 key · listpack of fields, values and times: the family says where */
 static int expiring_listpack_save(struct walk *walk, frozen_address address)
 {
     unsigned char bytes[32];
-    int error = frozen_read(walk, bytes, address, sizeof(bytes));
+    uint8_t listpack = walk->family->expiring_listpack;
+    int error = frozen_read(walk, bytes, address, listpack + 8u);
     if (error)
         return error;
     uint64_t least = expiry_at(bytes);
     error = rdb_encode_milliseconds(walk->encoder, least == NEVER ? 0 : (int64_t)least);
-    return error ? error : listpack_save(walk, word_at(bytes, 24));
+    return error ? error : listpack_save(walk, word_at(bytes, listpack));
 }
 
 /* ---- Valkey 8.1, 9.1 ------------------------------------------------------------- */
@@ -207,11 +278,12 @@ static int save_packed_field(struct walk *walk, frozen_address address, bool wit
 int hash_prepare(struct walk *walk, struct frozen_object *object)
 {
     enum field_form form = walk->family->fields;
-    if (object->encoding == ENCODING_LISTPACK_EXPIRING && form == FIELD_REDIS_8_0)
+    bool redis = form == FIELD_REDIS_8_0 || form == FIELD_REDIS_8_6;
+    if (object->encoding == ENCODING_LISTPACK_EXPIRING && redis)
         return HASH_EXPIRING_LISTPACK;
     if (object->encoding != ENCODING_TABLE)
         return -EBADMSG;
-    if (form == FIELD_REDIS_8_0)
+    if (redis)
         return prepare_redis(walk, object);
     if (form == FIELD_VALKEY_9_1)
         return prepare_valkey_9_1(walk, object);
@@ -224,6 +296,8 @@ static int save_field(struct walk *walk, const struct frozen_entry *entry,
     switch (walk->family->fields) {
     case FIELD_REDIS_8_0:
         return save_field_redis(walk, entry, object);
+    case FIELD_REDIS_8_6:
+        return save_entry(walk, entry->key, object);
     case FIELD_VALKEY_8_1:
     case FIELD_VALKEY_9_1:
         return save_packed_field(walk, entry->key,

@@ -27,6 +27,7 @@ enum keyspace_layout {
     KEYSPACE_REDICT_7_3,
     KEYSPACE_REDIS_7_4,
     KEYSPACE_REDIS_8_0,
+    KEYSPACE_REDIS_8_6,
     KEYSPACE_VALKEY_8_0,
     KEYSPACE_VALKEY_8_1,
     KEYSPACE_VALKEY_9_1,
@@ -40,7 +41,7 @@ struct keyspace_roots {
     int database_count;       /* server.dbnum */
     keyspace_hash_function hash;
     uint8_t hash_seed[16];
-    frozen_address expiring_hash_type; /* Redis 8.0: mstrHashDictTypeWithHFE */
+    frozen_address expiring_hash_type; /* Redis: of hashes with fields that expire */
     bool cluster;                      /* cluster-enabled */
     bool save_idle_time;               /* maxmemory-policy is an LRU one */
     bool save_frequency;               /* maxmemory-policy is an LFU one */

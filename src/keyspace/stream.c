@@ -2,16 +2,21 @@
  *
  *  stream    rax · groups (rax, or 0) · and in one piece: length · last id · first id
  *            · highest deleted id · entries added; the family says where
- *  group     0 last id · 16 entries read · 24 pending (rax) · 32 consumers (rax)
+ *  group     0 last id · 16 entries read · 24 pending (rax) · consumers (rax): likewise
  *  consumer  0 seen (ms) · 8 name · 16 pending (rax); since 7.2
  *            0 seen · 8 active (ms) · 16 name · 24 pending
  *  pending   0 delivered (ms) · 8 times delivered
  *  An id is two u64: milliseconds and sequence.
+ *  Redis 8.6 also keeps what tells entries that are sent twice, if the family has it:
+ *            seconds · entries · producers (rax, or 0) · added · repeated
+ *  producer  0 dict of its entries · 8 the first of them
+ *  entry     0 next · 8 id · 24 length of its name · 32 the name
  */
 #include "keyspace/rax.h"
+#include "keyspace/table.h"
 #include "keyspace/values.h"
 
-#define STREAM_BYTES 80
+#define STREAM_BYTES 88
 #define ID_BYTES     16
 
 static int save_lengths(struct walk *walk, const unsigned char *bytes, size_t offset,
@@ -96,8 +101,9 @@ static int save_group(struct walk *walk, const unsigned char *key, size_t length
                       frozen_address data, void *context)
 {
     (void)context;
-    unsigned char group[40];
-    int error = frozen_read(walk, group, data, sizeof(group));
+    unsigned char group[56];
+    uint8_t consumers = walk->family->group_consumers;
+    int error = frozen_read(walk, group, data, consumers + 8u);
     if (!error)
         error = rdb_encode_string(walk->encoder, key, length);
     if (!error)
@@ -105,18 +111,72 @@ static int save_group(struct walk *walk, const unsigned char *key, size_t length
     if (!error)
         error = save_pending_list(walk, 2, word_at(group, 24), true);
     if (!error)
-        error = save_size(walk, word_at(group, 32));
+        error = save_size(walk, word_at(group, consumers));
     if (!error)
-        error = rax_walk(walk, 2, word_at(group, 32), save_consumer, NULL);
+        error = rax_walk(walk, 2, word_at(group, consumers), save_consumer, NULL);
     return error;
 }
+
+/* ---- producers ------------------------------------------------------------------- */
+
+static int save_producer_entries(struct walk *walk, frozen_address first, uint64_t left)
+{
+    int error = rdb_encode_length(walk->encoder, left);
+    for (frozen_address at = first; at && !error; left--) {
+        unsigned char entry[32];
+        if (!left)
+            return -EBADMSG;
+        error = frozen_read(walk, entry, at, sizeof(entry));
+        if (!error)
+            error = frozen_blob_save(walk, at + sizeof(entry), word_at(entry, 24));
+        if (!error)
+            error = save_lengths(walk, entry, 8, 2);
+        at = word_at(entry, 0);
+    }
+    return error ? error : left ? -EBADMSG : 0;
+}
+
+static int save_producer(struct walk *walk, const unsigned char *key, size_t length,
+                         frozen_address data, void *context)
+{
+    (void)context;
+    frozen_address producer[2];
+    struct frozen_table table;
+    int error = frozen_read(walk, producer, data, sizeof(producer));
+    if (!error)
+        error = table_read(walk, producer[0], &table);
+    if (!error)
+        error = rdb_encode_string(walk->encoder, key, length);
+    return error ? error : save_producer_entries(walk, producer[1], table_size(&table));
+}
+
+static int save_producers(struct walk *walk, frozen_address address)
+{
+    unsigned char bytes[40];
+    int error =
+        frozen_read(walk, bytes, address + walk->family->stream_producers, sizeof(bytes));
+    frozen_address producers = error ? 0 : word_at(bytes, 16);
+    if (!error)
+        error = save_lengths(walk, bytes, 0, 2);
+    if (!error)
+        error =
+            producers ? save_size(walk, producers) : rdb_encode_length(walk->encoder, 0);
+    if (!error && producers)
+        error = rax_walk(walk, 1, producers, save_producer, NULL);
+    return error ? error : save_lengths(walk, bytes, 24, 2);
+}
+
+/* ---- all of it ------------------------------------------------------------------- */
 
 int stream_save(struct walk *walk, frozen_address address)
 {
     const struct family *family = walk->family;
     unsigned char stream[STREAM_BYTES];
     walk->where = "a stream";
-    int error = frozen_read(walk, stream, address, sizeof(stream));
+    size_t read = family->stream_groups > family->stream_numbers
+                      ? family->stream_groups + 8u
+                      : family->stream_numbers + 64u;
+    int error = frozen_read(walk, stream, address, read);
     frozen_address rax = error ? 0 : word_at(stream, family->stream_rax);
     if (!error)
         error = save_size(walk, rax);
@@ -129,5 +189,7 @@ int stream_save(struct walk *walk, frozen_address address)
         error = groups ? save_size(walk, groups) : rdb_encode_length(walk->encoder, 0);
     if (!error && groups)
         error = rax_walk(walk, 1, groups, save_group, NULL);
+    if (!error && family->stream_producers)
+        error = save_producers(walk, address);
     return error;
 }

@@ -2,69 +2,7 @@
 
 #include "keyspace/table.h"
 
-/* ---- objects --------------------------------------------------------------------- */
-
-#define OBJECT_BYTES  16
-#define OBJECT_WINDOW 32 /* as far as the length of the key's header can be */
-#define HAS_EXPIRE    1u
-#define HAS_KEY       2u
-#define HAS_VALUE     4u
-
-static int read_window(struct walk *walk, frozen_address address, unsigned char *window)
-{
-    if (frozen_is_in_page(address, OBJECT_WINDOW))
-        return frozen_read(walk, window, address, OBJECT_WINDOW);
-    memset(window, 0, OBJECT_WINDOW);
-    int error = frozen_read(walk, window, address, OBJECT_BYTES);
-    size_t more = half_at(window, 4) & HAS_EXPIRE ? 9 : 1;
-    bool inside =
-        half_at(window, 4) & HAS_VALUE && walk->family->objects == OBJECT_VALKEY_9_1;
-    if (error || (inside && more == 1))
-        return error;
-    size_t at = inside ? OBJECT_BYTES - 8 : OBJECT_BYTES;
-    return frozen_read(walk, window + at, address + at, more);
-}
-
-static int read_inside(struct walk *walk, frozen_address address,
-                       struct frozen_object *object, unsigned char *window)
-{
-    int error = read_window(walk, address, window);
-    if (error)
-        return error;
-    uint32_t bits = half_at(window, 4);
-    size_t at = OBJECT_BYTES;
-    object->value_inside =
-        walk->family->objects == OBJECT_VALKEY_9_1 && (bits & HAS_VALUE) != 0;
-    if (object->value_inside)
-        at -= 8;
-    if (bits & HAS_EXPIRE) {
-        object->expire = (int64_t)word_at(window, at);
-        at += 8;
-    }
-    if (!(bits & HAS_KEY))
-        return -EBADMSG;
-    object->key = address + at + 1 + window[at];
-    return 0;
-}
-
-int object_read(struct walk *walk, frozen_address address, struct frozen_object *object)
-{
-    unsigned char bytes[OBJECT_WINDOW];
-    int error;
-    object->value_inside = false;
-    object->key = 0;
-    object->expire = NO_EXPIRE;
-    if (walk->family->objects == OBJECT_BARE)
-        error = frozen_read(walk, bytes, address, OBJECT_BYTES);
-    else
-        error = read_inside(walk, address, object, bytes);
-    uint32_t word = error ? 0 : half_at(bytes, 0);
-    object->type = word & 15;
-    object->encoding = (word >> 4) & 15;
-    object->lru = word >> 8;
-    object->pointer = error || object->value_inside ? 0 : word_at(bytes, 8);
-    return error;
-}
+/* ---- what a value is written as --------------------------------------------------- */
 
 static int rdb_type_of(struct walk *walk, const struct frozen_object *object)
 {
@@ -84,7 +22,7 @@ static int rdb_type_of(struct walk *walk, const struct frozen_object *object)
         {OBJECT_SORTED_SET, ENCODING_LISTPACK, 17},
         {OBJECT_HASH, ENCODING_LISTPACK, 16},
     };
-    if (object->type == OBJECT_MODULE)
+    if (object->type == OBJECT_MODULE || object->more)
         return -ENOTSUP;
     if (object->type == OBJECT_STREAM && object->encoding == ENCODING_STREAM)
         return walk->family->stream_type;
@@ -96,7 +34,8 @@ static int rdb_type_of(struct walk *walk, const struct frozen_object *object)
 
 int object_prepare(struct walk *walk, struct frozen_object *object)
 {
-    bool listed = object->type != OBJECT_HASH || object->encoding == ENCODING_LISTPACK;
+    bool listed = object->more || object->type != OBJECT_HASH ||
+                  object->encoding == ENCODING_LISTPACK;
     int type = listed ? rdb_type_of(walk, object) : hash_prepare(walk, object);
     object->rdb_type = (uint8_t)type;
     return type;
@@ -229,12 +168,14 @@ static int set_save(struct walk *walk, frozen_address address)
 
 /* zset: 8 skiplist
  *
- *            skiplist               node
- *            8 tail · 16 length     0 element · 8 score · 16 backward
- *   compact  0 length · 8 tail      0 score · 8 backward · 16 levels, each
- *                                   pointer and span; of the first, instead of the
- *                                   span, how many they are · behind the last
- *                                   u8 length of the element's header · the header
+ *               skiplist             node
+ *               8 tail · 16 length   0 element · 8 score · 16 backward
+ *   Valkey 9.1  0 length · 8 tail    0 score · 8 backward · 16 levels, each
+ *                                    pointer and span; of the first, instead of the
+ *                                    span, how many they are · behind the last
+ *                                    u8 length of the element's header · the header
+ *   Redis 8.6   8 tail · 16 length   as Valkey 9.1, but for the span of the first:
+ *                                    24 u16 where in the node the element is
  */
 struct skiplist_node {
     frozen_address backward;
@@ -261,12 +202,27 @@ static int compact_node_read(struct walk *walk, frozen_address address,
     return error;
 }
 
+static int offset_node_read(struct walk *walk, frozen_address address,
+                            struct skiplist_node *node)
+{
+    unsigned char bytes[26];
+    int error = frozen_read(walk, bytes, address, sizeof(bytes));
+    if (error)
+        return error;
+    node->backward = word_at(bytes, 8);
+    node->element = address + (bytes[24] | (unsigned)bytes[25] << 8);
+    memcpy(&node->score, bytes, sizeof(node->score));
+    return 0;
+}
+
 static int skiplist_node_read(struct walk *walk, frozen_address address,
                               struct skiplist_node *node)
 {
     unsigned char bytes[24];
-    if (walk->family->skiplist_compact)
+    if (walk->family->skiplists == SKIPLIST_VALKEY_9_1)
         return compact_node_read(walk, address, node);
+    if (walk->family->skiplists == SKIPLIST_REDIS_8_6)
+        return offset_node_read(walk, address, node);
     int error = frozen_read(walk, bytes, address, sizeof(bytes));
     node->backward = error ? 0 : word_at(bytes, 16);
     node->element = error ? 0 : word_at(bytes, 0);
@@ -278,7 +234,7 @@ static int skiplist_save(struct walk *walk, frozen_address address)
 {
     unsigned char list[24];
     frozen_address skiplist;
-    bool compact = walk->family->skiplist_compact;
+    bool compact = walk->family->skiplists == SKIPLIST_VALKEY_9_1;
     walk->where = "a sorted set";
     int error = frozen_read(walk, &skiplist, address + 8, sizeof(skiplist));
     if (!error)

@@ -35,10 +35,15 @@ enum object_encoding {
  * (9.1: in its place, if the value is there too) what the bits announce:
  *
  *   1: i64 expiry · 2: u8 length of the key's header, the header, the key, 0
- *   · 9.1, 4: the value, a string with a header of three bytes */
+ *   · 9.1, 4: the value, a string with a header of three bytes
+ *
+ * Redis 8.6: type:4 encoding:4 refcount:23 key:1 metadata:8 lru:24 pointer:64, and behind
+ * that the key as above. Before the object, 8 bytes for every bit of the metadata: the
+ * expiry for the lowest, right before it, modules' own data for the others. */
 struct frozen_object {
     uint8_t type;
     uint8_t encoding;
+    bool more;         /* modules have data of their own at this key */
     bool value_inside; /* `pointer` is known when the key's length is */
     uint32_t lru;
     uint64_t pointer; /* address, or the number itself (ENCODING_INTEGER) */
@@ -57,6 +62,7 @@ static inline frozen_address string_behind(frozen_address address, uint64_t leng
     return address + length + 1 + 3;
 }
 
+/* object.c */
 int object_read(struct walk *walk, frozen_address address, struct frozen_object *object);
 /* The byte before the key that tells how the value is written, also put into
  * the object; -ENOTSUP for a module's value, -EBADMSG for what cannot be. */

@@ -91,14 +91,17 @@ void tables(void)
     AT(struct dict, ht_table, 8);
     AT(struct dict, ht_used, 24);
     AT(struct dict, rehashidx, 40);
-    AT(struct dict, ht_size_exp, 50);
+    AT_FAMILY(struct dict, ht_size_exp, dict_exponents);
     BYTES(struct dict, 56);
-    AT(PROBE_DICT_ENTRY, key, 0);
-    AT(PROBE_DICT_ENTRY, v, 8);
-    AT(PROBE_DICT_ENTRY, next, 16);
+    const bool next_first = FAMILY(next_first);
+    AT(PROBE_DICT_ENTRY, key, next_first ? 8 : 0);
+    AT(PROBE_DICT_ENTRY, v, next_first ? 16 : 8);
+    AT(PROBE_DICT_ENTRY, next, next_first ? 0 : 16);
 #ifdef PROBE_DICT_IS_PRIVATE
-    AT(dictEntryNoValue, key, 0);
-    AT(dictEntryNoValue, next, 8);
+    AT(dictEntryNoValue, key, next_first ? 8 : 0);
+    AT(dictEntryNoValue, next, next_first ? 0 : 8);
+#endif
+#ifdef ENTRY_PTR_NO_VALUE
     SAME("no.value", ENTRY_PTR_NO_VALUE, FAMILY(dict_tags.without_value));
 #endif
 #ifdef PROBE_ENTRY_IS_KEY
@@ -131,7 +134,9 @@ static void strings(void)
 #ifdef PROBE_FIELD_ENTRY
     SAME("field.expiry", 1 << FIELD_SDS_AUX_BIT_ENTRY_HAS_EXPIRY, 1);
     SAME("field.pointer", 1 << FIELD_SDS_AUX_BIT_ENTRY_HAS_VALUE_PTR, 2);
+#ifdef PROBE_FIELD_REFERENCE
     SAME("field.reference", 1 << FIELD_SDS_AUX_BIT_ENTRY_HAS_STRING_REF, 4);
+#endif
 #endif
 }
 
@@ -142,7 +147,14 @@ void values(void)
     AT(robj, PROBE_OBJECT_VALUE, 8);
     BITS(robj, type, 0, 0x0f);
     BITS(robj, encoding, 0, 0xf0);
+#ifdef PROBE_OBJECT_METADATA
+    SAME("object.metadata", OBJECT_REDIS_8_6, FAMILY(objects));
+    BITS(robj, iskvobj, 0, 0x80000000u);
+    BITS(robj, metabits, 1, 0xff);
+    BITS(robj, lru, 1, 0xffffff00u);
+#else
     BITS(robj, lru, 0, 0xffffff00);
+#endif
 #ifdef PROBE_OBJECT_EXPIRE
     BITS(robj, hasexpire, 1, 1);
     BITS(robj, hasembkey, 1, 2);
@@ -164,7 +176,7 @@ void values(void)
     SAME("node.packed", QUICKLIST_NODE_CONTAINER_PACKED, 2);
     AT(zset, zsl, 8);
 #ifdef PROBE_SKIPLIST_COMPACT
-    SAME("skiplist.compact", 1, FAMILY(skiplist_compact));
+    SAME("skiplist", SKIPLIST_VALKEY_9_1, FAMILY(skiplists));
     AT(zskiplist, header.length, 0);
     AT(zskiplist, header.tail, 8);
     AT(zskiplistNode, score, 0);
@@ -172,8 +184,18 @@ void values(void)
     AT(zskiplistNode, level, 16);
     AT(struct zskiplistLevel, span, 8);
     BYTES(struct zskiplistLevel, 16);
+#elif defined(PROBE_SKIPLIST_OFFSETS)
+    SAME("skiplist", SKIPLIST_REDIS_8_6, FAMILY(skiplists));
+    AT(zskiplist, tail, 8);
+    AT(zskiplist, length, 16);
+    AT(zskiplistNode, score, 0);
+    AT(zskiplistNode, backward, 8);
+    AT(zskiplistNode, level, 16);
+    AT(struct zskiplistLevel, span, 8);
+    AT(zskiplistNodeInfo, sdsoffset, 0);
+    SAME("offset.bytes", sizeof(((zskiplistNodeInfo *)0)->sdsoffset), 2);
 #else
-    SAME("skiplist.compact", 0, FAMILY(skiplist_compact));
+    SAME("skiplist", SKIPLIST_POINTERS, FAMILY(skiplists));
     AT(zskiplist, tail, 8);
     AT(zskiplist, length, 16);
     AT(zskiplistNode, ele, 0);
@@ -185,6 +207,7 @@ void values(void)
     AT(ExpireMeta, expireTimeLo, 0);
     AT(ExpireMeta, expireTimeHi, 4);
     BITS(ExpireMeta, trash, 1, 256 << 16);
+#ifdef PROBE_MSTR
     SAME("mstr.types", MSTR_TYPE_MASK, 3);
     SAME("mstr.more", MSTR_META_MASK, 4);
     SAME("mstr.shift", MSTR_TYPE_BITS + MSTR_META_BITS, 3);
@@ -192,11 +215,10 @@ void values(void)
     BYTES(struct mstrhdr8, 3);
     BYTES(struct mstrhdr16, 3);
     BYTES(struct mstrhdr64, 9);
-    AT(listpackEx, meta, 0);
-    AT(listpackEx, lp, 24);
 #endif
-    AT(moduleType, rdb_load, 16);
-    AT(moduleType, rdb_save, 24);
+    AT(listpackEx, meta, 0);
+    AT_FAMILY(listpackEx, lp, expiring_listpack);
+#endif
 }
 
 void streams(void);
@@ -213,7 +235,22 @@ void streams(void)
     AT(streamCG, last_id, 0);
     AT(streamCG, entries_read, 16);
     AT(streamCG, pel, 24);
-    AT(streamCG, consumers, 32);
+    AT_FAMILY(streamCG, consumers, group_consumers);
+#ifdef PROBE_STREAM_PRODUCERS
+    AT_FAMILY(stream, idmp_duration, stream_producers);
+    AT(stream, idmp_max_entries, FAMILY(stream_producers) + 8);
+    AT(stream, idmp_producers, FAMILY(stream_producers) + 16);
+    AT(stream, iids_added, FAMILY(stream_producers) + 24);
+    AT(stream, iids_duplicates, FAMILY(stream_producers) + 32);
+    AT(idmpProducer, idmp_dict, 0);
+    AT(idmpProducer, idmp_head, 8);
+    AT(idmpEntry, next, 0);
+    AT(idmpEntry, id, 8);
+    AT(idmpEntry, iid_len, 24);
+    AT(idmpEntry, iid, 32);
+#else
+    SAME("stream.producers", 0, FAMILY(stream_producers));
+#endif
     AT(streamConsumer, seen_time, 0);
 #ifdef PROBE_CONSUMER_ACTIVITY
     SAME("consumer.activity", 1, FAMILY(consumer_activity));

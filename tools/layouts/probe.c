@@ -20,11 +20,6 @@ _Static_assert(REPLICA_STATE_WAIT_BGSAVE_END == 7, "state");
 #else
 _Static_assert(SLAVE_STATE_WAIT_BGSAVE_END == 7, "state");
 #endif
-#ifdef REPLICA_REQ_RDB_CHANNEL
-_Static_assert(REPLICA_REQ_RDB_CHANNEL == 4, "request");
-#elif defined(SLAVE_REQ_RDB_CHANNEL)
-_Static_assert(SLAVE_REQ_RDB_CHANNEL == 4, "request");
-#endif
 
 void probe(void);
 void probe(void)
@@ -57,6 +52,12 @@ void probe(void)
     FIELD(client_replica_state, struct PROBE_REQUEST_OWNER, PROBE_REPLICA_STATE);
     FIELD(connection_descriptor, struct connection, fd);
     VALUE(client_request_bytes, sizeof(((struct PROBE_REQUEST_OWNER *)0)->PROBE_REQUEST));
+#ifdef REPLICA_REQ_RDB_CHANNEL
+    VALUE(own_connection, REPLICA_REQ_RDB_CHANNEL);
+#elif defined(SLAVE_REQ_RDB_CHANNEL)
+    VALUE(own_connection, SLAVE_REQ_RDB_CHANNEL);
+#endif
     FIELD(module_name, struct PROBE_MODULE, name);
     FIELD(module_types, struct PROBE_MODULE, types);
+    FIELD(type_load, moduleType, rdb_load);
 }
