@@ -244,6 +244,25 @@ static void fill_stream_groups(struct filler *filler, int i, int entries)
     }
 }
 
+/* Whether the server, Redis 8.6, tells entries that are sent twice. */
+static bool knows_producers(struct filler *filler)
+{
+    drain(filler);
+    redisReply *reply =
+        redisCommand(filler->connection, "XADD stream-produced:0 IDMP p-0 i-0 * f v");
+    CHECK(reply, "filling: %s", filler->connection->errstr);
+    bool knows = reply->type != REDIS_REPLY_ERROR;
+    freeReplyObject(reply);
+    return knows;
+}
+
+static void fill_producers(struct filler *filler)
+{
+    for (int i = 0; i < filler->count; i++)
+        send(filler, "XADD stream-produced:%d IDMP producer-%d %d-name * f v", i % 5,
+             i % 7, i % 40);
+}
+
 static void fill_streams(struct filler *filler)
 {
     for (int i = 0; i < filler->count; i++) {
@@ -268,6 +287,8 @@ static void fill_streams(struct filler *filler)
     send(filler, "XADD stream-set:0 1-1 f v");
     send(filler, "XSETID stream-set:0 99-0 ENTRIESADDED 77 MAXDELETEDID 50-0");
     send(filler, "XGROUP CREATE stream-set:0 group-0 0 ENTRIESREAD 1");
+    if (knows_producers(filler))
+        fill_producers(filler);
 }
 
 static void fill_expiries(struct filler *filler)
