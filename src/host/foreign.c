@@ -227,7 +227,7 @@ int foreign_check(char *reason, size_t size)
     if (!watch.type)
         return 0;
     load_function load;
-    memcpy(&load, watch.type + TYPE_RDB_LOAD, sizeof(load));
+    memcpy(&load, watch.type + watch.layout->type_load, sizeof(load));
     set_value_function now = *watch.variable;
     if (load != watching_load && load != watch.load)
         got_tell_change("rdb_load", (const void *)load, reason, size);
