@@ -12,18 +12,26 @@
  *  5. Any doubt, plain fork: before the freeze everything may fail, and then
  *     the real fork() runs.
  *  6. A failed snapshot costs the snapshot only.
+ *  7. Believed only when checked: before a dump is published, the kernel has said of
+ *     every page that was not preserved that it has kept its protection (view/audit.h).
+ *  8. Nobody of ours holds the server for long: docs/WAITS.md.
  *
- * One snapshot
+ * One snapshot: enum phase in snapshot.h, and who performs each step
  *
- *            fork() by the server: begin()                last byte written
- *   IDLE ──prepare──▶ (PREPARED) ──freeze──▶ SAVING ──────▶ RELEASING ──▶ IDLE
- *          may fail:                 │          save_run()      release()
- *          the real fork    cannot   │
- *                           half-    ├─ kill(): cancelled ──▶ RELEASING
- *                           fail     └─ any failure ────────▶ RELEASING
+ *   NONE ── begin(): freeze_begin(), all or nothing; then begin_saving() ──▶ SAVING
+ *    ▲        may fail: fall_back(), the real fork                          │  ▲
+ *    │                                                        create_file() ▼  │
+ *    │                                                                 CREATING
+ *    │
+ *    │   SAVING ── publish() ──▶ PUBLISHING ── run() ──┐
+ *    │   SAVING ── any failure: run() ─────────────────┤
+ *    │   SAVING, CREATING ── saver_kill(): cancel() ──▶ CANCELLED ── run() ──┐
+ *    │                                                 ▼                     ▼
+ *    └── run(): release_memory(), end_child() ◀── RELEASING ◀────────────────┘
  *
  *   prepare, freeze   main thread, inside the server's fork()
  *   SAVING            saver thread; faults served by the fault server
+ *   PUBLISHING        too late for a kill
  *   RELEASING         saver thread; then the child "exits" and is reaped
  *
  * Threads: the server's main thread; the fault server (view/fault_server.h); the
