@@ -192,8 +192,8 @@ static bool is_ours(struct server *server, redisContext *connection)
         freeReplyObject(reply);
     reply = ours ? redisCommand(connection, "INFO server") : NULL;
     const char *process = reply && reply->str ? strstr(reply->str, "process_id:") : NULL;
-    if (process)
-        ours = atoi(process + strlen("process_id:")) == server->own_pid;
+    /* None: no answer within the time either. */
+    ours = process && atoi(process + strlen("process_id:")) == server->own_pid;
     if (reply)
         freeReplyObject(reply);
     return ours;

@@ -23,11 +23,35 @@ struct snapshot snapshot_prepare(struct server *server)
     return snapshot;
 }
 
+/* Sent in one go, so that the server does nothing between them: on a busy machine its
+ * clock would tick, and tables be resized, which puts their keys in another order. */
+static void save_twice_at_once(struct server *server, const char *delay)
+{
+    static const char *const commands[] = {"CONFIG SET rdb-key-save-delay 0",
+                                           "CONFIG SET dbfilename reference.rdb", "SAVE",
+                                           "CONFIG SET dbfilename dump.rdb"};
+    const int count = sizeof commands / sizeof commands[0];
+    for (int i = 0; i < count; i++)
+        redisAppendCommand(server->connection, commands[i]);
+    redisAppendCommand(server->connection, "CONFIG SET rdb-key-save-delay %s", delay);
+    redisAppendCommand(server->connection, "BGSAVE");
+    for (int i = 0; i < count + 2; i++) {
+        redisReply *reply;
+        CHECK(redisGetReply(server->connection, (void **)&reply) == REDIS_OK,
+              "the server went away: %s", server->connection->errstr);
+        CHECK(reply->type != REDIS_REPLY_ERROR, "%s", reply->str);
+        freeReplyObject(reply);
+    }
+}
+
 struct snapshot snapshot_begin(struct server *server)
 {
-    struct snapshot snapshot = snapshot_prepare(server);
-    server_save_start(server);
-    server_config_set(server, "activerehashing", snapshot.rehashing);
+    struct snapshot snapshot = {.server = server};
+    snapshot.reference = server_path(server, "reference.rdb");
+    const char *delay = server_config_get(server, "rdb-key-save-delay");
+    server_ok(server, "CLIENT PAUSE %d WRITE", PAUSE_MSEC);
+    snapshot.digest = server_digest(server);
+    save_twice_at_once(server, delay);
     server_ok(server, "CLIENT UNPAUSE");
     return snapshot;
 }
