@@ -23,19 +23,21 @@ struct snapshot snapshot_prepare(struct server *server)
     return snapshot;
 }
 
-/* Sent in one go, so that the server does nothing between them: on a busy machine its
- * clock would tick, and tables be resized, which puts their keys in another order. */
-static void save_twice_at_once(struct server *server, const char *delay)
+void save_twice_at_once(struct server *server, const char *reference, const char *dump,
+                        const char *delay)
 {
-    static const char *const commands[] = {"CONFIG SET rdb-key-save-delay 0",
-                                           "CONFIG SET dbfilename reference.rdb", "SAVE",
-                                           "CONFIG SET dbfilename dump.rdb"};
+    const char *const commands[] = {
+        format_text("CONFIG SET rdb-key-save-delay 0"),
+        format_text("CONFIG SET dbfilename %s", reference),
+        "SAVE",
+        format_text("CONFIG SET dbfilename %s", dump),
+        format_text("CONFIG SET rdb-key-save-delay %s", delay),
+        "BGSAVE",
+    };
     const int count = sizeof commands / sizeof commands[0];
     for (int i = 0; i < count; i++)
         redisAppendCommand(server->connection, commands[i]);
-    redisAppendCommand(server->connection, "CONFIG SET rdb-key-save-delay %s", delay);
-    redisAppendCommand(server->connection, "BGSAVE");
-    for (int i = 0; i < count + 2; i++) {
+    for (int i = 0; i < count; i++) {
         redisReply *reply;
         CHECK(redisGetReply(server->connection, (void **)&reply) == REDIS_OK,
               "the server went away: %s", server->connection->errstr);
@@ -51,7 +53,7 @@ struct snapshot snapshot_begin(struct server *server)
     const char *delay = server_config_get(server, "rdb-key-save-delay");
     server_ok(server, "CLIENT PAUSE %d WRITE", PAUSE_MSEC);
     snapshot.digest = server_digest(server);
-    save_twice_at_once(server, delay);
+    save_twice_at_once(server, "reference.rdb", "dump.rdb", delay);
     server_ok(server, "CLIENT UNPAUSE");
     return snapshot;
 }

@@ -13,6 +13,11 @@ struct snapshot {
                               would move keys about between SAVE and BGSAVE */
 };
 
+/* SAVE to one file, and BGSAVE to another. Sent in one go, so that the server does nothing
+ * between them: on a busy machine its clock would tick, and tables be resized, which puts
+ * their keys in another order. `delay`: rdb-key-save-delay of the second. */
+void save_twice_at_once(struct server *server, const char *reference, const char *dump,
+                        const char *delay);
 /* CLIENT PAUSE, DEBUG DIGEST, SAVE, BGSAVE, CLIENT UNPAUSE. */
 struct snapshot snapshot_begin(struct server *server);
 /* The same up to the BGSAVE, which the caller sends. */

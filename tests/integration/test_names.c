@@ -4,6 +4,7 @@
 #include "fill.h"
 #include "rdbfile.h"
 #include "replicas.h"
+#include "snapshot.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -43,22 +44,6 @@ struct sharer {
     const char *reference; /* what SAVE has written */
 };
 
-/* What every save must be from now on: the server's clock resizes its tables for a while,
- * which puts their keys in another order. */
-static void save_reference(struct sharer *sharer)
-{
-    const char *difference = "";
-    for (int i = 0; i < 50 && difference; i++) {
-        server_ok(sharer->server, "SAVE");
-        copy_file(sharer->dump, sharer->reference);
-        sleep_msec(300);
-        server_ok(sharer->server, "SAVE");
-        difference = rdb_difference(sharer->reference, sharer->dump);
-    }
-    CHECK(!difference, "its tables never come to rest: %s", difference);
-    CHECK(unlink(sharer->dump) == 0, "no dump");
-}
-
 static struct sharer sharer_start(char name, bool container)
 {
     struct sharer sharer = {.dump = shared(format_text("%c.rdb", name)),
@@ -74,8 +59,10 @@ static struct sharer sharer_start(char name, bool container)
     server_ok(sharer.server, "DEBUG POPULATE %d %s 200", KEYS,
               name == 'a' ? "first" : "second");
     fill(sharer.server->connection, FILL_ALL, COUNT, test_seed() + (unsigned char)name);
-    save_reference(&sharer);
-    server_config_set(sharer.server, "rdb-key-save-delay", SLOW);
+    /* The first save looks keys up, to prove the layout, which moves a table that is being
+     * resized a step on: its keys then have another order than SAVE's a moment before. */
+    server_save(sharer.server);
+    CHECK(unlink(sharer.dump) == 0, "no dump");
     return sharer;
 }
 
@@ -104,7 +91,8 @@ static void check_dump_of(struct sharer *sharer, int round)
 static void save_at_once(struct sharer sharers[2], int round)
 {
     for (int i = 0; i < 2; i++)
-        server_save_start(sharers[i].server);
+        save_twice_at_once(sharers[i].server, format_text("%c.reference", 'a' + i),
+                           format_text("%c.rdb", 'a' + i), SLOW);
     for (int i = 0; i < 2; i++)
         check_dump_of(&sharers[i], round);
 }
@@ -140,7 +128,7 @@ static void share(bool containers)
         rewrite_at_once(sharers, round);
     }
     for (int i = 0; i < 2; i++)
-        check_fork_free(sharers[i].server, 2 * rounds());
+        check_fork_free(sharers[i].server, 1 + 2 * rounds());
     check_nothing_left();
     for (int i = 0; i < 2; i++)
         check_file_of(&sharers[i]);
@@ -170,7 +158,7 @@ static void two_masters(void)
     for (int i = 0; i < 2; i++) {
         replica_wait_link(replicas[i]);
         check_same_data(masters[i].server, replicas[i]);
-        check_fork_free(masters[i].server, 1);
+        check_fork_free(masters[i].server, 2);
     }
     check_nothing_left();
 }
