@@ -18,7 +18,7 @@
  *   free_slot           preserved_slots.c slot_free(); and what may become of a free slot:
  *                       used for another page, given back by slots_cool()
  * keeper                eviction.c evict(), keep(); late_free.c late_free_hold()
- * watchdog              watchdog.c give_up(), give_up_standing(); saver.c saver_kill()
+ * watchdog              rescue.c rescue_pull(); watchdog.c give_up_standing(); saver.c saver_kill()
  * marks_go              what takes the mark of a page away: same-page merging, a defect
  * audit                 view/audit.c: after the walk, before anything is published
  *
@@ -32,6 +32,11 @@
  * Switches: what takes part (MOVES, DROPS, EVICTION, FAILURES, STANDING, LOSSES, ROUNDS) and
  * mistakes (WRONG_…), each of which must be found. `cases` says which of them are checked;
  * docs/TESTING.md what is still to be done.
+ *
+ * STANDING with FAILURES is not as the product is, and shows nothing of it: here the
+ * watchdog gives up what stands under `rescuing` (the product does not: WRONG_LATE_STANDING),
+ * and a freeze that finds somebody rescuing lifts what stood (the product does not:
+ * WRONG_LEAVES_STANDING).
  */
 #ifndef READERS
 #define READERS 2
@@ -39,7 +44,9 @@
 #ifndef WRITERS
 #define WRITERS 2
 #endif
-#define PAGES 2
+#ifndef PAGES
+#define PAGES 2 /* or one, where the cost of two is too high */
+#endif
 
 /* What stands in a page of live memory. */
 #define OLD 0   /* what stood there at the freeze */
@@ -83,11 +90,12 @@
 #define POSTED     1
 #define DONE       2
 
-bit prot[PAGES];    /* the page table's marks */
-bit live[PAGES];
+bit prot[2];        /* the page table's marks */
+bit live[2];
+bit fixed[2];       /* what is the past of it has been settled: see past_is_now() */
 bit leaf;           /* the directory has an entry for the chunk of both pages */
-bit mark[PAGES];
-byte entry[PAGES];
+bit mark[2];
+byte entry[2];
 byte cells[8];
 bit used[2];        /* slots */
 byte next[2];       /* slot_table: of the log */
@@ -98,7 +106,8 @@ byte spool[4];      /* by page * 2 + writer; 0: nothing there */
 bit error;          /* view.error */
 bit frozen;
 byte phase;
-bit watched;        /* watchdog_begin() */
+byte watch;         /* snapshot.watches */
+bit rescuing;
 bit closed;         /* the descriptor is an event that never comes */
 bit disarmed;       /* heap.disarmed, which is noted a moment later */
 byte standing;
@@ -135,6 +144,15 @@ bit wrong_save;     /* a reader has believed what was wrong */
         :: else \
         fi \
     }
+
+/* The instant of the freeze, for one page: when it is protected, or, since what stands
+ * protected faults in the freeze too, when it is preserved before that. Only the main
+ * thread changes the keyspace, and it is in the freeze: any instant in it is right. */
+#define past_is_now(p) \
+    if \
+    :: frozen && !fixed[p] -> live[p] = OLD; fixed[p] = 1 \
+    :: else \
+    fi
 
 /* ---- reading ---------------------------------------------------------------------- */
 
@@ -227,7 +245,9 @@ end:
     :: atomic { phase == SAVING && !closing && !inside -> inside = 1 };
        do
        :: !closing && !error -> read_page(0)
+#if PAGES > 1
        :: !closing && !error -> read_page(1)
+#endif
        :: closing || error -> break
        od;
        inside = 0;
@@ -290,7 +310,9 @@ end:
     :: atomic { phase == SAVING -> ok = 1; closing = 0 };
        do
        :: !error -> read_page(0)
+#if PAGES > 1
        :: !error -> read_page(1)
+#endif
 #ifdef SPANS
        :: !error -> read_both()
 #endif
@@ -319,7 +341,7 @@ end:
        atomic { ok = ok && !error; assert(!ok || !wrong_save) };
        phase = RELEASING;
        release();
-       atomic { wrong_save = 0; ok = 0; watched = 0; phase = IDLE }
+       atomic { wrong_save = 0; ok = 0; phase = IDLE }
     :: may_end && phase == IDLE -> break
     od
 }
@@ -375,10 +397,14 @@ proctype writer(byte me) {
 end:
     do
     :: store(0)
+#if PAGES > 1
     :: store(1)
+#endif
 #ifdef DROPS
     :: me == 1 && phase == SAVING -> drop(0)
+#if PAGES > 1
     :: me == 1 && phase == SAVING -> drop(1)
+#endif
 #endif
     :: may_end && phase == IDLE -> break
     od
@@ -410,6 +436,7 @@ inline put(p) {
     if
     :: entry[p] != NONE
     :: else ->
+       atomic { past_is_now(p) };
        if
        :: !used[0] -> copy_to_slot(p, 0); publish_first(p, RAW(0))
        :: used[0] && !used[1] -> copy_to_slot(p, 1); publish_first(p, RAW(1))
@@ -649,7 +676,9 @@ end:
        atomic { !held -> held = 1 };
        if
        :: phase == SAVING -> evict(0)
+#if PAGES > 1
        :: phase == SAVING -> evict(1)
+#endif
        :: phase != SAVING
        fi;
        held = 0
@@ -671,13 +700,20 @@ inline disarm_now() {
     disarmed = 1
 }
 
+#define IS_OVER (watch != seen || (!frozen && phase == IDLE))
+
 proctype watchdog() {
     byte w;
+    byte seen;
 end:
     do
-    :: watched ->
+    :: atomic { watch != seen -> seen = watch } /* a freeze has begun */
+    :: !IS_OVER -> /* rescue_pull() */
+       rescuing = 1;
+#ifndef WRONG_LATE_WATCHDOG
        if
-       :: watched ->
+       :: !IS_OVER ->
+#endif
 #ifndef WRONG_DISARM_BEFORE_FAILING
           error = 1;
           disarm_now()
@@ -685,16 +721,37 @@ end:
           disarm_now();
           error = 1
 #endif
+#ifndef WRONG_LATE_WATCHDOG
        :: else
        fi
+#endif
+       ;
+       rescuing = 0
     :: phase == SAVING -> error = 1 /* saver_kill() */
 #ifdef STANDING
-    :: atomic { standing == STANDS -> standing = GIVEN_UP };
-       disarm_now();
+    :: standing == STANDS && watch == seen -> /* give_up_standing() */
+#ifndef WRONG_LATE_STANDING
+       rescuing = 1;
        if
-       :: atomic { duty == LIFTED -> duty = PARKED; nudge = 1 }
+       :: watch == seen ->
+#else
+       if
+       :: true ->
+#endif
+          if
+          :: atomic { standing == STANDS -> standing = GIVEN_UP };
+             disarm_now();
+             if
+             :: atomic { duty == LIFTED -> duty = PARKED; nudge = 1 }
+             :: else
+             fi
+          :: else
+          fi
        :: else
-       fi
+       fi;
+#ifndef WRONG_LATE_STANDING
+       rescuing = 0
+#endif
 #endif
     :: may_end && phase == IDLE -> break
     od
@@ -721,8 +778,8 @@ end:
 /* ---- the main thread: freeze ------------------------------------------------------ */
 
 inline protect() {
-    stood = standing;
     atomic {
+        stood = standing;
         if
         :: standing == STANDS -> standing = STANDS_NOT
         :: else
@@ -739,7 +796,7 @@ inline protect() {
        atomic {
            if
            :: closed -> failed = 1
-           :: else -> prot[i] = 1; live[i] = OLD
+           :: else -> prot[i] = 1; past_is_now(i)
            fi;
            i++
        }
@@ -752,7 +809,7 @@ inline thaw(armed) {
     frozen = 0;
     error = 1;
     do
-    :: i < PAGES -> atomic { lift(i); i++; w = 0 }
+    :: i < PAGES && standing != STANDS -> atomic { lift(i); i++; w = 0 }
     :: else -> break
     od;
     i = 0;
@@ -784,7 +841,7 @@ inline freeze() {
         fi
     };
     error = 0;
-    frozen = 1;
+    atomic { frozen = 1; fixed[0] = 0; fixed[1] = 0 };
     /* fault_server_arm() */
     duty = KEPT;
     nudge = 1;
@@ -807,11 +864,24 @@ inline freeze() {
     fi;
 #endif
     if
-    :: armed -> watched = 1; protect()
+    :: armed ->
+       watch++;
+#ifndef WRONG_LATE_WATCHDOG
+       failed = rescuing;
+#endif
+#ifdef WRONG_LEAVES_STANDING
+       if
+       :: failed
+       :: else -> protect()
+       fi
+#else
+       protect() /* refused, what stood is lifted: see STANDING with FAILURES */
+#endif
+
     :: else
     fi;
     if
-    :: failed -> thaw(armed); watched = 0
+    :: failed -> thaw(armed)
     :: else -> phase = SAVING
     fi;
     failed = 0; armed = 0; stood = 0
