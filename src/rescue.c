@@ -9,6 +9,7 @@
 #include "host/child.h"
 #include "kernel/fault_points.h"
 #include "memory/late_unmap.h"
+#include "standing.h"
 
 /* The memory map's lock is taken for a slice at a time. */
 #define SLICE_BYTES (UINT64_C(64) << 20)
@@ -127,8 +128,14 @@ void rescue_give_back(struct snapshot *snapshot, bool unused)
 
 void rescue_tend(struct snapshot *snapshot)
 {
-    if (snapshot_phase(snapshot) != PHASE_NONE ||
-        !fault_server_is_back(&snapshot->fault_server) ||
+    if (snapshot_phase(snapshot) != PHASE_NONE)
+        return;
+    /* Nothing stands after the emergency exit. A release that was waiting at that moment
+     * has left the fault server to lift, if it took that duty in time: it would never be
+     * parked, and saves would fork for ever. */
+    if (fault_server_is_missing(&snapshot->fault_server))
+        standing_has_ended(snapshot);
+    if (!fault_server_is_back(&snapshot->fault_server) ||
         !atomic_load_explicit(&snapshot->detained, memory_order_acquire))
         return;
     give_back(snapshot);

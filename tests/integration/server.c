@@ -534,6 +534,20 @@ char *server_path(struct server *server, const char *name)
     return format_text("%s/%s", server->directory, name);
 }
 
+void wait_until_saves_are_ours(struct server *server)
+{
+    double until = patient_seconds() + 20;
+    for (;;) {
+        double forks = server_info_number(server, "uffd_fork_fallbacks");
+        server_save(server);
+        if (server_info_number(server, "uffd_fork_fallbacks") == forks)
+            return;
+        CHECK(patient_seconds() < until, "saves fork for ever: %s",
+              server_info(server, "uffd_last_fallback_reason"));
+        sleep_msec(200);
+    }
+}
+
 void check_fork_free(struct server *server, int saves)
 {
     if (!server->has_module)

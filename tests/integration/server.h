@@ -100,6 +100,8 @@ bool module_in_use(void);
 /* Ends the case as skipped if WITHOUT_MODULE is set. */
 void needs_module(void);
 const char *module_path(void);
+/* Saves until one was not made with fork: a thread that was away has come back. */
+void wait_until_saves_are_ours(struct server *server);
 /* That `saves` forks were replaced up to now and none was made for want of
  * anything. Nothing is checked without the module. */
 void check_fork_free(struct server *server, int saves);

@@ -45,20 +45,6 @@ static double write_over(struct server *server, double seconds)
     return longest;
 }
 
-static void wait_until_saves_are_ours(struct server *server)
-{
-    double until = clock_seconds() + 20;
-    for (;;) {
-        double forks = server_info_number(server, "uffd_fork_fallbacks");
-        server_save(server);
-        if (server_info_number(server, "uffd_fork_fallbacks") == forks)
-            return;
-        CHECK(clock_seconds() < until, "saves fork for ever: %s",
-              server_info(server, "uffd_last_fallback_reason"));
-        sleep_msec(200);
-    }
-}
-
 /* What must be so while somebody is away, and after. */
 static void check_forks_meanwhile(struct server *server)
 {
