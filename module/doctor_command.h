@@ -1,4 +1,4 @@
-/* The doctor (doctor.h) as the server's clients and its log see it. */
+/* The doctor (reporting/doctor.h) as the server's clients and its log see it. */
 #ifndef RDB_UFFD_MODULE_DOCTOR_COMMAND_H
 #define RDB_UFFD_MODULE_DOCTOR_COMMAND_H
 

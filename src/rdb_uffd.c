@@ -6,14 +6,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "eviction.h"
-#include "face.h"
-#include "freeze.h"
-#include "guarding.h"
 #include "host/foreign.h"
 #include "host/guard.h"
 #include "host/late_free.h"
-#include "keeper.h"
 #include "kernel/advice.h"
 #include "kernel/cpu_quota.h"
 #include "kernel/fault_points.h"
@@ -23,18 +18,23 @@
 #include "kernel/process.h"
 #include "kernel/sandbox.h"
 #include "keyspace/crew.h"
-#include "log.h"
 #include "memory/allocator.h"
 #include "memory/late_unmap.h"
 #include "memory/pool.h"
 #include "memory/vacant.h"
-#include "proof.h"
-#include "report.h"
-#include "rescue.h"
-#include "saver.h"
-#include "snapshot.h"
-#include "standing.h"
-#include "watchdog.h"
+#include "reporting/log.h"
+#include "reporting/report.h"
+#include "snapshot/eviction.h"
+#include "snapshot/face.h"
+#include "snapshot/freeze.h"
+#include "snapshot/guarding.h"
+#include "snapshot/rescue.h"
+#include "snapshot/saver.h"
+#include "snapshot/snapshot.h"
+#include "snapshot/standing.h"
+#include "snapshot/watchdog.h"
+#include "upkeep/keeper.h"
+#include "upkeep/proof.h"
 
 /* A tick comes ten times a second: a quarter of a million frees in a second or
  * two, and no command waits for long. */
@@ -42,7 +42,7 @@
 /* Savers, when the operator does not say: more would be many against one disk. */
 #define THREADS_BY_ITSELF 4u
 /* What new values take beside the old ones and the limit does not count: with what
- * is kept ready (keeper.c) it stays below 64 MB. */
+ * is kept ready (upkeep/keeper.c) it stays below 64 MB. */
 #define FRESH_BYTES_FREE (UINT64_C(16) << 20)
 
 struct face the_face;

@@ -16,7 +16,7 @@
  *     every page that was not preserved that it has kept its protection (view/audit.h).
  *  8. Nobody of ours holds the server for long: docs/WAITS.md.
  *
- * One snapshot: enum phase in snapshot.h, and who performs each step
+ * One snapshot: enum phase in snapshot/snapshot.h, and who performs each step
  *
  *   NONE ── begin(): freeze_begin(), all or nothing; then begin_saving() ──▶ SAVING
  *    ▲        may fail: fall_back(), the real fork                          │  ▲
@@ -35,11 +35,11 @@
  *   RELEASING         saver thread; then the child "exits" and is reaped
  *
  * Threads: the server's main thread; the fault server (view/fault_server.h); the
- * saver (saver.h) and those that help it walk (keyspace/crew.h); the keeper
- * (keeper.h), which does chores between snapshots; the watchdog (watchdog.h), which
+ * saver (snapshot/saver.h) and those that help it walk (keyspace/crew.h); the keeper
+ * (upkeep/keeper.h), which does chores between snapshots; the watchdog (snapshot/watchdog.h), which
  * watches the fault server during one, and between two where protection stands
- * (standing.h); those that help to protect
- * (memory/protection.h); the packer (memory/packer.h). Who writes what: snapshot.h.
+ * (snapshot/standing.h); those that help to protect
+ * (memory/protection.h); the packer (memory/packer.h). Who writes what: snapshot/snapshot.h.
  *
  * Every function here is called on the main thread.
  */
@@ -50,10 +50,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "dirty_rate.h"
-#include "doctor.h"
-#include "history.h"
 #include "memory/preserved.h"
+#include "reporting/doctor.h"
+#include "reporting/history.h"
+#include "upkeep/dirty_rate.h"
 
 #define RDB_UFFD_VERSION "0.1.0"
 

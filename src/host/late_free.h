@@ -7,7 +7,7 @@
  * memory is given back when the snapshot is over, a little at a time. But for what
  * lies in fresh memory, where new values go: that is freed, and used again, at once.
  *
- * Bounded in number, and in bytes where they cannot be evicted (eviction.h); beyond
+ * Bounded in number, and in bytes where they cannot be evicted (snapshot/eviction.h); beyond
  * that, and for all other threads, free() frees. Main thread, but where it says so.
  */
 #ifndef RDB_UFFD_HOST_LATE_FREE_H

@@ -3,7 +3,7 @@
  *
  * The tables are printed by `make layouts SRC=…`, which compiles a probe against the
  * server's own headers and says what differs here and in src/keyspace. They are proved
- * again at load (server.c, proof.h), and before use what belongs to replicas
+ * again at load (server.c, upkeep/proof.h), and before use what belongs to replicas
  * (transfer.h). A server that matches no table is served by plain fork.
  */
 #ifndef RDB_UFFD_HOST_LAYOUT_H

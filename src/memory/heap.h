@@ -25,7 +25,7 @@
 struct ready_memory;
 struct protection;
 
-/* Whether some of the heap has stayed protected since the last snapshot (standing.h).
+/* Whether some of the heap has stayed protected since the last snapshot (snapshot/standing.h).
  * Who takes the last step away from STANDS, a freeze or the watchdog, has it alone. */
 enum heap_standing {
     STANDS_NOT,

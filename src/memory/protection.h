@@ -8,7 +8,7 @@
  *   caller   [64 MB] slow! [16 MB]      [16 MB] …
  *   helper                      [16 MB][16 MB] …
  *
- * What may be protected already (standing.h) is looked at first: the kernel tells of
+ * What may be protected already (snapshot/standing.h) is looked at first: the kernel tells of
  * every page whether it is, in a third of the time that it takes to protect it.
  *
  * The caller never waits for a helper: what one has taken and not done when nothing else

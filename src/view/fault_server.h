@@ -45,7 +45,7 @@ struct preserve_request {
 enum fault_duty {
     FAULTS_PARKED, /* nothing is protected: none is served */
     FAULTS_KEPT,   /* a snapshot: its page is preserved, and loses its protection */
-    FAULTS_LIFTED, /* between snapshots: its surroundings lose theirs (standing.h) */
+    FAULTS_LIFTED, /* between snapshots: its surroundings lose theirs (snapshot/standing.h) */
 };
 
 struct fault_server {

@@ -10,8 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "history.h"
-#include "log_limit.h"
+#include "reporting/history.h"
+#include "reporting/log_limit.h"
 #include "view/wait_histogram.h"
 
 #define VALUES 20000

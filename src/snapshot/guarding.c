@@ -3,9 +3,9 @@
 #include <errno.h>
 
 #include "face.h"
-#include "keeper.h"
 #include "memory/late_unmap.h"
 #include "snapshot.h"
+#include "upkeep/keeper.h"
 
 static bool is_frozen(void)
 {

@@ -4,7 +4,7 @@
 #ifndef RDB_UFFD_KEEPER_H
 #define RDB_UFFD_KEEPER_H
 
-#include "snapshot.h"
+#include "snapshot/snapshot.h"
 
 int keeper_start(struct snapshot *snapshot);
 void keeper_stop(struct snapshot *snapshot);

@@ -7,16 +7,16 @@
 #include <stdint.h>
 
 #include "freeze.h"
-#include "history.h"
 #include "keyspace/sample.h"
-#include "log_limit.h"
+#include "reporting/history.h"
+#include "reporting/log_limit.h"
 
 /* Main thread only. */
 struct face {
     bool started;
     char unsupported[REASON_BYTES];   /* why no save can be served, "" if it can */
     char layout_reason[REASON_BYTES]; /* why the server is not known, "" if it is */
-    bool proved;                      /* walks see what the server says: proof.h */
+    bool proved;                      /* walks see what the server says: upkeep/proof.h */
     struct keyspace_kinds proved_kinds;
     uint64_t proof_tried_usec;
     char doubt[REASON_BYTES]; /* what a walk met that cannot be, "" if none did */

@@ -21,7 +21,7 @@
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
 #include "rdb_uffd.h"
-#include "room.h"
+#include "snapshot/room.h"
 
 #define TMPFS_MAGIC 0x01021994
 

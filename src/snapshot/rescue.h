@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "history.h"
+#include "reporting/history.h"
 #include "snapshot.h"
 
 /* So long the server waits for one of ours, at most. */

@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "eviction.h"
 #include "kernel/advice.h"
 #include "kernel/fault_points.h"
 #include "kernel/pagemap.h"
@@ -12,9 +11,10 @@
 #include "memory/pool.h"
 #include "memory/untouched.h"
 #include "memory/vacant.h"
-#include "rescue.h"
-#include "room.h"
-#include "standing.h"
+#include "snapshot/eviction.h"
+#include "snapshot/rescue.h"
+#include "snapshot/room.h"
+#include "snapshot/standing.h"
 
 #define STACK_BYTES (256 * 1024)
 #define IDLE_MSEC   1000
@@ -188,7 +188,7 @@ static void prepare_buffer(struct snapshot *snapshot)
         sleep_usec(TOUCH_REST_USEC);
 }
 
-/* Bit by bit: as long as this thread runs, faults are expensive (saver.c). */
+/* Bit by bit: as long as this thread runs, faults are expensive (snapshot/saver.c). */
 static void touch_ahead(struct snapshot *snapshot)
 {
     for (int i = 0; i < TOUCHES_AT_ONCE; i++)

@@ -3,7 +3,7 @@
 #ifndef RDB_UFFD_REPORT_H
 #define RDB_UFFD_REPORT_H
 
-#include "snapshot.h"
+#include "snapshot/snapshot.h"
 
 /* Queues the line; it is written at the next tick, outside the pause. Main thread, at
  * the end of the freeze. */

@@ -15,7 +15,7 @@
 #include "memory/vacant.h"
 #include "rdb/encoder.h"
 #include "rdb/output.h"
-#include "report.h"
+#include "reporting/report.h"
 #include "rescue.h"
 #include "standing.h"
 

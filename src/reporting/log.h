@@ -3,7 +3,7 @@
 #ifndef RDB_UFFD_LOG_H
 #define RDB_UFFD_LOG_H
 
-#include "snapshot.h"
+#include "snapshot/snapshot.h"
 
 /* Warnings of which there were too many lately are left out, and counted. */
 void log_now(struct snapshot *snapshot, enum rdb_uffd_level level, const char *text);

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "face.h"
+#include "snapshot/face.h"
 
 static bool take_message(struct snapshot *snapshot, enum rdb_uffd_level *level,
                          char text[MESSAGE_BYTES])

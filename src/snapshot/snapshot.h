@@ -12,8 +12,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "dirty_rate.h"
-#include "history.h"
 #include "host/server.h"
 #include "kernel/ability.h"
 #include "kernel/thread.h"
@@ -21,6 +19,8 @@
 #include "memory/preserved.h"
 #include "memory/ready.h"
 #include "rdb_uffd.h"
+#include "reporting/history.h"
+#include "upkeep/dirty_rate.h"
 #include "view/fault_server.h"
 #include "view/view.h"
 

@@ -2,14 +2,14 @@
 #include <errno.h>
 #include <string.h>
 
-#include "face.h"
 #include "host/late_free.h"
 #include "kernel/advice.h"
 #include "keyspace/crew.h"
 #include "memory/allocator.h"
 #include "rdb_uffd.h"
 #include "report.h"
-#include "snapshot.h"
+#include "snapshot/face.h"
+#include "snapshot/snapshot.h"
 
 /* ---- statistics ------------------------------------------------------------------ */
 

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "keeper.h"
-#include "snapshot.h"
-#include "standing.h"
+#include "snapshot/snapshot.h"
+#include "snapshot/standing.h"
 
 enum state { NONE, WANTED, RUNNING, DONE };
 
