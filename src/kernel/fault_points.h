@@ -19,7 +19,9 @@
     POINT(NO_USERFAULTFD, "no_userfaultfd")   /* pretend the privilege is missing */     \
     POINT(CORRUPT_POINTER, "corrupt_pointer") /* the walk reads a wrong pointer */       \
     POINT(STUCK_SERVER, "stuck_server")       /* the fault server stops serving */       \
-    POINT(HUNG_SERVER, "hung_server")     /* … in the middle of a fault, until off */  \
+    POINT(HUNG_SERVER, "hung_server") /* … in the middle of a fault, until off */      \
+    POINT(STUCK_WHEN_SAVING, "stuck_when_saving") /* the first, once the saver runs */   \
+    POINT(HUNG_WHEN_SAVING, "hung_when_saving")   /* the second, likewise */             \
     POINT(STALE_DUTY, "stale_duty")       /* it has looked at its duty; until off */     \
     POINT(LATE_WATCHDOG, "late_watchdog") /* … about to lift; until off */             \
     POINT(HUNG_READER, "hung_reader")     /* reads of the spool, until off */            \
@@ -61,11 +63,13 @@
     POINT(KNOWN_NUMBERS, "known_numbers") /* in names: 4194305 and on, no random ones */ \
     POINT(NO_ZERO_DEVICE, "no_zero_device")       /* /dev/zero is not there */           \
     POINT(PLAIN_ZERO_DEVICE, "plain_zero_device") /* it is listed as plain memory */     \
-    POINT(NO_MEMORY, "no_memory")                 /* buffers cannot be mapped */
+    POINT(REPLACED_MAPPING, "replaced_mapping") /* … since the last look at the map */ \
+    POINT(NO_MEMORY, "no_memory")               /* buffers cannot be mapped */
 
 #define FAULT_ENUM(name, text) FAULT_##name,
 enum fault_point_id { FAULT_POINTS(FAULT_ENUM) FAULT_POINT_COUNT };
 #undef FAULT_ENUM
+_Static_assert(FAULT_POINT_COUNT <= 64, "each has a bit of fault_points_on");
 
 extern _Atomic uint64_t fault_points_on;
 

@@ -153,8 +153,20 @@ static void thaw(struct snapshot *snapshot, bool armed)
     allocator_restore();
 }
 
+/* After the emergency exit it is the descriptor that refuses: that is not the reason. */
+static int protect(struct snapshot *snapshot, bool again)
+{
+    if (atomic_load_explicit(&snapshot->rescuing, memory_order_seq_cst))
+        return -ETIMEDOUT;
+    if (!again && fault_point(FAULT_REPLACED_MAPPING))
+        return -ENOENT;
+    int error = heap_protect(&snapshot->heap);
+    int given_up = atomic_load_explicit(&snapshot->view.error, memory_order_acquire);
+    return error && given_up ? given_up : error;
+}
+
 /* All or nothing. From here on the keyspace is the snapshot's. */
-static int freeze(struct snapshot *snapshot)
+static int freeze(struct snapshot *snapshot, bool again)
 {
     allocator_steer(late_free_is_installed());
     late_free_begin(eviction_is_possible(snapshot), NULL);
@@ -165,9 +177,7 @@ static int freeze(struct snapshot *snapshot)
     bool armed = !error;
     if (armed) {
         watchdog_begin(snapshot);
-        error = atomic_load_explicit(&snapshot->rescuing, memory_order_seq_cst)
-                    ? -ETIMEDOUT
-                    : heap_protect(&snapshot->heap);
+        error = protect(snapshot, again);
     }
     if (fault_point(FAULT_SLOW_FREEZE))
         sleep_usec(20000);
@@ -183,19 +193,33 @@ static int freeze(struct snapshot *snapshot)
     return error;
 }
 
+static int explain_refusal(char *reason, int error)
+{
+    if (error != -ETIMEDOUT)
+        return freeze_explain(reason, error, "cannot protect the heap");
+    snprintf(reason, REASON_BYTES, "page faults were not served in the freeze");
+    return error;
+}
+
 /* A mapping was replaced behind our back: what is registered at its place is not any
  * more. All is registered and numbered anew, since other threads may have had pages
  * kept under the old numbers. */
 static int freeze_again(struct snapshot *snapshot, char *reason)
 {
+    const char *obstacle = rescue_obstacle(snapshot);
+    if (obstacle) {
+        snprintf(reason, REASON_BYTES, "%s", obstacle);
+        return -EBUSY;
+    }
+    late_unmap_begin(); /* thaw() has ended it */
     int error = heap_refresh(&snapshot->heap, true);
     if (error)
         return freeze_explain(reason, error, "cannot register the heap");
     error = prepare_view(snapshot, reason);
     if (error)
         return error;
-    error = freeze(snapshot);
-    return error ? freeze_explain(reason, error, "cannot protect the heap") : 0;
+    error = freeze(snapshot, true);
+    return error ? explain_refusal(reason, error) : 0;
 }
 
 static int prepare_and_freeze(struct snapshot *snapshot, char *reason)
@@ -204,10 +228,10 @@ static int prepare_and_freeze(struct snapshot *snapshot, char *reason)
     freeze_end_step(snapshot, &snapshot->prepare_usec);
     if (error)
         return error;
-    error = freeze(snapshot);
+    error = freeze(snapshot, false);
     if (error == -ENOENT || error == -EINVAL)
         return freeze_again(snapshot, reason);
-    return error ? freeze_explain(reason, error, "cannot protect the heap") : 0;
+    return error ? explain_refusal(reason, error) : 0;
 }
 
 int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES])
@@ -221,7 +245,9 @@ int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES])
     atomic_store_explicit(&snapshot->freezing, true, memory_order_seq_cst);
     int error = prepare_and_freeze(snapshot, reason);
     atomic_store_explicit(&snapshot->freezing, false, memory_order_seq_cst);
-    if (error && late_unmap_end())
+    /* Who has not come back may be reading still: rescue_tend() ends it then. */
+    if (error && !atomic_load_explicit(&snapshot->detained, memory_order_acquire) &&
+        late_unmap_end())
         heap_note_change(&snapshot->heap);
     heap_unlock(&snapshot->heap);
     return error;

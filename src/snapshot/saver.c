@@ -519,8 +519,19 @@ static void end_child(struct snapshot *snapshot, int status)
         atomic_store_explicit(&snapshot->end, END_RETURNED, memory_order_release);
 }
 
+/* Not before: on a busy machine the main thread loses its CPU in the freeze, and its own
+ * first fault would be the one that nobody serves. */
+static void begin_to_hang(void)
+{
+    if (fault_point(FAULT_STUCK_WHEN_SAVING))
+        fault_point_set("stuck_server", true);
+    if (fault_point(FAULT_HUNG_WHEN_SAVING))
+        fault_point_set("hung_server", true);
+}
+
 static void run(struct snapshot *snapshot)
 {
+    begin_to_hang();
     snapshot->failed_where = NULL;
     snapshot->walk_error = 0;
     while (fault_point(FAULT_HELD_SAVER) && snapshot_phase(snapshot) == PHASE_SAVING)

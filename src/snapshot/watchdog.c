@@ -29,6 +29,13 @@ static bool is_due(struct snapshot *snapshot)
            snapshot_phase(snapshot) != PHASE_NONE;
 }
 
+/* Still the snapshot that the watch is for: the next may have begun between two looks, or
+ * a freeze have begun anew, and what is meant for the last one would not help it. */
+static bool is_watched(struct snapshot *snapshot, uint32_t watch)
+{
+    return atomic_load_explicit(&snapshot->watches, memory_order_acquire) == watch;
+}
+
 static bool is_stopping(struct snapshot *snapshot)
 {
     return atomic_load_explicit(&snapshot->stopping, memory_order_acquire);
@@ -77,8 +84,7 @@ static void watch_standing(struct snapshot *snapshot, uint32_t seen)
     struct fault_server *server = &snapshot->fault_server;
     uint64_t beats = 0;
     int stuck = 0;
-    while (atomic_load_explicit(&snapshot->watches, memory_order_acquire) == seen &&
-           heap_stands(&snapshot->heap)) {
+    while (is_watched(snapshot, seen) && heap_stands(&snapshot->heap)) {
         futex_wait(&snapshot->watches, seen, STANDING_LOOK_MSEC);
         uint64_t now = atomic_load_explicit(&server->beats, memory_order_relaxed);
         bool waiting = fault_waits(snapshot) || fault_server_is_due(server);
@@ -111,7 +117,7 @@ static void watch(struct snapshot *snapshot, uint32_t seen)
     thread_stay_off(&all_cpus, server->writer_cpu);
     sleep_usec(TICK_AFTER_FREEZE_USEC);
     snapshot->host->wake();
-    while (is_due(snapshot) && !is_stopping(snapshot)) {
+    while (is_watched(snapshot, seen) && is_due(snapshot) && !is_stopping(snapshot)) {
         uint32_t phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire);
         futex_wait(&snapshot->phase, phase, LOOK_MSEC);
         fault_server_nudge(server);

@@ -362,13 +362,13 @@ static void map_and_unmap(struct server *server, uint64_t seed)
           "the save was over too soon for the case to show anything");
 }
 
-static void unmapping_allocator(void)
+static void check_unmapping_allocator(const char *fault)
 {
     uint64_t seed = test_seed();
     setenv("MALLOC_CONF", "retain:false", 1);
     setenv("JE_MALLOC_CONF", "retain:false", 1);
     needs_module();
-    struct server *server = start_with_large_values(seed, NO_SPOOL, "");
+    struct server *server = start_with_large_values(seed, NO_SPOOL, fault);
     size_t resident = process_resident(server);
     for (int round = 0; round < 2; round++) {
         struct snapshot snapshot = snapshot_begin(server);
@@ -376,6 +376,8 @@ static void unmapping_allocator(void)
         const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);
         CHECK(!wrong, "%s", wrong);
         CHECK(protected_pages(server) == 0, "pages are still protected after the save");
+        double preserved = server_info_number(server, "uffd_last_pages_preserved");
+        CHECK(preserved < 1000, "not put off: %.0f pages were preserved", preserved);
         for (int i = 0; i < 8; i++)
             fill_large(server->connection, format_text("large:%d", i), 9 * MEGABYTE,
                        i % 2, seed + 90);
@@ -386,6 +388,17 @@ static void unmapping_allocator(void)
                "what was unmapped stays: %zu bytes, then %zu", resident,
                process_resident(server));
     server_stop(server);
+}
+
+static void unmapping_allocator(void)
+{
+    check_unmapping_allocator("");
+}
+
+/* The freeze that has to begin anew puts off what is unmapped like any other. */
+static void unmapping_after_a_second_freeze(void)
+{
+    check_unmapping_allocator("replaced_mapping");
 }
 
 /* ---- memory that comes without a word -------------------------------------------------- */
@@ -441,6 +454,7 @@ int main(int argc, char **argv)
         {"reused_memory", reused_memory, 60},
         {"reuse_is_found", reuse_is_found, 60},
         {"unmapping_allocator", unmapping_allocator, 60},
+        {"unmapping_after_a_second_freeze", unmapping_after_a_second_freeze, 60},
         {"growing_break", growing_break, 60},
         {"growing_break_is_found", growing_break_is_found, 60},
         {0},

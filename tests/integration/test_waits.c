@@ -66,11 +66,18 @@ static void check_recovered(struct server *server)
     server_stop(server);
 }
 
-/* In the middle of a fault that it has read. */
-static void hung_server(void)
+/* Its save is not done before the watchdog has looked for long enough. */
+static struct server *start_hanging_slowly(const char *fault)
 {
     struct server *server = start_hanging("");
-    server_ok(server, "UFFD.FAULT hung_server on");
+    server_ok(server, "DEBUG POPULATE 200 key 100");
+    server_config_set(server, "rdb-key-save-delay", "100000");
+    server_ok(server, "UFFD.FAULT %s on", fault);
+    return server;
+}
+
+static void check_save_is_given_up(struct server *server)
+{
     double began = clock_seconds();
     server_save_start(server);
     double longest = clock_seconds() - began, more = write_over(server, 1);
@@ -80,8 +87,28 @@ static void hung_server(void)
     CHECK(!server_save_wait(server), "the save succeeded");
     CHECK(strstr(server_info(server, "uffd_last_error"), "not served"),
           "the reason is %s", server_info(server, "uffd_last_error"));
+    server_config_set(server, "rdb-key-save-delay", "0");
+}
+
+/* In the middle of a fault that it has read. */
+static void hung_server(void)
+{
+    struct server *server = start_hanging_slowly("hung_when_saving");
+    check_save_is_given_up(server);
+    server_ok(server, "UFFD.FAULT hung_when_saving off");
     check_forks_meanwhile(server);
     server_ok(server, "UFFD.FAULT hung_server off");
+    check_recovered(server);
+}
+
+/* In a freeze that had to begin anew: it is watched like any other. */
+static void stuck_after_a_second_freeze(void)
+{
+    struct server *server = start_hanging_slowly("stuck_when_saving");
+    server_ok(server, "UFFD.FAULT replaced_mapping on");
+    check_save_is_given_up(server);
+    server_ok(server, "UFFD.FAULT stuck_when_saving off");
+    server_ok(server, "UFFD.FAULT stuck_server off");
     check_recovered(server);
 }
 
@@ -89,13 +116,11 @@ static void hung_server(void)
  * The save ends; that of the next one must not be what is lifted. */
 static void late_watchdog(void)
 {
-    struct server *server = start_hanging("");
-    server_ok(server, "DEBUG POPULATE 200 key 100");
-    server_config_set(server, "rdb-key-save-delay", "100000");
-    server_ok(server, "UFFD.FAULT late_watchdog on");
-    server_ok(server, "UFFD.FAULT stuck_server on");
+    struct server *server = start_hanging_slowly("late_watchdog");
+    server_ok(server, "UFFD.FAULT stuck_when_saving on");
     server_save_start(server);
     CHECK(!server_save_wait(server), "the save succeeded");
+    server_ok(server, "UFFD.FAULT stuck_when_saving off");
     server_ok(server, "UFFD.FAULT stuck_server off");
     server_config_set(server, "rdb-key-save-delay", "0");
     check_forks_meanwhile(server);
@@ -233,6 +258,7 @@ int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
         {"hung_server", hung_server, 120},
+        {"stuck_after_a_second_freeze", stuck_after_a_second_freeze, 120},
         {"late_watchdog", late_watchdog, 120},
         {"hung_opening", hung_opening, 120},
         {"hung_rename", hung_rename, 120},
