@@ -30,10 +30,10 @@ test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SER
 	@$(MAKE) --no-print-directory tests-built
 	@RDB_UFFD_MODULE=$(CURDIR)/rdb_uffd.so TEST_MODULES=$(CURDIR)/$(BUILD)/tests/modules \
 		TEST_SANDBOX=$(CURDIR)/$(TEST_SANDBOX) UFFD_WATCH=$(CURDIR)/uffd-watch \
-		README_FILE=$(CURDIR)/README.md OPERATIONS_FILE=$(CURDIR)/docs/OPERATIONS.md \
+		REFERENCE_FILE=$(CURDIR)/docs/SETTINGS-AND-INFO.md OPERATIONS_FILE=$(CURDIR)/docs/OPERATIONS.md \
 		tests/integration/run-tests \
 		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS) tests/model/run) $(INTEGRATION_TESTS) \
-		tests/integration/test_install
+		tests/integration/test_install tests/integration/test_documents
 
 SOAK_PROGRAM := $(BUILD)/tests/soak/soak
 $(BUILD)/tests/soak/%.o: CFLAGS += $(INTEGRATION_CFLAGS)

@@ -1,9 +1,15 @@
-.PHONY: layers layouts format format-check lint asan tsan
+.PHONY: layers layouts docs documents format format-check lint asan tsan
 layouts: ## print the layout table of a server, compare it with what is known: SRC=its source tree
 	@tools/layouts/generate $(SRC)
 
 layers: ## check that calls go downward only
 	tools/check-layers
+
+docs: ## write what is said of settings and INFO fields, from docs/reference
+	tools/write-reference .
+
+documents: ## check that what the documents name is there
+	tools/check-documents
 
 SOURCES := $(wildcard module/*.[ch] src/*.[ch] src/*/*.[ch] tests/*/*.[ch] bench/*.[ch] \
 	tools/*/*.[ch])
@@ -13,7 +19,7 @@ format: ## format all sources
 format-check: ## say which sources are not formatted
 	clang-format --dry-run --Werror $(SOURCES)
 
-lint: ## cppcheck and clang-tidy with the committed configuration
+lint: documents ## the documents; cppcheck and clang-tidy with the committed configuration
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 	    --inline-suppr --suppressions-list=.cppcheck-suppressions \
 	    -D__x86_64__ -Isrc -Imodule -D_GNU_SOURCE module src tools/uffd-watch

@@ -296,15 +296,20 @@ static void check_described(const char *content, const char *name)
     CHECK(strstr(content, format_text("`%s`", name)), "%s is not described", name);
 }
 
-/* INFO has all fields that the README has, and the other way round. */
-static void info_in_readme(void)
+static const char *reference_section(const char *name)
+{
+    const char *reference = document("REFERENCE_FILE", "docs/SETTINGS-AND-INFO.md");
+    const char *section = strstr(reference, format_text("\n## %s\n", name)), *end;
+    CHECK(section && (end = strstr(section + 1, "\n## ")), "no ## %s", name);
+    return format_text("%.*s", (int)(end - section), section);
+}
+
+/* INFO has all fields that are described, and the other way round. */
+static void info_in_reference(void)
 {
     struct server *server = answering_start("");
     const char *info = server_text(server, "INFO uffd");
-    const char *readme = document("README_FILE", "README.md");
-    const char *section = strstr(readme, "\n## INFO\n"), *end, *at;
-    CHECK(section && (end = strstr(section + 1, "\n## ")), "the README has no ## INFO");
-    section = format_text("%.*s", (int)(end - section), section);
+    const char *section = reference_section("INFO"), *at;
     int fields = 0;
     for (at = info; (at = strstr(at, "\nuffd_")); fields++) {
         at++;
@@ -318,6 +323,28 @@ static void info_in_readme(void)
               length, at);
     }
     CHECK(fields == 0, "some are described twice");
+    server_stop(server);
+}
+
+/* The same of the settings; each has a row with its values and its default. */
+static void settings_in_reference(void)
+{
+    struct server *server = answering_start("");
+    const char *section = reference_section("Settings"), *at;
+    redisReply *set = server_command(server, "CONFIG GET uffd.*");
+    size_t rows = 0;
+    CHECK(set->type == REDIS_REPLY_ARRAY && set->elements > 10, "no settings");
+    for (size_t i = 0; i < set->elements; i += 2) {
+        const char *name = set->element[i]->str + strlen("uffd.");
+        const char *value = set->element[i + 1]->str;
+        const char *row = strstr(section, format_text("\n| `%s` |", name));
+        CHECK(row, "%s is not described", name);
+        row = format_text("%.*s", (int)strcspn(row + 1, "\n"), row + 1);
+        check_described(row, *value ? value : "\"\"");
+    }
+    for (at = section; (at = strstr(at, "\n| `")); at++)
+        rows++;
+    CHECK(rows == set->elements / 2, "%zu are described", rows);
     server_stop(server);
 }
 
@@ -347,7 +374,8 @@ int main(int argc, char **argv)
         {"resetstat", resetstat, 20},
         {"log_of_a_save", log_of_a_save, 30},
         {"warnings_are_limited", warnings_are_limited, 60},
-        {"info_in_readme", info_in_readme, 20},
+        {"info_in_reference", info_in_reference, 20},
+        {"settings_in_reference", settings_in_reference, 20},
         {"answers_in_manual", answers_in_manual, 20},
         {0},
     };
