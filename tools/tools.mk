@@ -1,4 +1,4 @@
-.PHONY: layers layouts docs documents format format-check lint asan tsan
+.PHONY: layers layouts docs pictures documents format format-check lint asan tsan
 layouts: ## print the layout table of a server, compare it with what is known: SRC=its source tree
 	@tools/layouts/generate $(SRC)
 
@@ -7,6 +7,11 @@ layers: ## check that calls go downward only
 
 docs: ## write what is said of settings and INFO fields, from docs/reference
 	tools/write-reference .
+
+PICTURES := $(patsubst %.dot,%.svg,$(wildcard docs/pictures/*.dot))
+pictures: $(PICTURES) ## draw the documents' pictures from their sources (Graphviz)
+docs/pictures/%.svg: docs/pictures/%.dot
+	dot -Tsvg $< | sed '/<!-- Generated/,/-->/d' >$@
 
 documents: ## check that what the documents name is there
 	tools/check-documents
