@@ -23,7 +23,7 @@ $(TEST_SANDBOX): tests/sandbox/no-placing.c
 	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -o $@ $<
 
 tests-built: $(TESTED) $(INTEGRATION_TESTS) $(TEST_MODULES) $(TEST_SANDBOX) \
-	uffd-watch
+	uffd-watch $(BUILD)/tools/layouts/from_binary
 
 test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SERVERS=all)
 	@tests/install-dependencies
@@ -33,7 +33,7 @@ test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SER
 		REFERENCE_FILE=$(CURDIR)/docs/SETTINGS-AND-INFO.md OPERATIONS_FILE=$(CURDIR)/docs/OPERATIONS.md \
 		tests/integration/run-tests \
 		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS) tests/model/run) $(INTEGRATION_TESTS) \
-		tests/integration/test_install tests/integration/test_documents
+		tests/integration/test_install tests/integration/test_documents tests/integration/test_layouts
 
 SOAK_PROGRAM := $(BUILD)/tests/soak/soak
 $(BUILD)/tests/soak/%.o: CFLAGS += $(INTEGRATION_CFLAGS)

@@ -1,6 +1,15 @@
 .PHONY: layers layouts docs pictures documents format format-check lint asan tsan
-layouts: ## print the layout table of a server, compare it with what is known: SRC=its source tree
-	@tools/layouts/generate $(SRC)
+layouts: $(if $(SRC),,$(BUILD)/tools/layouts/from_binary) ## print the layout of a server, compare it with what is known: SRC=its source tree, or BIN=its program (docs/SERVERS.md)
+	@$(if $(SRC),tools/layouts/generate $(SRC),$(if $(BIN),$(BUILD)/tools/layouts/from_binary \
+		$(if $(FORM),--$(FORM)) $(BIN) $(if $(DEBUG)$(SERVER_IS),"$(DEBUG)") $(SERVER_IS),\
+		echo "make layouts SRC=source-tree, or BIN=program" >&2; exit 1))
+
+# Reads debug information: needs libdw-dev.
+$(BUILD)/tools/layouts/%.o: CFLAGS += -Itools/layouts
+$(BUILD)/tools/layouts/from_binary: $(BUILD)/tools/layouts/from_binary.o \
+		$(BUILD)/tools/layouts/debug_info.o $(BUILD)/src/kernel/fault_points.o
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -ldw -lelf
+-include $(wildcard $(BUILD)/tools/layouts/*.d)
 
 layers: ## check that calls go downward only
 	tools/check-layers

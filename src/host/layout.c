@@ -33,6 +33,7 @@ static const struct server_layout layouts[] = {
         .client_request_bytes = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_module = 8,
         .type_load = 16,
     },
     /* redis 7.2.6 */
@@ -64,6 +65,7 @@ static const struct server_layout layouts[] = {
         .client_request_bytes = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_module = 8,
         .type_load = 16,
     },
     /* redis 7.4.1 */
@@ -95,6 +97,7 @@ static const struct server_layout layouts[] = {
         .client_request_bytes = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_module = 8,
         .type_load = 16,
     },
     /* redis 8.0.2 and 8.0.6 */
@@ -127,6 +130,7 @@ static const struct server_layout layouts[] = {
         .own_connection = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_module = 8,
         .type_load = 16,
     },
     /* redis 8.6.3 */
@@ -159,6 +163,7 @@ static const struct server_layout layouts[] = {
         .own_connection = 8,
         .module_name = 8,
         .module_types = 24,
+        .type_module = 0,
         .type_load = 32,
     },
     /* redict 7.3.6 */
@@ -190,6 +195,7 @@ static const struct server_layout layouts[] = {
         .client_request_bytes = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_module = 8,
         .type_load = 16,
     },
     /* valkey 7.2.7 */
@@ -221,6 +227,7 @@ static const struct server_layout layouts[] = {
         .client_request_bytes = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_module = 8,
         .type_load = 16,
     },
     /* valkey 8.0.1 */
@@ -253,6 +260,7 @@ static const struct server_layout layouts[] = {
         .own_connection = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_module = 8,
         .type_load = 16,
     },
     /* valkey 8.1.1 */
@@ -286,6 +294,7 @@ static const struct server_layout layouts[] = {
         .own_connection = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_module = 8,
         .type_load = 16,
     },
     /* valkey 9.1.2 */
@@ -319,8 +328,21 @@ static const struct server_layout layouts[] = {
         .own_connection = 4,
         .module_name = 8,
         .module_types = 24,
+        .type_module = 8,
         .type_load = 16,
     },
+};
+
+const struct layout_ability layout_abilities[] = {
+    {"expires-by-name", HAS_EXPIRES_BY_NAME},
+    {"direct-transfers", HAS_DIRECT_TRANSFERS},
+    {"expiring-fields", HAS_EXPIRING_FIELDS},
+    {"expiring-entries", HAS_EXPIRING_ENTRIES},
+    {"trim-jobs", HAS_TRIM_JOBS},
+    {"clocks-of-its-own", HAS_CLOCKS_OF_ITS_OWN},
+    {"slot-imports", HAS_SLOT_IMPORTS},
+    {"older-formats", HAS_OLDER_FORMATS},
+    {0},
 };
 
 const struct server_layout *layout_find(const char *server, const char *version)

@@ -52,8 +52,44 @@ struct server_layout {
     uint16_t client_request, client_request_bytes;
     uint16_t own_connection;            /* in what it asks for: straight to its socket */
     uint16_t module_name, module_types; /* RedisModule */
-    uint16_t type_load;                 /* moduleType.rdb_load */
+    uint16_t type_module, type_load;    /* moduleType.module, .rdb_load */
 };
+
+/* What layout files call them; ends with a name that is NULL. */
+extern const struct layout_ability {
+    const char *name;
+    unsigned ability;
+} layout_abilities[];
+
+/* The members that are numbers and the most that each may be, in the order in which
+ * layout files have them. */
+#define LAYOUT_NUMBERS(NUMBER)                                                           \
+    NUMBER(report_bytes, 64)                                                             \
+    NUMBER(pid, UINT16_MAX)                                                              \
+    NUMBER(main_thread_id, UINT16_MAX)                                                   \
+    NUMBER(db, UINT16_MAX)                                                               \
+    NUMBER(dbnum, UINT16_MAX)                                                            \
+    NUMBER(unix_time, UINT16_MAX)                                                        \
+    NUMBER(lru_clock, UINT16_MAX)                                                        \
+    NUMBER(child_info_pipe, UINT16_MAX)                                                  \
+    NUMBER(rdb_pipe_read, UINT16_MAX)                                                    \
+    NUMBER(rdb_child_exit_pipe, UINT16_MAX)                                              \
+    NUMBER(rdb_pipe_conns, UINT16_MAX)                                                   \
+    NUMBER(rdb_pipe_numconns, UINT16_MAX)                                                \
+    NUMBER(replicas, UINT16_MAX)                                                         \
+    NUMBER(rio_buffer, 256)                                                              \
+    NUMBER(connection_client, 4088)                                                      \
+    NUMBER(client_replication, 4088)                                                     \
+    NUMBER(client_request, 4088)                                                         \
+    NUMBER(client_connection, 4088)                                                      \
+    NUMBER(client_replica_state, 4088)                                                   \
+    NUMBER(connection_descriptor, 4088)                                                  \
+    NUMBER(client_request_bytes, 4)                                                      \
+    NUMBER(own_connection, 4096)                                                         \
+    NUMBER(module_name, 4088)                                                            \
+    NUMBER(module_types, 4088)                                                           \
+    NUMBER(type_module, 4088)                                                            \
+    NUMBER(type_load, 4088)
 
 /* The table of a server, NULL when there is none. */
 const struct server_layout *layout_find(const char *server, const char *version);

@@ -1,5 +1,7 @@
 #include "keyspace/family.h"
 
+#include <string.h>
+
 #include "kernel/fault_points.h"
 
 #define STREAM_REDIS                                                                     \
@@ -14,6 +16,7 @@
 static const struct family families[] = {
     [KEYSPACE_REDIS_7_0] =
         {
+            .name = "redis-7.0",
             .dict_exponents = 50,
             .database_bytes = 80,
             .stream_type = 19,
@@ -21,6 +24,7 @@ static const struct family families[] = {
         },
     [KEYSPACE_REDIS_7_2] =
         {
+            .name = "redis-7.2",
             TAGS_REDIS_7_2,
             .database_bytes = 88,
             .stream_type = 21,
@@ -29,6 +33,7 @@ static const struct family families[] = {
         },
     [KEYSPACE_REDICT_7_3] =
         {
+            .name = "redict-7.3",
             TAGS_REDIS_7_2,
             .slots = SLOT_OPCODE,
             .database_bytes = 80,
@@ -41,6 +46,7 @@ static const struct family families[] = {
         },
     [KEYSPACE_REDIS_7_4] =
         {
+            .name = "redis-7.4",
             TAGS_REDIS_7_2,
             .fields = FIELD_REDIS_8_0,
             .expiring_listpack = 24,
@@ -55,6 +61,7 @@ static const struct family families[] = {
         },
     [KEYSPACE_REDIS_8_0] =
         {
+            .name = "redis-8.0",
             TAGS_REDIS_8_0,
             .fields = FIELD_REDIS_8_0,
             .expiring_listpack = 24,
@@ -69,6 +76,7 @@ static const struct family families[] = {
         },
     [KEYSPACE_REDIS_8_6] =
         {
+            .name = "redis-8.6",
             .dict_exponents = 52,
             .dict_tags = {.key = true, .even_key = 2},
             .next_first = true,
@@ -90,6 +98,7 @@ static const struct family families[] = {
         },
     [KEYSPACE_VALKEY_8_0] =
         {
+            .name = "valkey-8.0",
             TAGS_VALKEY_8_0,
             .slots = SLOT_TEXT,
             .database_bytes = 80,
@@ -102,6 +111,7 @@ static const struct family families[] = {
         },
     [KEYSPACE_VALKEY_8_1] =
         {
+            .name = "valkey-8.1",
             .tables = TABLE_HASHTABLE,
             .objects = OBJECT_VALKEY_8_1,
             .fields = FIELD_VALKEY_8_1,
@@ -116,6 +126,7 @@ static const struct family families[] = {
         },
     [KEYSPACE_VALKEY_9_1] =
         {
+            .name = "valkey-9.1",
             .tables = TABLE_HASHTABLE,
             .objects = OBJECT_VALKEY_9_1,
             .fields = FIELD_VALKEY_9_1,
@@ -139,12 +150,29 @@ static const struct family families[] = {
         },
 };
 
+static struct family of_file;
+
+const struct family *family_named(const char *name)
+{
+    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
+        if (strcmp(name, families[i].name) == 0)
+            return &families[i];
+    return NULL;
+}
+
+void family_define(const struct family *family)
+{
+    of_file = *family;
+}
+
 const struct family *family_of(enum keyspace_layout layout)
 {
     static struct family lying;
+    const struct family *family =
+        layout == KEYSPACE_OF_FILE ? &of_file : &families[layout];
     if (!fault_point(FAULT_MOVED_STREAMS))
-        return &families[layout];
-    lying = families[layout];
+        return family;
+    lying = *family;
     lying.stream_numbers += 8;
     return &lying;
 }

@@ -38,8 +38,9 @@ enum skiplist_form { SKIPLIST_POINTERS, SKIPLIST_VALKEY_9_1, SKIPLIST_REDIS_8_6 
 enum slot_form { SLOT_NOTHING, SLOT_OPCODE, SLOT_TEXT, SLOT_TEXT_VOLATILE };
 
 struct family {
+    const char *name; /* as layout files have it (host/layout_file.h) */
     enum table_form tables;
-    uint8_t dict_exponents; /* in a dict: of the sizes of its tables */
+    uint16_t dict_exponents; /* in a dict: of the sizes of its tables */
     struct dict_tags dict_tags;
     bool
         next_first; /* an entry begins with the pointer to the next one, and has no value */
@@ -60,15 +61,37 @@ struct family {
 
     uint8_t stream_type;    /* in the dump */
     bool consumer_activity; /* consumers have a second time, when they were active */
-    uint8_t stream_rax, stream_numbers, stream_groups;
-    uint8_t group_consumers;
-    uint8_t stream_producers; /* what is kept to tell repeated entries; 0: nothing */
+    uint16_t stream_rax, stream_numbers, stream_groups;
+    uint16_t group_consumers;
+    uint16_t stream_producers; /* what is kept to tell repeated entries; 0: nothing */
     enum skiplist_form skiplists;
-    uint8_t expiring_listpack; /* in what a hash of this form points to */
+    uint16_t expiring_listpack; /* in what a hash of this form points to */
 
     bool modular_clocks; /* idle times wrap as numbers do, not one short */
 };
 
+/* The members that are numbers, in the order in which layout files have them, and the most
+ * that each may be: walkers have no more room. */
+#define FAMILY_NUMBERS(NUMBER)                                                           \
+    NUMBER(dict_exponents, 54)                                                           \
+    NUMBER(database_bytes, 4096)                                                         \
+    NUMBER(volatile_keys, 4088)                                                          \
+    NUMBER(store_tables, 4088)                                                           \
+    NUMBER(store_count, 4088)                                                            \
+    NUMBER(store_keys, 4088)                                                             \
+    NUMBER(store_importing, 4088)                                                        \
+    NUMBER(store_imported_keys, 4088)                                                    \
+    NUMBER(stream_rax, 80)                                                               \
+    NUMBER(stream_numbers, 24)                                                           \
+    NUMBER(stream_groups, 80)                                                            \
+    NUMBER(group_consumers, 48)                                                          \
+    NUMBER(stream_producers, 4088)                                                       \
+    NUMBER(expiring_listpack, 24)
+
 const struct family *family_of(enum keyspace_layout layout);
+/* The one of that name, NULL: none. */
+const struct family *family_named(const char *name);
+/* What KEYSPACE_OF_FILE stands for from now on. Main thread, nothing frozen. */
+void family_define(const struct family *family);
 
 #endif

@@ -31,6 +31,7 @@ enum keyspace_layout {
     KEYSPACE_VALKEY_8_0,
     KEYSPACE_VALKEY_8_1,
     KEYSPACE_VALKEY_9_1,
+    KEYSPACE_OF_FILE, /* as a layout file says (family_define) */
 };
 
 /* What a walk needs to know of the frozen instant; filled by the host part on

@@ -59,5 +59,10 @@ void probe(void)
 #endif
     FIELD(module_name, struct PROBE_MODULE, name);
     FIELD(module_types, struct PROBE_MODULE, types);
+#ifdef PROBE_TYPE_ENTITY
+    FIELD(type_module, moduleType, entity.module);
+#else
+    FIELD(type_module, moduleType, module);
+#endif
     FIELD(type_load, moduleType, rdb_load);
 }
