@@ -10,10 +10,8 @@ MODULE_OBJECTS := $(MODULE_SOURCES:%.c=$(BUILD)/%.o)
 MODULE_LIBS    := -llz4 -lm -ldl -lpthread
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
-# Unit tests link every part below the snapshot, so that a test may use any of them.
-PARTS := host keyspace rdb view memory kernel
-PART_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(PARTS:%=src/%/*.c)) \
-	src/reporting/history.c src/reporting/log_limit.c)
+# Unit tests link every part below module/ and the face, so that a test may use any of them.
+PART_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/*/*.c))
 
 .DEFAULT_GOAL := all
 .PHONY: all help unit clean

@@ -25,11 +25,11 @@
 #include "reporting/log.h"
 #include "reporting/report.h"
 #include "snapshot/eviction.h"
-#include "snapshot/face.h"
 #include "snapshot/freeze.h"
 #include "snapshot/guarding.h"
 #include "snapshot/rescue.h"
 #include "snapshot/saver.h"
+#include "snapshot/service.h"
 #include "snapshot/snapshot.h"
 #include "snapshot/standing.h"
 #include "snapshot/watchdog.h"
@@ -44,8 +44,6 @@
 /* What new values take beside the old ones and the limit does not count: with what
  * is kept ready (upkeep/keeper.c) it stays below 64 MB. */
 #define FRESH_BYTES_FREE (UINT64_C(16) << 20)
-
-struct face the_face;
 
 void rdb_uffd_default_settings(struct rdb_uffd_settings *settings)
 {
@@ -71,16 +69,16 @@ static int64_t wall_clock_msec(void)
 static void begin_record(struct snapshot *snapshot, const struct child_request *request)
 {
     memset(&snapshot->record, 0, sizeof(snapshot->record));
-    snapshot->record.id = ++the_face.saves;
+    snapshot->record.id = ++the_service.saves;
     snapshot->record.started_msec = wall_clock_msec();
-    snapshot->record.cause = the_face.last_cause = child_trigger_name(request);
+    snapshot->record.cause = the_service.last_cause = child_trigger_name(request);
 }
 
 /* The save is over, or will not be ours. */
 static void end_record(struct snapshot *snapshot)
 {
     if (snapshot->record.id)
-        history_add(&the_face.history, &snapshot->record);
+        history_add(&the_service.history, &snapshot->record);
     snapshot->record.id = 0;
 }
 
@@ -95,15 +93,15 @@ static void end_record_early(struct snapshot *snapshot, enum history_result resu
 static enum child_decision fall_back(struct snapshot *snapshot, int cause, char *reason,
                                      int *error)
 {
-    bool news = strcmp(reason, the_face.last_fallback_reason) != 0;
+    bool news = strcmp(reason, the_service.last_fallback_reason) != 0;
     bool fallback = snapshot->settings.fallback;
-    the_face.fork_fallbacks++;
+    the_service.fork_fallbacks++;
     end_record_early(snapshot, fallback ? HISTORY_FORKED : HISTORY_REFUSED, reason);
     if (news) {
         char text[MESSAGE_BYTES + REASON_BYTES];
-        memcpy(the_face.last_fallback_reason, reason, REASON_BYTES);
+        memcpy(the_service.last_fallback_reason, reason, REASON_BYTES);
         /* What was missing at load was said then, with the remedy. */
-        bool told = strcmp(reason, the_face.unsupported) == 0;
+        bool told = strcmp(reason, the_service.unsupported) == 0;
         snprintf(text, sizeof(text), "uffd: %s: %s",
                  fallback ? "saving with the server's own fork"
                           : "save refused (fallback no)",
@@ -123,11 +121,12 @@ static enum child_decision fall_back(struct snapshot *snapshot, int cause, char 
 
 static int prove(struct snapshot *snapshot, char *reason)
 {
-    int error = proof_try(snapshot->host, &the_face.proved_kinds, reason, REASON_BYTES);
+    int error =
+        proof_try(snapshot->host, &the_service.proved_kinds, reason, REASON_BYTES);
     if (!error)
-        the_face.proved = true;
+        the_service.proved = true;
     if (error != -EAGAIN)
-        the_face.proof_tried_usec = clock_usec();
+        the_service.proof_tried_usec = clock_usec();
     return error;
 }
 
@@ -135,8 +134,8 @@ static int prove(struct snapshot *snapshot, char *reason)
 static void give_up(struct snapshot *snapshot, const char *reason)
 {
     char text[MESSAGE_BYTES + REASON_BYTES];
-    memcpy(the_face.layout_reason, reason, REASON_BYTES);
-    memcpy(the_face.unsupported, reason, REASON_BYTES);
+    memcpy(the_service.layout_reason, reason, REASON_BYTES);
+    memcpy(the_service.unsupported, reason, REASON_BYTES);
     snapshot->ability.error = -ENOTSUP;
     snprintf(text, sizeof(text), "uffd: background saves use fork from now on: %s",
              reason);
@@ -148,16 +147,16 @@ static void give_up(struct snapshot *snapshot, const char *reason)
  * may seem not to have it. The next tick decides. */
 static int prove_for_save(struct snapshot *snapshot, char *reason)
 {
-    int error = the_face.proved ? 0 : prove(snapshot, reason);
+    int error = the_service.proved ? 0 : prove(snapshot, reason);
     if (error == -ENOTSUP)
-        the_face.proof_tried_usec = 0;
+        the_service.proof_tried_usec = 0;
     return error == -EAGAIN ? 0 : error;
 }
 
 static void prove_in_time(struct snapshot *snapshot)
 {
     char reason[REASON_BYTES];
-    uint64_t tried = the_face.proof_tried_usec;
+    uint64_t tried = the_service.proof_tried_usec;
     if (tried && clock_usec() - tried < PROVE_EVERY_USEC)
         return;
     if (proof_has_keys(snapshot->host) && prove(snapshot, reason) == -ENOTSUP)
@@ -168,7 +167,7 @@ static void prove_in_time(struct snapshot *snapshot)
 
 static void begin_saving(struct snapshot *snapshot)
 {
-    the_face.forks_replaced++;
+    the_service.forks_replaced++;
     atomic_store_explicit(&snapshot->rested_usec, 0, memory_order_relaxed);
     atomic_store_explicit(&snapshot->writers_pressed, true, memory_order_relaxed);
     atomic_store_explicit(&snapshot->keys_saved, 0, memory_order_relaxed);
@@ -184,7 +183,7 @@ static void begin_saving(struct snapshot *snapshot)
                           memory_order_relaxed);
     report_start(snapshot);
     saver_begin(snapshot);
-    keeper_nudge(snapshot);
+    snapshot_wake_keeper(snapshot);
 }
 
 static int capture(struct snapshot *snapshot, char *reason)
@@ -220,10 +219,11 @@ static enum child_decision begin(const struct child_request *request, int *error
     begin_record(snapshot, request);
     late_free_end();
     allocator_restore();
-    if (the_face.unsupported[0])
-        return fall_back(snapshot, snapshot->ability.error, the_face.unsupported, error);
-    if (the_face.doubt[0])
-        return fall_back(snapshot, -ENOTSUP, the_face.doubt, error);
+    if (the_service.unsupported[0])
+        return fall_back(snapshot, snapshot->ability.error, the_service.unsupported,
+                         error);
+    if (the_service.doubt[0])
+        return fall_back(snapshot, -ENOTSUP, the_service.doubt, error);
     const char *obstacle = rescue_obstacle(snapshot);
     if (obstacle) {
         snprintf(reason, sizeof(reason), "%s", obstacle);
@@ -247,6 +247,7 @@ static enum child_decision begin(const struct child_request *request, int *error
         return fall_back(snapshot, result, reason, error);
     }
     freeze_end_step(snapshot, &snapshot->capture_usec);
+    dirty_rate_yield(snapshot);
     result = freeze_begin(snapshot, reason);
     if (result) {
         rdb_output_close(snapshot->output);
@@ -271,10 +272,10 @@ static void wait_for_child(void)
 static void note_doubt(struct snapshot *snapshot)
 {
     if (snapshot->walk_error == AUDIT_LOST)
-        snprintf(the_face.doubt, REASON_BYTES, "save %llu failed: %.160s",
+        snprintf(the_service.doubt, REASON_BYTES, "save %llu failed: %.160s",
                  (unsigned long long)snapshot->record.id, snapshot->last_error);
     else if (snapshot->walk_error)
-        snprintf(the_face.doubt, REASON_BYTES, "save %llu met %s, reading %s",
+        snprintf(the_service.doubt, REASON_BYTES, "save %llu met %s, reading %s",
                  (unsigned long long)snapshot->record.id,
                  snapshot->walk_error == -ENOTSUP
                      ? "what only a fork can save"
@@ -293,7 +294,7 @@ static void reaped(void)
     uint32_t end = atomic_load_explicit(&snapshot->end, memory_order_acquire);
     log_hand_over(snapshot);
     if (snapshot->record.id && (end == END_LEFT || end == END_RETURNED)) {
-        history_add(&the_face.history, &snapshot->left_record);
+        history_add(&the_service.history, &snapshot->left_record);
         snapshot->record.id = 0;
         return;
     }
@@ -310,19 +311,19 @@ static void leave_parents_memory(struct snapshot *snapshot)
     snapshot->crew = NULL;
     snapshot->view.region_count = 0;
     regions_clear(&snapshot->heap.registered);
-    snprintf(the_face.unsupported, REASON_BYTES, "this is a forked child");
+    snprintf(the_service.unsupported, REASON_BYTES, "this is a forked child");
 }
 
 /* A real fork's child: the snapshot is its parent's, and so is the descriptor,
  * which must not stay open here: closing the last one is the emergency exit. */
 static void forked(void)
 {
-    the_face.in_forked_child = true;
+    the_service.in_forked_child = true;
     leave_parents_memory(&the_snapshot);
     late_free_forked();
     vacant_forked();
     close(the_snapshot.heap.userfaultfd);
-    close(the_snapshot.dirty_rate.dirty.userfaultfd);
+    dirty_rate_forked();
 }
 
 static const struct child_operations child_operations = {
@@ -390,8 +391,8 @@ static void destroy_parts(struct snapshot *snapshot)
 /* When there are no keys yet, later. */
 static void prove_at_load(struct snapshot *snapshot)
 {
-    if (prove(snapshot, the_face.layout_reason) != -ENOTSUP)
-        the_face.layout_reason[0] = '\0';
+    if (prove(snapshot, the_service.layout_reason) != -ENOTSUP)
+        the_service.layout_reason[0] = '\0';
 }
 
 /* Why nothing can be served in this process; "" when all is well. */
@@ -399,18 +400,18 @@ static void find_obstacle(struct snapshot *snapshot, char *reason)
 {
     const struct rdb_uffd_host *host = snapshot->host;
     reason[0] = '\0';
-    if (server_identify(host->server_name, host->server_version, the_face.layout_reason,
-                        REASON_BYTES) == 0)
+    if (server_identify(host->server_name, host->server_version,
+                        the_service.layout_reason, REASON_BYTES) == 0)
         prove_at_load(snapshot);
-    the_face.has_allocator = allocator_find() == 0 && !fault_point(FAULT_NO_JEMALLOC);
+    the_service.has_allocator = allocator_find() == 0 && !fault_point(FAULT_NO_JEMALLOC);
     if (ability_probe(&snapshot->ability) != 0 || fault_point(FAULT_NO_USERFAULTFD))
         snprintf(reason, REASON_BYTES, "%s",
                  snapshot->ability.error ? snapshot->ability.reason
                                          : "no permission for userfaultfd");
-    if (!the_face.has_allocator)
+    if (!the_service.has_allocator)
         snprintf(reason, REASON_BYTES, "the server does not use jemalloc");
-    if (the_face.layout_reason[0])
-        memcpy(reason, the_face.layout_reason, REASON_BYTES);
+    if (the_service.layout_reason[0])
+        memcpy(reason, the_service.layout_reason, REASON_BYTES);
 }
 
 /* Savers that the control groups' limit leaves room for beside the server: who uses it up
@@ -426,15 +427,15 @@ static unsigned wanted_helpers(struct snapshot *snapshot)
 {
     unsigned threads = snapshot->settings.threads;
     struct thread_cpus cpus;
-    if (the_face.unsupported[0] || !thread_may_place())
+    if (the_service.unsupported[0] || !thread_may_place())
         return 0;
     if (!threads) {
         thread_get_cpus(0, &cpus);
         threads = thread_count_cpus(&cpus);
         if (threads > THREADS_BY_ITSELF)
             threads = THREADS_BY_ITSELF;
-        if (the_face.cpu_quota && threads > granted_threads(the_face.cpu_quota))
-            threads = granted_threads(the_face.cpu_quota);
+        if (the_service.cpu_quota && threads > granted_threads(the_service.cpu_quota))
+            threads = granted_threads(the_service.cpu_quota);
     }
     return threads ? threads - 1 : 0;
 }
@@ -444,29 +445,29 @@ static unsigned wanted_helpers(struct snapshot *snapshot)
 static void call_helpers(struct snapshot *snapshot)
 {
     unsigned wanted = wanted_helpers(snapshot);
-    if (wanted != the_face.helpers_wanted)
+    if (wanted != the_service.helpers_wanted)
         crew_set_members(snapshot->crew, wanted);
-    the_face.helpers_wanted = wanted;
+    the_service.helpers_wanted = wanted;
 }
 
 /* The server, or who started it, switches huge pages off for it because of fork: that
  * is lifted while saves need none, and put back when they do. */
 static void want_huge_pages(bool wanted)
 {
-    if (wanted && !the_face.huge_pages_refused) {
+    if (wanted && !the_service.huge_pages_refused) {
         int how = process_refuses_huge_pages();
         if (how > 0 && process_refuse_huge_pages(0) == 0)
-            the_face.huge_pages_refused = how;
-    } else if (!wanted && the_face.huge_pages_refused) {
-        process_refuse_huge_pages(the_face.huge_pages_refused);
-        the_face.huge_pages_refused = 0;
+            the_service.huge_pages_refused = how;
+    } else if (!wanted && the_service.huge_pages_refused) {
+        process_refuse_huge_pages(the_service.huge_pages_refused);
+        the_service.huge_pages_refused = 0;
     }
 }
 
 static void settle_huge_pages(const struct rdb_uffd_settings *settings)
 {
     want_huge_pages(settings->enabled && settings->huge_pages &&
-                    !the_face.unsupported[0]);
+                    !the_service.unsupported[0]);
 }
 
 /* Merged pages lose their protection. The service manager, or who started the server, has
@@ -475,9 +476,9 @@ static void lift_merging(struct snapshot *snapshot)
 {
     if (merging_find() != MERGING_PROCESS)
         return;
-    the_face.merging_lifted = merging_lift() == 0;
+    the_service.merging_lifted = merging_lift() == 0;
     log_now(snapshot, RDB_UFFD_NOTICE,
-            the_face.merging_lifted
+            the_service.merging_lifted
                 ? "uffd: same-page merging (KSM) was on for this process; switched off"
                 : "uffd: same-page merging (KSM) is on for this process, and has merged "
                   "too much to be switched off: UFFD.DOCTOR says what to do");
@@ -495,15 +496,15 @@ static void tell_of_lost_marks(struct snapshot *snapshot)
 
 static int stand_in(struct snapshot *snapshot)
 {
-    if (the_face.unsupported[0])
+    if (the_service.unsupported[0])
         return child_install(&child_operations);
     int error = fault_point(FAULT_NO_GUARD)
                     ? -ENOENT
                     : guard_install(&snapshot_guard, allocator_function());
     if (error) {
-        freeze_explain(the_face.guard_reason, error,
+        freeze_explain(the_service.guard_reason, error,
                        "the allocator's calls to the kernel cannot be guarded");
-        memcpy(the_face.unsupported, the_face.guard_reason, REASON_BYTES);
+        memcpy(the_service.unsupported, the_service.guard_reason, REASON_BYTES);
         snapshot->ability.error = -ENOTSUP;
         return child_install(&child_operations);
     }
@@ -525,9 +526,9 @@ static void leave_server(void)
     late_free_remove();
     allocator_restore();
     want_huge_pages(false);
-    if (the_face.merging_lifted)
+    if (the_service.merging_lifted)
         merging_restore();
-    the_face.merging_lifted = false;
+    the_service.merging_lifted = false;
 }
 
 int rdb_uffd_start(const struct rdb_uffd_host *host,
@@ -535,13 +536,13 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
 {
     struct snapshot *snapshot = &the_snapshot;
     memset(snapshot, 0, sizeof(*snapshot));
-    memset(&the_face, 0, sizeof(the_face));
-    dirty_rate_init(snapshot);
+    memset(&the_service, 0, sizeof(the_service));
+    dirty_rate_init();
     snapshot->host = host;
     snapshot->settings = *settings;
-    find_obstacle(snapshot, the_face.unsupported);
-    thread_allow_placing(the_face.unsupported[0] || sandbox_allows_placing());
-    snapshot->ability.error = the_face.unsupported[0] ? -ENOTSUP : 0;
+    find_obstacle(snapshot, the_service.unsupported);
+    thread_allow_placing(the_service.unsupported[0] || sandbox_allows_placing());
+    snapshot->ability.error = the_service.unsupported[0] ? -ENOTSUP : 0;
     memory_probe();
     int error = create_parts(snapshot);
     if (!error)
@@ -551,11 +552,11 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
         destroy_parts(snapshot);
         return error;
     }
-    the_face.cpu_quota = cpu_quota_percent("");
+    the_service.cpu_quota = cpu_quota_percent("");
     call_helpers(snapshot);
     atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
-    keeper_nudge(snapshot);
-    the_face.started = true;
+    snapshot_wake_keeper(snapshot);
+    the_service.started = true;
     return 0;
 }
 
@@ -605,7 +606,7 @@ int rdb_uffd_stop(char *reason, size_t reason_size)
     heap_disarm_now(&snapshot->heap);
     leave_server();
     destroy_parts(snapshot);
-    the_face.started = false;
+    the_service.started = false;
     return 0;
 }
 
@@ -634,18 +635,18 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
     struct snapshot *snapshot = &the_snapshot;
     /* The operator wants it tried again: perhaps it was one key, and that is gone. */
     if (settings->enabled && !snapshot->settings.enabled)
-        the_face.doubt[0] = '\0';
+        the_service.doubt[0] = '\0';
     snapshot->settings = *settings;
-    if (!the_face.started)
+    if (!the_service.started)
         return;
-    the_face.cpu_quota = cpu_quota_percent("");
+    the_service.cpu_quota = cpu_quota_percent("");
     settle_huge_pages(settings);
     if (snapshot_phase(snapshot) != PHASE_NONE) {
         snapshot->limit = snapshot_limit(snapshot);
         preserved_set_limit(&snapshot->preserved, snapshot->limit);
         fault_server_nudge(&snapshot->fault_server);
     }
-    keeper_nudge(snapshot);
+    snapshot_wake_keeper(snapshot);
 }
 
 /* Where a control group leaves less than the operator's limit, that; new values have been
@@ -696,15 +697,15 @@ static bool stay_below_limit(struct snapshot *snapshot)
 void rdb_uffd_tick(void)
 {
     struct snapshot *snapshot = &the_snapshot;
-    if (!the_face.started)
+    if (!the_service.started)
         return;
     log_hand_over(snapshot);
-    if (the_face.unsupported[0]) {
+    if (the_service.unsupported[0]) {
         late_free_some(FREE_USEC_PER_TICK); /* what earlier saves have left */
         return;
     }
     bool saving = snapshot_phase(snapshot) != PHASE_NONE;
-    if (saving || dirty_rate_is_active(snapshot)) {
+    if (saving || dirty_rate_is_active()) {
         allocator_stop_decay();
         if (!(saving ? share_limit(snapshot) : stay_below_limit(snapshot))) {
             /* Old memory is used again from here on: it must be free for that. */

@@ -5,6 +5,11 @@
 
 #include "kernel/control_group.h"
 
+/* Of the group's limit, within bounds: what the server takes between two looks, some
+ * 40 ms, at several hundred MB a second. */
+#define RESERVE_SHARE 16
+#define RESERVE_LEAST (UINT64_C(8) << 20)
+
 /* The first version says "no limit" with a number near 2^63. */
 #define NO_LIMIT   (UINT64_C(1) << 60)
 #define STAT_BYTES 8192
@@ -77,4 +82,12 @@ void memory_room_find(const char *root, uint64_t enough, struct memory_room *roo
     struct search search = {enough, room};
     *room = (struct memory_room){.left = UINT64_MAX};
     control_groups_visit(root, "memory", look, &search);
+}
+
+uint64_t memory_room_reserve(uint64_t limit)
+{
+    uint64_t share = limit / RESERVE_SHARE;
+    return share < RESERVE_LEAST              ? RESERVE_LEAST
+           : share > MEMORY_ROOM_RESERVE_MOST ? MEMORY_ROOM_RESERVE_MOST
+                                              : share;
 }

@@ -5,8 +5,10 @@
 #include <link.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include "kernel/advice.h"
 #include "kernel/fault_points.h"
 #include "kernel/mappings.h"
 #include "kernel/memory.h"
@@ -93,6 +95,12 @@ void heap_unlock(struct heap *heap)
 void heap_note_change(struct heap *heap)
 {
     atomic_fetch_add_explicit(&heap->changes, 1, memory_order_relaxed);
+}
+
+void heap_ask_for_huge_pages(void *start, size_t length)
+{
+    if (length >= HUGE_PAGE_BYTES)
+        advice_give(start, length, MADV_HUGEPAGE);
 }
 
 bool heap_is_stale(const struct heap *heap)

@@ -20,8 +20,8 @@
 #include "kernel/process.h"
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
-#include "rdb_uffd.h"
-#include "snapshot/room.h"
+#include "snapshot/callbacks.h"
+#include "snapshot/settings.h"
 
 #define TMPFS_MAGIC 0x01021994
 
@@ -543,7 +543,7 @@ static void check_container(struct examination *on)
         return;
     }
     const char *what = room.high ? "memory.high" : "the memory limit";
-    uint64_t reserve = room_reserve(room.limit);
+    uint64_t reserve = memory_room_reserve(room.limit);
     uint64_t usable = room.left > reserve ? room.left - reserve : 0;
     if (usable >= on->now->limit) {
         say(on, DOCTOR_OK, "%llu MB are left of %s of %llu MB", mb(room.left), what,

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "snapshot/face.h"
+#include "snapshot/service.h"
 
 static bool take_message(struct snapshot *snapshot, enum rdb_uffd_level *level,
                          char text[MESSAGE_BYTES])
@@ -23,14 +23,14 @@ static bool take_message(struct snapshot *snapshot, enum rdb_uffd_level *level,
 
 void log_now(struct snapshot *snapshot, enum rdb_uffd_level level, const char *text)
 {
-    if (level != RDB_UFFD_WARNING || log_limit_pass(&the_face.warnings, clock_usec()))
+    if (level != RDB_UFFD_WARNING || log_limit_pass(&the_service.warnings, clock_usec()))
         snapshot->host->log(level, text);
 }
 
 static void log_left_out(struct snapshot *snapshot)
 {
     char text[MESSAGE_BYTES];
-    uint64_t count = log_limit_left_out(&the_face.warnings, clock_usec());
+    uint64_t count = log_limit_left_out(&the_service.warnings, clock_usec());
     if (!count)
         return;
     snprintf(text, sizeof(text), "uffd: %llu more warnings within a minute were left out",

@@ -1,17 +1,14 @@
-/* What the face tells of itself: statistics, history, findings, the rate of writes. */
-#include <errno.h>
+#include "statistics.h"
+
 #include <string.h>
 
 #include "host/late_free.h"
 #include "kernel/advice.h"
 #include "keyspace/crew.h"
 #include "memory/allocator.h"
-#include "rdb_uffd.h"
 #include "report.h"
-#include "snapshot/face.h"
+#include "snapshot/service.h"
 #include "snapshot/snapshot.h"
-
-/* ---- statistics ------------------------------------------------------------------ */
 
 static enum rdb_uffd_state state_of(struct snapshot *snapshot)
 {
@@ -63,15 +60,15 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
     struct fault_statistics *faults = &snapshot->fault_server.statistics;
     *statistics = (struct rdb_uffd_statistics){
         .state = state_of(snapshot),
-        .supported = !the_face.unsupported[0] && !the_face.doubt[0],
+        .supported = !the_service.unsupported[0] && !the_service.doubt[0],
         .unsupported_reason =
-            the_face.unsupported[0] ? the_face.unsupported : the_face.doubt,
+            the_service.unsupported[0] ? the_service.unsupported : the_service.doubt,
         .snapshots_ok = RELAXED(snapshot->snapshots_ok),
         .snapshots_failed = RELAXED(snapshot->snapshots_failed),
         .snapshots_cancelled = RELAXED(snapshot->snapshots_cancelled),
-        .forks_replaced = the_face.forks_replaced,
-        .fork_fallbacks = the_face.fork_fallbacks,
-        .last_fallback_reason = the_face.last_fallback_reason,
+        .forks_replaced = the_service.forks_replaced,
+        .fork_fallbacks = the_service.fork_fallbacks,
+        .last_fallback_reason = the_service.last_fallback_reason,
         .last_error = snapshot->last_error,
         .last_freeze_usec = RELAXED(snapshot->last_freeze_usec),
         .last_freeze_capture_usec = snapshot->capture_usec,
@@ -101,8 +98,8 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .huge_pages_mended = RELAXED(snapshot->huge_pages_mended),
         .vectored_madvise = advice_is_vectored(),
         .threads = snapshot->crew ? 1 + crew_members(snapshot->crew) : 1,
-        .save_id = the_face.saves,
-        .save_cause = the_face.last_cause ? the_face.last_cause : "",
+        .save_id = the_service.saves,
+        .save_cause = the_service.last_cause ? the_service.last_cause : "",
     };
     if (statistics->state != RDB_UFFD_IDLE)
         statistics->save_elapsed_msec =
@@ -121,20 +118,14 @@ void rdb_uffd_reset_statistics(void)
     };
     for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
         atomic_store_explicit(counters[i], 0, memory_order_relaxed);
-    the_face.forks_replaced = the_face.fork_fallbacks = 0;
-    the_face.last_fallback_reason[0] = '\0';
-    history_clear(&the_face.history);
+    the_service.forks_replaced = the_service.fork_fallbacks = 0;
+    the_service.last_fallback_reason[0] = '\0';
+    history_clear(&the_service.history);
 }
 
 const struct history_entry *rdb_uffd_history(size_t back)
 {
-    return history_at(&the_face.history, back);
-}
-
-/* What the server says that its data takes; 0: it does not say. */
-static uint64_t memory_in_use(const struct snapshot *snapshot)
-{
-    return snapshot->host->memory_in_use ? snapshot->host->memory_in_use() : 0;
+    return history_at(&the_service.history, back);
 }
 
 size_t rdb_uffd_examine(const struct doctor_server *server,
@@ -145,18 +136,18 @@ size_t rdb_uffd_examine(const struct doctor_server *server,
         .host = snapshot->host,
         .settings = &snapshot->settings,
         .server = server,
-        .layout_reason = the_face.layout_reason,
-        .has_allocator = the_face.has_allocator,
-        .merging_lifted = the_face.merging_lifted,
-        .guard_reason = the_face.guard_reason,
-        .supported = !the_face.unsupported[0],
-        .doubt = the_face.doubt,
+        .layout_reason = the_service.layout_reason,
+        .has_allocator = the_service.has_allocator,
+        .merging_lifted = the_service.merging_lifted,
+        .guard_reason = the_service.guard_reason,
+        .supported = !the_service.unsupported[0],
+        .doubt = the_service.doubt,
         .limit = snapshot_limit(snapshot),
-        .last = history_at(&the_face.history, 0),
-        .fallbacks = the_face.fork_fallbacks,
-        .last_fallback_reason = the_face.last_fallback_reason,
-        .predicted_bytes = the_face.predicted_bytes,
-        .written_per_second = the_face.written_per_second,
+        .last = history_at(&the_service.history, 0),
+        .fallbacks = the_service.fork_fallbacks,
+        .last_fallback_reason = the_service.last_fallback_reason,
+        .predicted_bytes = the_service.predicted_bytes,
+        .written_per_second = the_service.written_per_second,
         .spooled_per_second = RELAXED(snapshot->spool_pages_per_second),
     };
     /* The keeper holds the lock for long when a measurement begins. */
@@ -168,72 +159,6 @@ size_t rdb_uffd_examine(const struct doctor_server *server,
     }
     /* Nothing is registered where saves use fork, nor right after the start. */
     if (!now.heap_bytes)
-        now.heap_bytes = memory_in_use(snapshot);
+        now.heap_bytes = snapshot_memory_in_use(snapshot);
     return doctor_examine(&now, findings);
-}
-
-/* ---- how fast the heap is written to --------------------------------------------- */
-
-static const char *const no_tracking =
-    "this kernel cannot tell which pages were written: that takes Linux 6.7 "
-    "(UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN)";
-
-static const char *const switched_off = "the module is switched off (uffd.enabled no)";
-
-static unsigned seconds_of_last_save(struct snapshot *snapshot)
-{
-    uint64_t seconds = (RELAXED(snapshot->last_whole_save_msec) + 999) / 1000;
-    return seconds < 1 ? 1 : seconds > 10 ? 10 : (unsigned)seconds;
-}
-
-static bool is_watched(const void *memory)
-{
-    return dirty_samples(&the_snapshot.dirty_rate.sampling, (uint64_t)(uintptr_t)memory);
-}
-
-const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
-{
-    struct snapshot *snapshot = &the_snapshot;
-    if (the_face.unsupported[0])
-        return the_face.unsupported;
-    if (!snapshot->settings.enabled)
-        return switched_off;
-    if (snapshot_phase(snapshot) != PHASE_NONE)
-        return "a background save is running";
-    if (!snapshot->ability.tracks_asynchronously || dirty_probe() != 0)
-        return no_tracking;
-    if (!seconds)
-        seconds = seconds_of_last_save(snapshot);
-    if (dirty_rate_ask(snapshot, seconds, memory_in_use(snapshot)) != 0)
-        return "a measurement is running already";
-    /* What is written while saving depends on where new values go and on frees that are
-     * put off: the same holds for what is watched, until the tick after the end. Other
-     * dead values make room for new ones as ever. */
-    late_free_end();
-    allocator_restore();
-    allocator_steer(late_free_is_installed());
-    late_free_begin(false, is_watched);
-    return NULL;
-}
-
-bool rdb_uffd_end_dirty_rate(struct rdb_uffd_dirty_rate *result, const char **failure)
-{
-    int error = dirty_rate_take(&the_snapshot, result);
-    if (error == -EAGAIN)
-        return false;
-    *failure = NULL;
-    if (error == -ECANCELED)
-        *failure = "a background save has begun: the measurement was given up";
-    else if (error == -ESHUTDOWN)
-        *failure = switched_off;
-    else if (error == -ENOTTY || error == -EINVAL)
-        *failure = no_tracking;
-    else if (error)
-        *failure = strerrordesc_np(-error);
-    else {
-        the_face.predicted_bytes = result->predicted_bytes;
-        the_face.written_per_second =
-            result->measured_msec ? result->pages * 1000 / result->measured_msec : 0;
-    }
-    return true;
 }

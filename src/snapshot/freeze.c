@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "eviction.h"
-#include "face.h"
 #include "host/late_free.h"
 #include "kernel/fault_points.h"
 #include "memory/allocator.h"
@@ -13,6 +12,7 @@
 #include "memory/protection.h"
 #include "memory/vacant.h"
 #include "rescue.h"
+#include "service.h"
 #include "watchdog.h"
 
 int freeze_explain(char *reason, int error, const char *what)
@@ -90,7 +90,7 @@ static bool own_memory_is_safe(const struct snapshot *snapshot)
 {
     const void *own[] = {
         snapshot,
-        &the_face,
+        &the_service,
         snapshot->fault_server.thread.stack,
         snapshot->saver.stack,
         snapshot->keeper.stack,
@@ -236,9 +236,7 @@ static int prepare_and_freeze(struct snapshot *snapshot, char *reason)
 
 int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES])
 {
-    dirty_rate_stop(snapshot);
     heap_lock(&snapshot->heap);
-    dirty_rate_give_back(snapshot);
     /* What is found now shall be there when it is protected: the allocator's own
      * threads unmap at any time. */
     late_unmap_begin();

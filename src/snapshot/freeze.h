@@ -8,9 +8,6 @@
 
 #include "snapshot.h"
 
-/* Why a save cannot be served: one line for the log. */
-#define REASON_BYTES 256
-
 /* Writes "what: the error's text" to `reason`, and returns the error. */
 int freeze_explain(char *reason, int error, const char *what);
 

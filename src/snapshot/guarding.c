@@ -2,16 +2,15 @@
 
 #include <errno.h>
 
-#include "face.h"
 #include "memory/late_unmap.h"
+#include "service.h"
 #include "snapshot.h"
-#include "upkeep/keeper.h"
 
 static bool is_frozen(void)
 {
     return (atomic_load_explicit(&the_snapshot.frozen, memory_order_acquire) ||
             atomic_load_explicit(&the_snapshot.freezing, memory_order_acquire)) &&
-           !the_face.in_forked_child;
+           !the_service.in_forked_child;
 }
 
 static int keep(uint64_t start, uint64_t end, bool may_refuse)
@@ -51,10 +50,10 @@ static void *ready(size_t length)
 
 static void mapped(void *start, size_t length)
 {
-    if (the_face.in_forked_child)
+    if (the_service.in_forked_child)
         return;
     if (length && the_snapshot.settings.huge_pages && the_snapshot.settings.enabled)
-        keeper_advise_huge(start, length);
+        heap_ask_for_huge_pages(start, length);
     heap_note_change(&the_snapshot.heap);
 }
 

@@ -5,10 +5,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "face.h"
 #include "host/child.h"
 #include "kernel/fault_points.h"
 #include "memory/late_unmap.h"
+#include "service.h"
 #include "standing.h"
 
 /* The memory map's lock is taken for a slice at a time. */
@@ -162,6 +162,7 @@ const char *rescue_obstacle(struct snapshot *snapshot)
  * would wait for it too. A forked child shares nothing with it. */
 __attribute__((destructor)) static void leave_clients(void)
 {
-    if (the_face.started && !the_face.in_forked_child && rescue_obstacle(&the_snapshot))
+    if (the_service.started && !the_service.in_forked_child &&
+        rescue_obstacle(&the_snapshot))
         syscall(SYS_close_range, 3u, ~0u, 0u);
 }

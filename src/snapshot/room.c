@@ -2,25 +2,11 @@
 
 #include "kernel/memory_room.h"
 
-/* Of the group's limit, within bounds: what the server takes between two looks, some
- * 40 ms, at several hundred MB a second. */
-#define RESERVE_SHARE 16
-#define RESERVE_LEAST (UINT64_C(8) << 20)
-#define RESERVE_MOST  (UINT64_C(64) << 20)
-
-uint64_t room_reserve(uint64_t limit)
-{
-    uint64_t share = limit / RESERVE_SHARE;
-    return share < RESERVE_LEAST  ? RESERVE_LEAST
-           : share > RESERVE_MOST ? RESERVE_MOST
-                                  : share;
-}
-
 /* What the buffer may hold, given what it holds: more by what is left above the reserve,
  * or less by what of the reserve is gone. */
 static uint64_t ceiling_with(const struct memory_room *room, uint64_t held)
 {
-    uint64_t reserve = room_reserve(room->limit);
+    uint64_t reserve = memory_room_reserve(room->limit);
     if (room->left >= reserve)
         return held + (room->left - reserve);
     uint64_t gone = reserve - room->left;
@@ -33,12 +19,12 @@ void room_look(struct snapshot *snapshot)
     uint64_t ceiling = UINT64_MAX, spare = UINT64_MAX;
     struct memory_room room;
     /* Where that much is left, what files take makes no difference. */
-    uint64_t enough =
-        2 * atomic_load_explicit(&preserved->limit, memory_order_relaxed) + RESERVE_MOST;
+    uint64_t enough = 2 * atomic_load_explicit(&preserved->limit, memory_order_relaxed) +
+                      MEMORY_ROOM_RESERVE_MOST;
     memory_room_find("", enough, &room);
     if (room.limit) {
         uint64_t held = preserved_bytes(preserved);
-        uint64_t reserve = room_reserve(room.limit);
+        uint64_t reserve = memory_room_reserve(room.limit);
         ceiling = ceiling_with(&room, held);
         spare = room.left > reserve ? room.left - reserve : 0;
     }

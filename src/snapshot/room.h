@@ -20,7 +20,5 @@ void room_look(struct snapshot *snapshot);
 /* Bytes of that which may be taken now for convenience: whole huge pages, memory kept
  * ready. UINT64_MAX without a limit. As of the last look; any thread. */
 uint64_t room_to_spare(const struct snapshot *snapshot);
-/* What is kept free of a group's limit, bytes. */
-uint64_t room_reserve(uint64_t limit);
 
 #endif

@@ -31,6 +31,17 @@ void snapshot_cancel_output(struct snapshot *snapshot)
     atomic_fetch_sub_explicit(&snapshot->cancellers, 1, memory_order_release);
 }
 
+void snapshot_wake_keeper(struct snapshot *snapshot)
+{
+    atomic_fetch_add_explicit(&snapshot->chores, 1, memory_order_release);
+    futex_wake_all(&snapshot->chores);
+}
+
+uint64_t snapshot_memory_in_use(const struct snapshot *snapshot)
+{
+    return snapshot->host->memory_in_use ? snapshot->host->memory_in_use() : 0;
+}
+
 uint64_t snapshot_limit(const struct snapshot *snapshot)
 {
     const struct rdb_uffd_settings *settings = &snapshot->settings;

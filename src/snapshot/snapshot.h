@@ -12,15 +12,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "callbacks.h"
 #include "host/server.h"
 #include "kernel/ability.h"
 #include "kernel/thread.h"
 #include "memory/heap.h"
 #include "memory/preserved.h"
 #include "memory/ready.h"
-#include "rdb_uffd.h"
 #include "reporting/history.h"
-#include "upkeep/dirty_rate.h"
+#include "settings.h"
 #include "view/fault_server.h"
 #include "view/view.h"
 
@@ -43,6 +43,9 @@ enum end {
     END_LEFT,     /* somebody else, since the saver did not come back (rescue.h) */
     END_RETURNED, /* it has, since */
 };
+
+/* Why a save cannot be served: one line for the log. */
+#define REASON_BYTES 256
 
 #define MESSAGE_BYTES 480
 #define MESSAGES      16
@@ -111,8 +114,6 @@ struct snapshot {
     struct thread watchdog;
     _Atomic uint32_t watches; /* futex word: a freeze begins */
 
-    struct dirty_rate dirty_rate;
-
     /* Any of ours; handed to the log by the main thread. Lock: `log_lock`. */
     struct short_lock log_lock;
     unsigned log_first, log_count;
@@ -149,6 +150,12 @@ void snapshot_log(struct snapshot *snapshot, enum rdb_uffd_level level,
 /* The operator's limit for the buffer, bytes, as a share of what memory is in use now if
  * it is one. Main thread. */
 uint64_t snapshot_limit(const struct snapshot *snapshot);
+
+/* There may be something to do for the keeper. Any thread, async-signal-safe. */
+void snapshot_wake_keeper(struct snapshot *snapshot);
+
+/* What the server says that its data takes; 0: it does not say. Main thread. */
+uint64_t snapshot_memory_in_use(const struct snapshot *snapshot);
 
 /* Makes the saver's output stop waiting. Any thread, async-signal-safe. */
 void snapshot_cancel_output(struct snapshot *snapshot);

@@ -1,24 +1,47 @@
 #include "dirty_rate.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "keeper.h"
+#include "host/late_free.h"
+#include "memory/allocator.h"
+#include "memory/dirty.h"
+#include "memory/dirty_prediction.h"
+#include "snapshot/service.h"
 #include "snapshot/snapshot.h"
 #include "snapshot/standing.h"
+
+#define SAMPLES 10u
 
 enum state { NONE, WANTED, RUNNING, DONE };
 
 #define MB (UINT64_C(1) << 20)
 
-static enum state get_state(struct dirty_rate *rate)
+/* The one measurement there can be at a time. */
+static struct {
+    _Atomic uint32_t state;
+    _Atomic bool stop;
+    unsigned seconds; /* this and the next set by who asks */
+    struct dirty_sampling sampling;
+    struct dirty dirty; /* under heap_lock() */
+    uint64_t heap_bytes;
+    struct dirty_count count; /* when last looked */
+    uint32_t packed_permille;
+    unsigned sample_count;
+    struct dirty_sample samples[SAMPLES];
+    int error;
+} rate;
+
+static enum state get_state(void)
 {
-    return (enum state)atomic_load_explicit(&rate->state, memory_order_acquire);
+    return (enum state)atomic_load_explicit(&rate.state, memory_order_acquire);
 }
 
-static void set_state(struct dirty_rate *rate, enum state state)
+static void set_state(enum state state)
 {
-    atomic_store_explicit(&rate->state, state, memory_order_release);
+    atomic_store_explicit(&rate.state, state, memory_order_release);
 }
 
 /* ---- the prediction -------------------------------------------------------------- */
@@ -39,24 +62,27 @@ static uint64_t index_bytes(uint64_t pages, uint64_t heap_bytes)
     return (pages < chunks ? pages : chunks) * PAGE_BYTES + chunks * sizeof(uint32_t);
 }
 
+static uint64_t last_whole_save_msec(const struct snapshot *snapshot)
+{
+    return atomic_load_explicit(&snapshot->last_whole_save_msec, memory_order_relaxed);
+}
+
 static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *result)
 {
-    const struct dirty_rate *rate = &snapshot->dirty_rate;
-    const struct dirty_sample *last = &rate->samples[rate->sample_count - 1];
-    uint64_t save_msec =
-        atomic_load_explicit(&snapshot->last_whole_save_msec, memory_order_relaxed);
+    const struct dirty_sample *last = &rate.samples[rate.sample_count - 1];
+    uint64_t save_msec = last_whole_save_msec(snapshot);
     uint64_t usec = save_msec ? save_msec * 1000 : last->usec;
     uint64_t pages =
-        dirty_predict(rate->samples, rate->sample_count, usec, rate->heap_bytes);
-    uint64_t index = index_bytes(pages, rate->heap_bytes);
+        dirty_predict(rate.samples, rate.sample_count, usec, rate.heap_bytes);
+    uint64_t index = index_bytes(pages, rate.heap_bytes);
     *result = (struct rdb_uffd_dirty_rate){
         .measured_msec = last->usec / 1000,
-        .heap_bytes = rate->heap_bytes,
+        .heap_bytes = rate.heap_bytes,
         .pages = last->pages,
         .save_msec = save_msec,
         .predicted_pages = pages,
         .predicted_bytes = pages * PAGE_BYTES + index,
-        .predicted_lz4_bytes = pages * PAGE_BYTES / 1000 * rate->packed_permille + index,
+        .predicted_lz4_bytes = pages * PAGE_BYTES / 1000 * rate.packed_permille + index,
         .recommended_limit = recommend(pages * PAGE_BYTES + index),
     };
 }
@@ -65,7 +91,7 @@ static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *resu
 
 static bool stopped(struct snapshot *snapshot)
 {
-    return atomic_load_explicit(&snapshot->dirty_rate.stop, memory_order_acquire) ||
+    return atomic_load_explicit(&rate.stop, memory_order_acquire) ||
            atomic_load_explicit(&snapshot->stopping, memory_order_acquire) ||
            snapshot_phase(snapshot) != PHASE_NONE;
 }
@@ -73,20 +99,19 @@ static bool stopped(struct snapshot *snapshot)
 /* Under heap_lock(). */
 static int take_heap(struct snapshot *snapshot)
 {
-    struct dirty_rate *rate = &snapshot->dirty_rate;
     struct heap *heap = &snapshot->heap;
     int error = stopped(snapshot) ? -ECANCELED : heap_open(heap, &snapshot->ability);
     if (!error && heap_is_stale(heap))
         error = heap_refresh(heap, false);
     if (!error)
-        error = dirty_open(&rate->dirty, &heap->registered, &rate->sampling);
+        error = dirty_open(&rate.dirty, &heap->registered, &rate.sampling);
     if (error)
         return error;
-    rate->heap_bytes = regions_bytes(&heap->registered);
-    error = heap_unregister_all(heap, &rate->stop);
+    rate.heap_bytes = regions_bytes(&heap->registered);
+    error = heap_unregister_all(heap, &rate.stop);
     if (!error)
         standing_has_ended(snapshot);
-    return error ? error : dirty_start(&rate->dirty, &rate->stop);
+    return error ? error : dirty_start(&rate.dirty, &rate.stop);
 }
 
 /* Until `usec` after `began`, in naps: a save nudges the keeper, but it may nap. */
@@ -100,111 +125,175 @@ static void wait_until(struct snapshot *snapshot, uint64_t when)
 
 static int take_sample(struct snapshot *snapshot, uint64_t began)
 {
-    struct dirty_rate *rate = &snapshot->dirty_rate;
-    struct dirty_sample *sample = &rate->samples[rate->sample_count];
+    struct dirty_sample *sample = &rate.samples[rate.sample_count];
     heap_lock(&snapshot->heap);
-    int error = stopped(snapshot) || rate->dirty.userfaultfd < 0
+    int error = stopped(snapshot) || rate.dirty.userfaultfd < 0
                     ? -ECANCELED
-                    : dirty_read(&rate->dirty, &rate->count, &rate->stop);
+                    : dirty_read(&rate.dirty, &rate.count, &rate.stop);
     heap_unlock(&snapshot->heap);
     /* The scan takes a moment; its middle is when it was. */
     sample->usec = clock_usec() - began;
-    sample->pages = rate->count.pages;
+    sample->pages = rate.count.pages;
     if (!error)
-        rate->sample_count++;
+        rate.sample_count++;
     return error;
 }
 
 static int measure(struct snapshot *snapshot)
 {
-    struct dirty_rate *rate = &snapshot->dirty_rate;
-    uint64_t step = (uint64_t)rate->seconds * 1000000 / DIRTY_RATE_SAMPLES;
-    rate->sample_count = 0;
+    uint64_t step = (uint64_t)rate.seconds * 1000000 / SAMPLES;
+    rate.sample_count = 0;
     heap_lock(&snapshot->heap);
     int error = take_heap(snapshot);
     heap_unlock(&snapshot->heap);
     uint64_t began = clock_usec();
-    for (unsigned i = 1; i <= DIRTY_RATE_SAMPLES && !error; i++) {
+    for (unsigned i = 1; i <= SAMPLES && !error; i++) {
         wait_until(snapshot, began + i * step);
         error = take_sample(snapshot, began);
     }
-    rate->packed_permille = error ? 0 : packing_sample_try(&rate->count.sample);
+    rate.packed_permille = error ? 0 : packing_sample_try(&rate.count.sample);
     heap_lock(&snapshot->heap);
-    dirty_end(&rate->dirty, &rate->stop);
+    dirty_end(&rate.dirty, &rate.stop);
     heap_unlock(&snapshot->heap);
     return error;
 }
 
 void dirty_rate_run(struct snapshot *snapshot)
 {
-    struct dirty_rate *rate = &snapshot->dirty_rate;
-    if (get_state(rate) != WANTED)
+    if (get_state() != WANTED)
         return;
-    set_state(rate, RUNNING);
-    rate->error = measure(snapshot);
+    set_state(RUNNING);
+    rate.error = measure(snapshot);
     /* Writes have split huge pages. */
     atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
-    set_state(rate, DONE);
+    set_state(DONE);
 }
 
-void dirty_rate_refuse(struct snapshot *snapshot)
+void dirty_rate_refuse(void)
 {
-    struct dirty_rate *rate = &snapshot->dirty_rate;
-    if (get_state(rate) != WANTED)
+    if (get_state() != WANTED)
         return;
-    rate->error = -ESHUTDOWN;
-    set_state(rate, DONE);
+    rate.error = -ESHUTDOWN;
+    set_state(DONE);
 }
 
-bool dirty_rate_is_active(struct snapshot *snapshot)
+bool dirty_rate_is_active(void)
 {
-    return get_state(&snapshot->dirty_rate) != NONE;
+    return get_state() != NONE;
 }
 
-bool dirty_rate_is_wanted(struct snapshot *snapshot)
+bool dirty_rate_is_wanted(void)
 {
-    return get_state(&snapshot->dirty_rate) == WANTED;
+    return get_state() == WANTED;
 }
 
 /* ---- the main thread's part ------------------------------------------------------ */
 
-void dirty_rate_init(struct snapshot *snapshot)
+void dirty_rate_init(void)
 {
-    snapshot->dirty_rate.dirty.userfaultfd = -1;
-    snapshot->dirty_rate.dirty.pagemap = -1;
+    memset(&rate, 0, sizeof(rate));
+    rate.dirty.userfaultfd = rate.dirty.pagemap = -1;
 }
 
-int dirty_rate_ask(struct snapshot *snapshot, unsigned seconds, uint64_t heap_bytes)
+static int ask(struct snapshot *snapshot, unsigned seconds, uint64_t heap_bytes)
 {
-    struct dirty_rate *rate = &snapshot->dirty_rate;
-    if (get_state(rate) != NONE)
+    if (get_state() != NONE)
         return -EBUSY;
-    rate->seconds = seconds;
-    rate->sampling = dirty_choose_sampling(heap_bytes);
-    atomic_store_explicit(&rate->stop, false, memory_order_relaxed);
-    set_state(rate, WANTED);
-    keeper_nudge(snapshot);
+    rate.seconds = seconds;
+    rate.sampling = dirty_choose_sampling(heap_bytes);
+    atomic_store_explicit(&rate.stop, false, memory_order_relaxed);
+    set_state(WANTED);
+    snapshot_wake_keeper(snapshot);
     return 0;
 }
 
-int dirty_rate_take(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *result)
+/* -EAGAIN while it is measured; else 0 with `*result`, or why there is none: -ECANCELED
+ * (a save began), -ESHUTDOWN (switched off), -ENOTTY or -EINVAL (the kernel cannot) … */
+static int take(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *result)
 {
-    struct dirty_rate *rate = &snapshot->dirty_rate;
-    if (get_state(rate) != DONE)
+    if (get_state() != DONE)
         return -EAGAIN;
-    int error = rate->error;
+    int error = rate.error;
     if (!error)
         conclude(snapshot, result);
-    set_state(rate, NONE);
+    set_state(NONE);
     return error;
 }
 
-void dirty_rate_stop(struct snapshot *snapshot)
+/* Nobody takes the heap for it again: who would, finds it stopped. */
+void dirty_rate_yield(struct snapshot *snapshot)
 {
-    atomic_store_explicit(&snapshot->dirty_rate.stop, true, memory_order_release);
+    atomic_store_explicit(&rate.stop, true, memory_order_release);
+    heap_lock(&snapshot->heap);
+    dirty_end(&rate.dirty, &rate.stop);
+    heap_unlock(&snapshot->heap);
 }
 
-void dirty_rate_give_back(struct snapshot *snapshot)
+void dirty_rate_forked(void)
 {
-    dirty_end(&snapshot->dirty_rate.dirty, &snapshot->dirty_rate.stop);
+    close(rate.dirty.userfaultfd);
+}
+
+static const char *const no_tracking =
+    "this kernel cannot tell which pages were written: that takes Linux 6.7 "
+    "(UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN)";
+
+static const char *const switched_off = "the module is switched off (uffd.enabled no)";
+
+static unsigned seconds_of_last_save(struct snapshot *snapshot)
+{
+    uint64_t seconds = (last_whole_save_msec(snapshot) + 999) / 1000;
+    return seconds < 1 ? 1 : seconds > 10 ? 10 : (unsigned)seconds;
+}
+
+static bool is_watched(const void *memory)
+{
+    return dirty_samples(&rate.sampling, (uint64_t)(uintptr_t)memory);
+}
+
+const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
+{
+    struct snapshot *snapshot = &the_snapshot;
+    if (the_service.unsupported[0])
+        return the_service.unsupported;
+    if (!snapshot->settings.enabled)
+        return switched_off;
+    if (snapshot_phase(snapshot) != PHASE_NONE)
+        return "a background save is running";
+    if (!snapshot->ability.tracks_asynchronously || dirty_probe() != 0)
+        return no_tracking;
+    if (!seconds)
+        seconds = seconds_of_last_save(snapshot);
+    if (ask(snapshot, seconds, snapshot_memory_in_use(snapshot)) != 0)
+        return "a measurement is running already";
+    /* What is written while saving depends on where new values go and on frees that are
+     * put off: the same holds for what is watched, until the tick after the end. Other
+     * dead values make room for new ones as ever. */
+    late_free_end();
+    allocator_restore();
+    allocator_steer(late_free_is_installed());
+    late_free_begin(false, is_watched);
+    return NULL;
+}
+
+bool rdb_uffd_end_dirty_rate(struct rdb_uffd_dirty_rate *result, const char **failure)
+{
+    int error = take(&the_snapshot, result);
+    if (error == -EAGAIN)
+        return false;
+    *failure = NULL;
+    if (error == -ECANCELED)
+        *failure = "a background save has begun: the measurement was given up";
+    else if (error == -ESHUTDOWN)
+        *failure = switched_off;
+    else if (error == -ENOTTY || error == -EINVAL)
+        *failure = no_tracking;
+    else if (error)
+        *failure = strerrordesc_np(-error);
+    else {
+        the_service.predicted_bytes = result->predicted_bytes;
+        the_service.written_per_second =
+            result->measured_msec ? result->pages * 1000 / result->measured_msec : 0;
+    }
+    return true;
 }

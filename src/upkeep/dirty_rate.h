@@ -5,21 +5,16 @@
  * that begins meanwhile wins: the main thread gives the heap back and the
  * measurement ends with -ECANCELED.
  *
- *   NONE ──ask()──▶ WANTED ──keeper──▶ RUNNING ──▶ DONE ──take()──▶ NONE
+ *   NONE ──begin──▶ WANTED ──keeper──▶ RUNNING ──▶ DONE ──end──▶ NONE
  *                      └──keeper: switched off──────▶ DONE
  */
 #ifndef RDB_UFFD_DIRTY_RATE_H
 #define RDB_UFFD_DIRTY_RATE_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "memory/dirty.h"
-#include "memory/dirty_prediction.h"
-
 #define DIRTY_RATE_MAX_SECONDS 60u
-#define DIRTY_RATE_SAMPLES     10u
 
 struct rdb_uffd_dirty_rate {
     uint64_t measured_msec;
@@ -33,40 +28,30 @@ struct rdb_uffd_dirty_rate {
     uint64_t recommended_limit;   /* for `buffer-limit` */
 };
 
-struct dirty_rate {
-    _Atomic uint32_t state;
-    _Atomic bool stop;
-    unsigned seconds; /* this and the next set by who asks */
-    struct dirty_sampling sampling;
-    struct dirty dirty; /* under heap_lock() */
-    uint64_t heap_bytes;
-    struct dirty_count count; /* when last looked */
-    uint32_t packed_permille;
-    unsigned sample_count;
-    struct dirty_sample samples[DIRTY_RATE_SAMPLES];
-    int error;
-};
-
 struct snapshot;
 
 /* Before anything else, at load. */
-void dirty_rate_init(struct snapshot *snapshot);
-/* Main thread. `heap_bytes`: about, for the sample. 0; -EBUSY when one is under way. */
-int dirty_rate_ask(struct snapshot *snapshot, unsigned seconds, uint64_t heap_bytes);
-/* Main thread. -EAGAIN while it is measured; else 0 with `*result`, or why there is
- * none: -ECANCELED (a save began), -ESHUTDOWN (switched off), -ENOTTY or -EINVAL (the
- * kernel cannot) … */
-int dirty_rate_take(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *result);
-/* Main thread, before it takes the heap's lock for a freeze; and with the lock held. */
-void dirty_rate_stop(struct snapshot *snapshot);
-void dirty_rate_give_back(struct snapshot *snapshot);
+void dirty_rate_init(void);
+/* Begins to measure how fast the heap is written to, for 1 to DIRTY_RATE_MAX_SECONDS
+ * seconds; 0: as long as the last save took, within 1 to 10. Returns NULL, or why it
+ * cannot be done (static text, or valid until the module is unloaded). */
+const char *rdb_uffd_begin_dirty_rate(unsigned seconds);
+/* True when the measurement has ended: then `*result` is filled in, or `*failure` says
+ * why there is none (else it is NULL). To be called until it returns true. */
+bool rdb_uffd_end_dirty_rate(struct rdb_uffd_dirty_rate *result, const char **failure);
+
+/* A save begins: the heap is given back, a measurement under way ends. Main thread, without
+ * heap_lock(). */
+void dirty_rate_yield(struct snapshot *snapshot);
+/* In a real fork's child: its parent's descriptor must not stay open here. */
+void dirty_rate_forked(void);
 /* Main thread: one was asked for, and its result has not been taken. */
-bool dirty_rate_is_active(struct snapshot *snapshot);
+bool dirty_rate_is_active(void);
 /* Whether the keeper should leave off what can wait. */
-bool dirty_rate_is_wanted(struct snapshot *snapshot);
+bool dirty_rate_is_wanted(void);
 /* Keeper: measures if somebody has asked. Returns when that is over. */
 void dirty_rate_run(struct snapshot *snapshot);
 /* Keeper: the module has been switched off; who has asked gets -ESHUTDOWN. */
-void dirty_rate_refuse(struct snapshot *snapshot);
+void dirty_rate_refuse(void);
 
 #endif

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "dirty_rate.h"
 #include "kernel/advice.h"
 #include "kernel/fault_points.h"
 #include "kernel/pagemap.h"
@@ -38,12 +39,6 @@
 /* And no more than this part of the room in the control group. */
 #define READY_ROOM_SHARE 8
 
-void keeper_advise_huge(void *start, size_t length)
-{
-    if (length >= HUGE_PAGE_BYTES)
-        advice_give(start, length, MADV_HUGEPAGE);
-}
-
 /* ---- huge pages ------------------------------------------------------------------ */
 
 /* Whether a huge page there costs little more memory than what there is. */
@@ -65,7 +60,7 @@ static bool mend_region(struct snapshot *snapshot, int pagemap,
 {
     uint64_t at = round_up(region->start, HUGE_PAGE_BYTES);
     for (; at + HUGE_PAGE_BYTES <= region->end; at += HUGE_PAGE_BYTES) {
-        if (!snapshot_is_idle(snapshot) || dirty_rate_is_wanted(snapshot))
+        if (!snapshot_is_idle(snapshot) || dirty_rate_is_wanted())
             return false;
         if (!is_worth_mending(snapshot, pagemap, at))
             continue;
@@ -112,7 +107,7 @@ static void mend(struct snapshot *snapshot)
 static bool may_go_on(void *context)
 {
     struct snapshot *snapshot = context;
-    return snapshot_is_idle(snapshot) && !dirty_rate_is_wanted(snapshot);
+    return snapshot_is_idle(snapshot) && !dirty_rate_is_wanted();
 }
 
 /* What jemalloc takes and gives back without telling is found by looking, which takes
@@ -133,7 +128,8 @@ static void ask_for_huge_pages(struct snapshot *snapshot)
 {
     for (size_t i = 0; i < snapshot->heap.registered.count; i++) {
         const struct region *region = &snapshot->heap.registered.regions[i];
-        keeper_advise_huge((void *)(uintptr_t)region->start, region->end - region->start);
+        heap_ask_for_huge_pages((void *)(uintptr_t)region->start,
+                                region->end - region->start);
     }
 }
 
@@ -209,7 +205,7 @@ static void do_chores(struct snapshot *snapshot)
     standing_end_unwanted(snapshot);
     if (!may_work(snapshot)) {
         /* It was asked for while there was a yes; somebody waits for the answer. */
-        dirty_rate_refuse(snapshot);
+        dirty_rate_refuse();
         return;
     }
     room_look(snapshot);
@@ -273,12 +269,6 @@ int keeper_start(struct snapshot *snapshot)
 void keeper_stop(struct snapshot *snapshot)
 {
     atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
-    keeper_nudge(snapshot);
+    snapshot_wake_keeper(snapshot);
     thread_join(&snapshot->keeper);
-}
-
-void keeper_nudge(struct snapshot *snapshot)
-{
-    atomic_fetch_add_explicit(&snapshot->chores, 1, memory_order_release);
-    futex_wake_all(&snapshot->chores);
 }

@@ -8,9 +8,5 @@
 
 int keeper_start(struct snapshot *snapshot);
 void keeper_stop(struct snapshot *snapshot);
-/* There may be something to do. Any thread, async-signal-safe. */
-void keeper_nudge(struct snapshot *snapshot);
-/* Asks the kernel for huge pages in new memory. Any thread. */
-void keeper_advise_huge(void *start, size_t length);
 
 #endif

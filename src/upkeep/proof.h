@@ -9,7 +9,7 @@
 
 #include "host/server.h"
 #include "keyspace/sample.h"
-#include "rdb_uffd.h"
+#include "snapshot/callbacks.h"
 
 /* 0: proved. -EAGAIN: there are no keys, and a walk finds none either, or only such as
  * are being imported and look right. Else `reason`

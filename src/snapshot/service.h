@@ -1,18 +1,18 @@
-/* What the face keeps for itself: why it stands in for the server's forks or not, and
- * what it has counted. */
-#ifndef RDB_UFFD_FACE_H
-#define RDB_UFFD_FACE_H
+/* Whether saves are served without fork, why not if they are not, and what has been counted
+ * over all of them. */
+#ifndef RDB_UFFD_SERVICE_H
+#define RDB_UFFD_SERVICE_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "freeze.h"
 #include "keyspace/sample.h"
 #include "reporting/history.h"
 #include "reporting/log_limit.h"
+#include "snapshot.h"
 
 /* Main thread only. */
-struct face {
+struct service {
     bool started;
     char unsupported[REASON_BYTES];   /* why no save can be served, "" if it can */
     char layout_reason[REASON_BYTES]; /* why the server is not known, "" if it is */
@@ -38,6 +38,6 @@ struct face {
     const char *last_cause;
 };
 
-extern struct face the_face;
+extern struct service the_service;
 
 #endif

@@ -1,0 +1,3 @@
+#include "service.h"
+
+struct service the_service;

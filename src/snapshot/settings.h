@@ -1,0 +1,29 @@
+/* What the operator has set. */
+#ifndef RDB_UFFD_SETTINGS_H
+#define RDB_UFFD_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "memory/preserved.h"
+
+/* What the operator sets. Defaults: rdb_uffd_default_settings(). */
+struct rdb_uffd_settings {
+    bool enabled;             /* no: the server's own fork, silently */
+    bool fallback;            /* no: what cannot be served fails, instead of forking */
+    bool compression;         /* LZ4 for preserved pages when the buffer fills */
+    bool huge_pages;          /* ask for huge pages, and mend them after a snapshot */
+    bool standing_protection; /* what a snapshot has left unwritten stays protected */
+    enum buffer_policy buffer_policy;
+    uint64_t buffer_limit;      /* bytes; or, if buffer_percent is not 0: */
+    unsigned buffer_percent;    /* of the memory in use at the freeze, 1 … 100 */
+    unsigned threads;           /* that save, at most RDB_UFFD_THREADS_MAX; 0: chosen */
+    char spool_directory[1024]; /* "": the server's working directory */
+};
+
+#define RDB_UFFD_THREADS_MAX 16
+
+/* The least buffer limit that is taken: a few hundred pages and their index. */
+#define RDB_UFFD_LEAST_BUFFER_LIMIT (UINT64_C(4) << 20)
+
+#endif
