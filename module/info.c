@@ -69,7 +69,7 @@ void info_visit(const struct info_visitor *to)
         {"fault_wait_p99_usec", now.fault_wait_p99_usec},
         {"fault_wait_max_usec", now.fault_wait_max_usec},
         {"advices_refused", now.advices_refused},
-        {"late_free_bytes", now.late_free_bytes},
+        {"late_free_bytes", now.deferred_free_bytes},
         {"evicted_bytes", now.evicted_bytes},
         {"ready_bytes", now.ready_bytes},
         {"saver_faults", now.saver_faults},

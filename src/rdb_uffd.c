@@ -6,9 +6,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "host/deferred_free.h"
 #include "host/foreign.h"
 #include "host/guard.h"
-#include "host/late_free.h"
 #include "kernel/advice.h"
 #include "kernel/cpu_quota.h"
 #include "kernel/fault_points.h"
@@ -217,7 +217,7 @@ static enum child_decision begin(const struct child_request *request, int *error
     if (!snapshot->settings.enabled || request->cause == CHILD_OTHER)
         return CHILD_REAL_FORK;
     begin_record(snapshot, request);
-    late_free_end();
+    deferred_free_end();
     allocator_restore();
     if (the_service.unsupported[0])
         return fall_back(snapshot, snapshot->ability.error, the_service.unsupported,
@@ -320,7 +320,7 @@ static void forked(void)
 {
     the_service.in_forked_child = true;
     leave_parents_memory(&the_snapshot);
-    late_free_forked();
+    deferred_free_forked();
     vacant_forked();
     close(the_snapshot.heap.userfaultfd);
     dirty_rate_forked();
@@ -511,7 +511,7 @@ static int stand_in(struct snapshot *snapshot)
     allocator_create_pool();
     allocator_make_ready();
     allocator_make_ready();
-    late_free_install(pool_free, pool_free_past);
+    deferred_free_install(pool_free, pool_free_past);
     settle_huge_pages(&snapshot->settings);
     lift_merging(snapshot);
     tell_of_lost_marks(snapshot);
@@ -523,7 +523,7 @@ static void leave_server(void)
 {
     foreign_unwatch();
     guard_remove();
-    late_free_remove();
+    deferred_free_remove();
     allocator_restore();
     want_huge_pages(false);
     if (the_service.merging_lifted)
@@ -567,7 +567,7 @@ static int check_leaving(char *reason, size_t size)
     if (!error)
         error = guard_check(reason, size);
     if (!error)
-        error = late_free_check(reason, size);
+        error = deferred_free_check(reason, size);
     if (!error)
         error = foreign_check(reason, size);
     if (!error && !pool_may_leave()) {
@@ -701,7 +701,7 @@ void rdb_uffd_tick(void)
         return;
     log_hand_over(snapshot);
     if (the_service.unsupported[0]) {
-        late_free_some(FREE_USEC_PER_TICK); /* what earlier saves have left */
+        deferred_free_some(FREE_USEC_PER_TICK); /* what earlier saves have left */
         return;
     }
     bool saving = snapshot_phase(snapshot) != PHASE_NONE;
@@ -709,15 +709,15 @@ void rdb_uffd_tick(void)
         allocator_stop_decay();
         if (!(saving ? share_limit(snapshot) : stay_below_limit(snapshot))) {
             /* Old memory is used again from here on: it must be free for that. */
-            late_free_end();
-            late_free_some(FREE_USEC_PER_TICK);
+            deferred_free_end();
+            deferred_free_some(FREE_USEC_PER_TICK);
         }
         return;
     }
     prove_in_time(snapshot);
     call_helpers(snapshot);
-    late_free_end();
+    deferred_free_end();
     allocator_restore();
     allocator_make_ready();
-    late_free_some(FREE_USEC_PER_TICK);
+    deferred_free_some(FREE_USEC_PER_TICK);
 }

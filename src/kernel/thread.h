@@ -69,7 +69,7 @@ uint64_t thread_cpu_usec(pid_t id);
 int futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_msec);
 void futex_wake_all(_Atomic uint32_t *word);
 
-/* A lock for what takes microseconds, but for that of host/late_free.h. Zeroed memory is a free one; it must lie where
+/* A lock for what takes microseconds, but for that of host/deferred_free.h. Zeroed memory is a free one; it must lie where
  * nothing is ever protected.
  *
  * Ranks: who holds one of these may take what stands below it, nothing else.

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "host/late_free.h"
+#include "host/deferred_free.h"
 #include "kernel/advice.h"
 #include "keyspace/crew.h"
 #include "memory/allocator.h"
@@ -91,7 +91,7 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .keys_saved = RELAXED(snapshot->keys_saved),
         .keys_total = RELAXED(snapshot->keys_total),
         .advices_refused = RELAXED(snapshot->advices_refused),
-        .late_free_bytes = late_free_bytes(),
+        .deferred_free_bytes = deferred_free_bytes(),
         .evicted_bytes = RELAXED(snapshot->evicted_bytes),
         .ready_bytes = ready_bytes(&snapshot->ready),
         .saver_faults = RELAXED(faults->saver_faults),

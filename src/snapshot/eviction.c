@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#include "host/late_free.h"
+#include "host/deferred_free.h"
 #include "kernel/advice.h"
 #include "kernel/fault_points.h"
 #include "snapshot.h"
@@ -107,10 +107,10 @@ static int keep(struct snapshot *snapshot, const struct region *ranges, size_t c
     size_t spooled = fill_batch(snapshot, ranges, count, pages);
     if (!spooled)
         return 0;
-    uint64_t opening = late_free_opening();
-    late_free_let_go();
+    uint64_t opening = deferred_free_opening();
+    deferred_free_let_go();
     int error = spool_write_batch(&snapshot->preserved.spool, &batch, &place);
-    if (!late_free_hold_again(opening))
+    if (!deferred_free_hold_again(opening))
         return -ECANCELED;
     if (!error)
         return fault_server_take_spooled(&snapshot->fault_server, pages, spooled, place);
@@ -144,16 +144,16 @@ static bool evict_held(struct snapshot *snapshot, struct dead *dead)
 {
     struct region pages[PAGES_AT_ONCE];
     size_t count;
-    while (is_wanted(snapshot) && late_free_is_open() &&
+    while (is_wanted(snapshot) && deferred_free_is_open() &&
            (count = take_portion(dead, pages)) != 0) {
         if (evict(snapshot, pages, count) != 0)
             return false;
-        uint64_t opening = late_free_opening();
-        late_free_let_go();
+        uint64_t opening = deferred_free_opening();
+        deferred_free_let_go();
         sleep_usec(atomic_load_explicit(&snapshot->eviction_hurry, memory_order_relaxed)
                        ? SHORT_REST_USEC
                        : REST_USEC);
-        if (!late_free_hold_again(opening))
+        if (!deferred_free_hold_again(opening))
             return false;
     }
     return true;
@@ -163,9 +163,9 @@ static bool evict_held(struct snapshot *snapshot, struct dead *dead)
 static bool evict_some(struct snapshot *snapshot)
 {
     struct dead dead = {0};
-    dead.count = late_free_hold(dead.memory, NOTES_AT_ONCE);
+    dead.count = deferred_free_hold(dead.memory, NOTES_AT_ONCE);
     bool more = dead.count && evict_held(snapshot, &dead);
-    late_free_let_go();
+    deferred_free_let_go();
     return more;
 }
 

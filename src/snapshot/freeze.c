@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "eviction.h"
-#include "host/late_free.h"
+#include "host/deferred_free.h"
 #include "kernel/fault_points.h"
 #include "memory/allocator.h"
 #include "memory/late_unmap.h"
@@ -149,7 +149,7 @@ static void thaw(struct snapshot *snapshot, bool armed)
     rescue_give_back(
         snapshot, !armed || fault_server_disarm(&snapshot->fault_server, FAULTS_PARKED));
     vacant_thaw();
-    late_free_end();
+    deferred_free_end();
     allocator_restore();
 }
 
@@ -168,8 +168,8 @@ static int protect(struct snapshot *snapshot, bool again)
 /* All or nothing. From here on the keyspace is the snapshot's. */
 static int freeze(struct snapshot *snapshot, bool again)
 {
-    allocator_steer(late_free_is_installed());
-    late_free_begin(eviction_is_possible(snapshot), NULL);
+    allocator_steer(deferred_free_is_installed());
+    deferred_free_begin(eviction_is_possible(snapshot), NULL);
     eviction_begin(snapshot);
     freeze_end_step(snapshot, &snapshot->steer_usec);
     atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);

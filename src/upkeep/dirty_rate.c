@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "host/late_free.h"
+#include "host/deferred_free.h"
 #include "memory/allocator.h"
 #include "memory/dirty.h"
 #include "memory/dirty_prediction.h"
@@ -269,10 +269,10 @@ const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
     /* What is written while saving depends on where new values go and on frees that are
      * put off: the same holds for what is watched, until the tick after the end. Other
      * dead values make room for new ones as ever. */
-    late_free_end();
+    deferred_free_end();
     allocator_restore();
-    allocator_steer(late_free_is_installed());
-    late_free_begin(false, is_watched);
+    allocator_steer(deferred_free_is_installed());
+    deferred_free_begin(false, is_watched);
     return NULL;
 }
 

@@ -151,7 +151,7 @@ static void ten_saves_on_huge_pages(void)
 
 /* Frees of the main thread are put off while frozen, within a bound, and made up
  * for afterwards. */
-static void late_frees_are_bounded(void)
+static void deferred_frees_are_bounded(void)
 {
     uint64_t seed = test_seed();
     const int keys = 60000;
@@ -291,7 +291,7 @@ int main(int argc, char **argv)
         {"resident_memory_within_limit", resident_memory_within_limit, 120},
         {"ten_saves_leave_nothing", ten_saves_leave_nothing, 60},
         {"ten_saves_on_huge_pages", ten_saves_on_huge_pages, 60},
-        {"late_frees_are_bounded", late_frees_are_bounded, 90},
+        {"deferred_frees_are_bounded", deferred_frees_are_bounded, 90},
         {"purging_allocator", purging_allocator, 120},
         {"memory_accounting", memory_accounting, 120},
         {"another_allocator", another_allocator, 30},

@@ -17,7 +17,7 @@
  *   pack, spool_*       preserved_moving.c append(), spool_slot(), spool_log_slot()
  *   free_slot           preserved_slots.c slot_free(); and what may become of a free slot:
  *                       used for another page, given back by slots_cool()
- * keeper                eviction.c evict(), keep(); late_free.c late_free_hold()
+ * keeper                eviction.c evict(), keep(); deferred_free.c deferred_free_hold()
  * watchdog              rescue.c rescue_pull(); watchdog.c give_up_standing(); saver.c saver_kill()
  * marks_go              what takes the mark of a page away: same-page merging, a defect
  * audit                 view/audit.c: after the walk, before anything is published
@@ -122,7 +122,7 @@ byte request;
 byte request_page;
 bit request_spooled;
 bit request_failed;
-bit held;           /* late_free.lock */
+bit held;           /* deferred_free.lock */
 
 bit closing;        /* the crew is to come back */
 byte inside;        /* readers that read */
@@ -830,7 +830,7 @@ inline freeze() {
     failed = 0;
 #ifdef EVICTION
 #ifndef WRONG_FREEZE_WITHOUT_KEEPER
-    !held; /* late_free_end() */
+    !held; /* deferred_free_end() */
 #endif
 #endif
     /* heap_open(): what was disarmed is opened anew */

@@ -1,4 +1,4 @@
-#include "host/late_free.h"
+#include "host/deferred_free.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -68,7 +68,7 @@ static bool has_room(size_t count, size_t bytes)
     if (late.evictable && bytes >= LARGE_BYTES)
         return true;
     uint64_t held = late.small_bytes + (late.evictable ? 0 : late.large_bytes);
-    return held + bytes <= LATE_FREE_BYTES_MAX;
+    return held + bytes <= DEFERRED_FREE_BYTES_MAX;
 }
 
 static void free_one(void)
@@ -136,7 +136,7 @@ static int find_real_functions(void)
     return release && size ? 0 : -ENOENT;
 }
 
-int late_free_check(char *reason, size_t size)
+int deferred_free_check(char *reason, size_t size)
 {
     int error = got_check(&late.free_patch, 1, reason, size);
     return error ? error : got_check(&late.sized_free_patch, 1, reason, size);
@@ -149,7 +149,8 @@ static void restore(void)
     late.free_patch.count = late.sized_free_patch.count = 0;
 }
 
-int late_free_install(bool (*free_fresh)(void *memory), bool (*free_past)(void *memory))
+int deferred_free_install(bool (*free_fresh)(void *memory),
+                          bool (*free_past)(void *memory))
 {
     struct got_object executable;
     if (find_real_functions() != 0)
@@ -179,16 +180,16 @@ int late_free_install(bool (*free_fresh)(void *memory), bool (*free_past)(void *
     return error;
 }
 
-bool late_free_is_installed(void)
+bool deferred_free_is_installed(void)
 {
     return late.notes != NULL;
 }
 
-void late_free_begin(bool evictable, bool (*is_kept_back)(const void *memory))
+void deferred_free_begin(bool evictable, bool (*is_kept_back)(const void *memory))
 {
     late.is_kept_back = is_kept_back;
     late.evictable = evictable;
-    late.putting_off = late_free_is_installed();
+    late.putting_off = deferred_free_is_installed();
     short_lock_take(&late.lock);
     atomic_store_explicit(&late.open, late.putting_off && evictable,
                           memory_order_relaxed);
@@ -198,10 +199,10 @@ void late_free_begin(bool evictable, bool (*is_kept_back)(const void *memory))
     short_lock_release(&late.lock);
 }
 
-void late_free_end(void)
+void deferred_free_end(void)
 {
     late.putting_off = false;
-    if (!late_free_is_open())
+    if (!deferred_free_is_open())
         return;
     atomic_store_explicit(&late.open, false, memory_order_relaxed);
     short_lock_take(&late.lock); /* whoever has it saw it open */
@@ -210,7 +211,7 @@ void late_free_end(void)
 
 /* ---- for whoever evicts ---------------------------------------------------------- */
 
-size_t late_free_hold(struct iovec *memory, size_t most)
+size_t deferred_free_hold(struct iovec *memory, size_t most)
 {
     size_t found = 0;
     short_lock_take(&late.lock);
@@ -223,30 +224,30 @@ size_t late_free_hold(struct iovec *memory, size_t most)
     return found;
 }
 
-uint64_t late_free_opening(void)
+uint64_t deferred_free_opening(void)
 {
     return late.openings;
 }
 
-bool late_free_hold_again(uint64_t opening)
+bool deferred_free_hold_again(uint64_t opening)
 {
     short_lock_take(&late.lock);
-    return late_free_is_open() && late.openings == opening;
+    return deferred_free_is_open() && late.openings == opening;
 }
 
-void late_free_let_go(void)
+void deferred_free_let_go(void)
 {
     short_lock_release(&late.lock);
 }
 
-bool late_free_is_open(void)
+bool deferred_free_is_open(void)
 {
     return atomic_load_explicit(&late.open, memory_order_relaxed);
 }
 
 /* ---- freeing --------------------------------------------------------------------- */
 
-bool late_free_some(uint64_t usec)
+bool deferred_free_some(uint64_t usec)
 {
     uint64_t until = noted() ? clock_usec() + usec : 0;
     while (noted()) {
@@ -258,10 +259,10 @@ bool late_free_some(uint64_t usec)
     return noted() != 0;
 }
 
-void late_free_remove(void)
+void deferred_free_remove(void)
 {
-    late_free_end();
-    while (late_free_some(UINT32_MAX))
+    deferred_free_end();
+    while (deferred_free_some(UINT32_MAX))
         ;
     restore();
     memory_unmap(late.notes, NOTES_MAX * sizeof(*late.notes));
@@ -269,7 +270,7 @@ void late_free_remove(void)
 }
 
 /* The notes are shared with the parent, whose memory they are about. */
-void late_free_forked(void)
+void deferred_free_forked(void)
 {
     late.putting_off = false;
     atomic_store_explicit(&late.count, 0, memory_order_relaxed);
@@ -277,7 +278,7 @@ void late_free_forked(void)
     short_lock_release(&late.lock);
 }
 
-uint64_t late_free_bytes(void)
+uint64_t deferred_free_bytes(void)
 {
     return late.small_bytes + late.large_bytes;
 }

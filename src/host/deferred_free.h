@@ -10,8 +10,8 @@
  * Bounded in number, and in bytes where they cannot be evicted (snapshot/eviction.h); beyond
  * that, and for all other threads, free() frees. Main thread, but where it says so.
  */
-#ifndef RDB_UFFD_HOST_LATE_FREE_H
-#define RDB_UFFD_HOST_LATE_FREE_H
+#ifndef RDB_UFFD_HOST_DEFERRED_FREE_H
+#define RDB_UFFD_HOST_DEFERRED_FREE_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,40 +19,41 @@
 #include <sys/uio.h>
 
 /* Memory that may be held back, in all, if it cannot be evicted. */
-#define LATE_FREE_BYTES_MAX (UINT64_C(32) << 20)
+#define DEFERRED_FREE_BYTES_MAX (UINT64_C(32) << 20)
 
 /* Patches the executable's free() and sdallocx(). 0, -ENOENT when it calls neither
  * (an allocator built into it: then frees are not put off), or -errno. The two free
  * memory in a way of their own, or return false: `free_fresh` what may be used again at
  * once, `free_past` what may not, and is not put off because there is too much of it. */
-int late_free_install(bool (*free_fresh)(void *memory), bool (*free_past)(void *memory));
-bool late_free_is_installed(void);
+int deferred_free_install(bool (*free_fresh)(void *memory),
+                          bool (*free_past)(void *memory));
+bool deferred_free_is_installed(void);
 /* Whether the calls can be put back: 0, or -EBUSY and a sentence in `reason`. */
-int late_free_check(char *reason, size_t size);
+int deferred_free_check(char *reason, size_t size);
 /* Frees what is left and puts free() back. */
-void late_free_remove(void);
+void deferred_free_remove(void);
 /* `evictable`: somebody takes the pages of what is put off. `is_kept_back`: says what to
  * put off, the rest is freed as ever; NULL: all. */
-void late_free_begin(bool evictable, bool (*is_kept_back)(const void *memory));
-/* When it returns, late_free_hold() holds nothing and finds nothing. */
-void late_free_end(void);
+void deferred_free_begin(bool evictable, bool (*is_kept_back)(const void *memory));
+/* When it returns, deferred_free_hold() holds nothing and finds nothing. */
+void deferred_free_end(void);
 /* What has been put off, each piece of memory given once: nobody will read or write it
- * until late_free_let_go(), which must follow in any case. Returns how many, at most
- * `most`. One other thread, which holds a lock meanwhile: late_free_end() waits for as
+ * until deferred_free_let_go(), which must follow in any case. Returns how many, at most
+ * `most`. One other thread, which holds a lock meanwhile: deferred_free_end() waits for as
  * long, a millisecond or two. */
-size_t late_free_hold(struct iovec *memory, size_t most);
-void late_free_let_go(void);
+size_t deferred_free_hold(struct iovec *memory, size_t most);
+void deferred_free_let_go(void);
 /* For a while without holding, since the main thread may have to wait for whoever holds:
- * late_free_opening() while holding, let go, and then hold again, in any case. True if what
+ * deferred_free_opening() while holding, let go, and then hold again, in any case. True if what
  * was given before may still be used; false if it may have been freed since. */
-uint64_t late_free_opening(void);
-bool late_free_hold_again(uint64_t opening);
-/* False when the main thread waits for late_free_let_go(). */
-bool late_free_is_open(void);
+uint64_t deferred_free_opening(void);
+bool deferred_free_hold_again(uint64_t opening);
+/* False when the main thread waits for deferred_free_let_go(). */
+bool deferred_free_is_open(void);
 /* Frees for at most `usec` microseconds. True if some are left. */
-bool late_free_some(uint64_t usec);
+bool deferred_free_some(uint64_t usec);
 /* In the child of a real fork. */
-void late_free_forked(void);
-uint64_t late_free_bytes(void);
+void deferred_free_forked(void);
+uint64_t deferred_free_bytes(void);
 
 #endif
