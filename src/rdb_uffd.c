@@ -19,7 +19,7 @@
 #include "kernel/sandbox.h"
 #include "keyspace/crew.h"
 #include "memory/allocator.h"
-#include "memory/late_unmap.h"
+#include "memory/deferred_unmap.h"
 #include "memory/pool.h"
 #include "memory/vacant.h"
 #include "reporting/log.h"
@@ -355,7 +355,7 @@ static int create_parts(struct snapshot *snapshot)
         error = fault_server_start(&snapshot->fault_server, &snapshot->view,
                                    snapshot_failed, snapshot);
     if (!error)
-        error = late_unmap_create();
+        error = deferred_unmap_create();
     if (!error && !(snapshot->crew = crew_create()))
         error = -ENOMEM;
     if (!error)
@@ -384,7 +384,7 @@ static void destroy_parts(struct snapshot *snapshot)
     preserved_destroy(&snapshot->preserved);
     heap_destroy(&snapshot->heap);
     ready_release(&snapshot->ready);
-    late_unmap_destroy();
+    deferred_unmap_destroy();
     pool_leave();
 }
 

@@ -8,7 +8,7 @@
 #include "host/deferred_free.h"
 #include "kernel/fault_points.h"
 #include "memory/allocator.h"
-#include "memory/late_unmap.h"
+#include "memory/deferred_unmap.h"
 #include "memory/protection.h"
 #include "memory/vacant.h"
 #include "rescue.h"
@@ -211,7 +211,7 @@ static int freeze_again(struct snapshot *snapshot, char *reason)
         snprintf(reason, REASON_BYTES, "%s", obstacle);
         return -EBUSY;
     }
-    late_unmap_begin(); /* thaw() has ended it */
+    deferred_unmap_begin(); /* thaw() has ended it */
     int error = heap_refresh(&snapshot->heap, true);
     if (error)
         return freeze_explain(reason, error, "cannot register the heap");
@@ -239,13 +239,13 @@ int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES])
     heap_lock(&snapshot->heap);
     /* What is found now shall be there when it is protected: the allocator's own
      * threads unmap at any time. */
-    late_unmap_begin();
+    deferred_unmap_begin();
     atomic_store_explicit(&snapshot->freezing, true, memory_order_seq_cst);
     int error = prepare_and_freeze(snapshot, reason);
     atomic_store_explicit(&snapshot->freezing, false, memory_order_seq_cst);
     /* Who has not come back may be reading still: rescue_tend() ends it then. */
     if (error && !atomic_load_explicit(&snapshot->detained, memory_order_acquire) &&
-        late_unmap_end())
+        deferred_unmap_end())
         heap_note_change(&snapshot->heap);
     heap_unlock(&snapshot->heap);
     return error;

@@ -2,7 +2,7 @@
 
 #include <errno.h>
 
-#include "memory/late_unmap.h"
+#include "memory/deferred_unmap.h"
 #include "service.h"
 #include "snapshot.h"
 
@@ -40,7 +40,7 @@ static bool is_past(uint64_t start, uint64_t end)
 static bool put_off_unmap(uint64_t start, uint64_t end)
 {
     return start % PAGE_BYTES == 0 &&
-           late_unmap_put_off(start, round_up(end, PAGE_BYTES));
+           deferred_unmap_put_off(start, round_up(end, PAGE_BYTES));
 }
 
 static void *ready(size_t length)

@@ -7,7 +7,7 @@
 
 #include "host/child.h"
 #include "kernel/fault_points.h"
-#include "memory/late_unmap.h"
+#include "memory/deferred_unmap.h"
 #include "service.h"
 #include "standing.h"
 
@@ -109,7 +109,7 @@ bool rescue_end_child(struct snapshot *snapshot, enum history_result result,
 
 static void give_back(struct snapshot *snapshot)
 {
-    if (late_unmap_end())
+    if (deferred_unmap_end())
         heap_note_change(&snapshot->heap);
     preserved_end(&snapshot->preserved);
 }

@@ -24,7 +24,7 @@
  *   never touched            is marked like all else (UFFD_FEATURE_WP_UNPOPULATED)
  *   swapped out, migrating   the mark is in the swap entry
  *   evicted, purged, moved   preserved first
- *   unmapped by the server   put off until the snapshot ends (memory/late_unmap.h)
+ *   unmapped by the server   put off until the snapshot ends (memory/deferred_unmap.h)
  *   guard pages              MADV_GUARD_INSTALL: nobody can read or write them
  * Everything else counts as lost: what is not mapped, mapped anew, poisoned.
  *

@@ -1,4 +1,4 @@
-#include "memory/late_unmap.h"
+#include "memory/deferred_unmap.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -13,16 +13,16 @@
 #define SLICE_BYTES (UINT64_C(8) << 20)
 
 /* All of it, the lock too, in memory that is never protected (kernel/memory.h). */
-struct late_unmap {
+struct deferred_unmap {
     struct short_lock lock;
     bool open;
     struct region_set set;
     struct region storage[RANGES_MAX];
 };
 
-static struct late_unmap *late;
+static struct deferred_unmap *late;
 
-int late_unmap_create(void)
+int deferred_unmap_create(void)
 {
     late = memory_map(sizeof(*late));
     if (!late)
@@ -31,21 +31,21 @@ int late_unmap_create(void)
     return 0;
 }
 
-void late_unmap_destroy(void)
+void deferred_unmap_destroy(void)
 {
     if (late)
         memory_unmap(late, sizeof(*late));
     late = NULL;
 }
 
-void late_unmap_begin(void)
+void deferred_unmap_begin(void)
 {
     short_lock_take(&late->lock);
     late->open = true;
     short_lock_release(&late->lock);
 }
 
-bool late_unmap_put_off(uint64_t start, uint64_t end)
+bool deferred_unmap_put_off(uint64_t start, uint64_t end)
 {
     short_lock_take(&late->lock);
     bool noted = late->open && regions_add(&late->set, start, end) == 0;
@@ -69,7 +69,7 @@ static struct region take_piece(void)
     return piece;
 }
 
-bool late_unmap_end(void)
+bool deferred_unmap_end(void)
 {
     bool any = false;
     for (struct region piece; (piece = take_piece()).end; any = true)

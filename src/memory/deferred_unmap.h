@@ -6,23 +6,23 @@
  * it, since nobody writes to what he has given up; the memory was the dataset's before.
  *
  * Any thread but the fault server. */
-#ifndef RDB_UFFD_MEMORY_LATE_UNMAP_H
-#define RDB_UFFD_MEMORY_LATE_UNMAP_H
+#ifndef RDB_UFFD_MEMORY_DEFERRED_UNMAP_H
+#define RDB_UFFD_MEMORY_DEFERRED_UNMAP_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
 /* 0 or -ENOMEM. */
-int late_unmap_create(void);
-void late_unmap_destroy(void);
+int deferred_unmap_create(void);
+void deferred_unmap_destroy(void);
 
 /* From here on mappings are put off. Main thread, before the first page is protected. */
-void late_unmap_begin(void);
+void deferred_unmap_begin(void);
 /* Notes [start, end), whole pages. False when there is no room or nothing is to be put
  * off any more. */
-bool late_unmap_put_off(uint64_t start, uint64_t end);
+bool deferred_unmap_put_off(uint64_t start, uint64_t end);
 /* Unmaps what was noted, in slices, and notes nothing more. When nobody reads the past
  * any more. Returns whether there was something. */
-bool late_unmap_end(void);
+bool deferred_unmap_end(void);
 
 #endif
