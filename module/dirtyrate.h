@@ -1,4 +1,4 @@
-/* UFFD.DIRTYRATE: the client waits while the keeper measures. */
+/* UFFD.DIRTYRATE: the client waits while the upkeep thread measures. */
 #ifndef RDB_UFFD_MODULE_DIRTYRATE_H
 #define RDB_UFFD_MODULE_DIRTYRATE_H
 

@@ -33,8 +33,8 @@
 #include "snapshot/snapshot.h"
 #include "snapshot/standing.h"
 #include "snapshot/watchdog.h"
-#include "upkeep/keeper.h"
 #include "upkeep/proof.h"
+#include "upkeep/upkeep.h"
 
 /* A tick comes ten times a second: a quarter of a million frees in a second or
  * two, and no command waits for long. */
@@ -42,7 +42,7 @@
 /* Savers, when the operator does not say: more would be many against one disk. */
 #define THREADS_BY_ITSELF 4u
 /* What new values take beside the old ones and the limit does not count: with what
- * is kept ready (upkeep/keeper.c) it stays below 64 MB. */
+ * is kept ready (upkeep/upkeep.c) it stays below 64 MB. */
 #define FRESH_BYTES_FREE (UINT64_C(16) << 20)
 
 void rdb_uffd_default_settings(struct rdb_uffd_settings *settings)
@@ -183,7 +183,7 @@ static void begin_saving(struct snapshot *snapshot)
                           memory_order_relaxed);
     report_start(snapshot);
     saver_begin(snapshot);
-    snapshot_wake_keeper(snapshot);
+    snapshot_wake_upkeep(snapshot);
 }
 
 static int capture(struct snapshot *snapshot, char *reason)
@@ -363,15 +363,15 @@ static int create_parts(struct snapshot *snapshot)
     if (!error)
         error = watchdog_start(snapshot);
     if (!error)
-        error = keeper_start(snapshot);
+        error = upkeep_start(snapshot);
     return error;
 }
 
 static void destroy_parts(struct snapshot *snapshot)
 {
     atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
-    if (snapshot->keeper.running)
-        keeper_stop(snapshot);
+    if (snapshot->upkeep.running)
+        upkeep_stop(snapshot);
     if (snapshot->watchdog.running)
         watchdog_stop(snapshot);
     if (snapshot->saver.running)
@@ -555,7 +555,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     the_service.cpu_quota = cpu_quota_percent("");
     call_helpers(snapshot);
     atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
-    snapshot_wake_keeper(snapshot);
+    snapshot_wake_upkeep(snapshot);
     the_service.started = true;
     return 0;
 }
@@ -646,7 +646,7 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
         preserved_set_limit(&snapshot->preserved, snapshot->limit);
         fault_server_nudge(&snapshot->fault_server);
     }
-    snapshot_wake_keeper(snapshot);
+    snapshot_wake_upkeep(snapshot);
 }
 
 /* Where a control group leaves less than the operator's limit, that; new values have been

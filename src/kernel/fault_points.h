@@ -25,7 +25,7 @@
     POINT(STALE_DUTY, "stale_duty")       /* it has looked at its duty; until off */     \
     POINT(LATE_WATCHDOG, "late_watchdog") /* … about to lift; until off */             \
     POINT(HUNG_READER, "hung_reader")     /* reads of the spool, until off */            \
-    POINT(HUNG_KEEPER, "hung_keeper")     /* its writes to the spool, until off */       \
+    POINT(HUNG_UPKEEP, "hung_upkeep")     /* its writes to the spool, until off */       \
     POINT(HUNG_OPENING, "hung_opening")   /* of the spool, until off */                  \
     POINT(HUNG_RENAME, "hung_rename")     /* of the dump, until off */                   \
     POINT(SPOOL_WRITE, "spool_write")     /* EIO from the spool */                       \
@@ -55,7 +55,7 @@
     POINT(NO_AUDIT, "no_audit")                   /* lost pages are not looked for */    \
     POINT(NO_PAGEMAP_SCAN, "no_pagemap_scan")     /* a kernel before 6.7, for that */    \
     POINT(HELD_SAVER, "held_saver")               /* it begins when this is off */       \
-    POINT(HELD_KEEPER, "held_keeper")             /* its chores begin when this is */    \
+    POINT(HELD_UPKEEP, "held_upkeep")             /* its chores begin when this is */    \
     POINT(OUTPUT_WRITE, "output_write")           /* EIO from the dump file */           \
     POINT(SLOW_GUARD,                                                                    \
           "slow_guard") /* other threads are 50 ms longer in its madvise() */            \

@@ -8,7 +8,7 @@
  * in such.
  *
  * Lock: heap_lock()/heap_unlock() around every function below but
- * heap_note_change(). Held by the keeper thread while it refreshes and by the
+ * heap_note_change(). Held by the upkeep thread while it refreshes and by the
  * main thread from prepare to the end of the freeze; never by a fault server.
  */
 #ifndef RDB_UFFD_MEMORY_HEAP_H
@@ -25,8 +25,9 @@
 struct ready_memory;
 struct protection;
 
-/* Whether some of the heap has stayed protected since the last snapshot (snapshot/standing.h).
- * Who takes the last step away from STANDS, a freeze or the watchdog, has it alone. */
+/* Whether some of the heap has stayed protected since the last snapshot
+ * (snapshot/standing.h). Who takes the last step away from STANDS, a freeze or the
+ * watchdog, has it alone. */
 enum heap_standing {
     STANDS_NOT,
     STANDS,
@@ -108,8 +109,9 @@ int heap_unregister_all(struct heap *heap, const _Atomic bool *stop);
 bool heap_may_stand(struct heap *heap);
 
 /* Protects every registered region, but for what the allocator holds without using it
- * (memory/vacant.h), and what stands protected; all or nothing. 0, or -errno with nothing protected. Main thread,
- * in the freeze; vacant_thaw() is due afterwards in both cases. */
+ * (memory/vacant.h), and what stands protected; all or nothing. 0, or -errno with nothing
+ * protected. Main thread, in the freeze; vacant_thaw() is due afterwards in both
+ * cases. */
 int heap_protect(struct heap *heap);
 /* What the last heap_protect() has protected, or found protected. Stays as it is until the
  * next heap_refresh() or heap_protect(). */

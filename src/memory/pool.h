@@ -42,7 +42,7 @@ bool pool_next(unsigned *arena);
 size_t pool_pages_of(unsigned arena);
 size_t pool_pages(void);
 /* Gives back what is free in the arenas, which nobody allocates in until the next
- * snapshot. Milliseconds. Keeper; never while frozen. */
+ * snapshot. Milliseconds. Upkeep thread; never while frozen. */
 void pool_purge(void);
 /* Between the two, memory that the arenas get is young. */
 void pool_begin_snapshot(void);

@@ -67,13 +67,13 @@ struct preserved {
     bool compress;
     struct spool spool;
 
-    /* The keeper touches memory ahead of need while this is open. */
-    struct short_lock touching; /* end waits for the keeper */
+    /* The upkeep thread touches memory ahead of need while this is open. */
+    struct short_lock touching; /* end waits for the upkeep thread */
     bool open;
     _Atomic uint32_t populated_until; /* slots up to here have, or had, memory */
 
     /* The fault server's. */
-    _Atomic uint32_t unused_from; /* slots from here on were never used; the keeper
+    _Atomic uint32_t unused_from; /* slots from here on were never used; the upkeep thread
                                      reads it */
     uint32_t first_warm;          /* freed slots with memory, linked by slot_table */
     uint32_t warm_count;
@@ -90,8 +90,8 @@ struct preserved {
     uint64_t wait_usec;
 
     /* Written by the fault server, read by anyone. */
-    _Atomic uint64_t limit;          /* bytes; also written by the operator's thread */
-    _Atomic uint64_t ceiling;        /* likewise, by the keeper: what there is room for */
+    _Atomic uint64_t limit;   /* bytes; also written by the operator's thread */
+    _Atomic uint64_t ceiling; /* likewise, by the upkeep thread: what there is room for */
     _Atomic uint32_t slots_resident; /* with memory behind them */
     _Atomic uint64_t bytes_peak;
     _Atomic uint64_t pages;        /* preserved in this snapshot */
@@ -133,7 +133,7 @@ int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
 void preserved_end(struct preserved *preserved);
 
 /* Touches a little memory ahead of the fault server's need, within the limit.
- * True if there is more to do. Keeper; also [idle], for the reserve. */
+ * True if there is more to do. Upkeep thread; also [idle], for the reserve. */
 bool preserved_touch_ahead(struct preserved *preserved);
 
 /* Keeps a copy of the 4096 bytes at `live` as page `page`; no-op when it is
@@ -185,7 +185,7 @@ uint64_t preserved_bytes(const struct preserved *preserved);
  * below what the index and a few pages take until the snapshot ends. */
 void preserved_set_limit(struct preserved *preserved, uint64_t limit);
 /* The same of what the process may take at most, UINT64_MAX: anything. The lower of the
- * two holds. Keeper. */
+ * two holds. Upkeep thread. */
 void preserved_set_ceiling(struct preserved *preserved, uint64_t ceiling);
 /* What holds now. */
 uint64_t preserved_limit(const struct preserved *preserved);

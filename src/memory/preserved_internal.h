@@ -56,7 +56,7 @@ void slot_free(struct preserved *preserved, uint32_t slot);
  * when there are none. */
 bool slots_cool(struct preserved *preserved, uint32_t count);
 /* Counts `more` slots as having memory, unless that passed the limit: the fault
- * server and the keeper both take. */
+ * server and the upkeep thread both take. */
 bool slots_take_resident(struct preserved *preserved, uint32_t more);
 /* How many slots the limit allows now. */
 uint32_t slots_allowed(const struct preserved *preserved);

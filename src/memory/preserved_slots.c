@@ -27,7 +27,7 @@ uint32_t slots_in_use(const struct preserved *preserved)
         atomic_load_explicit(&preserved->populated_until, memory_order_relaxed);
     uint32_t unused = atomic_load_explicit(&preserved->unused_from, memory_order_relaxed);
     uint32_t empty = preserved->warm_count + (until - unused);
-    /* The keeper counts memory before it makes it available. */
+    /* The upkeep thread counts memory before it makes it available. */
     return resident > empty ? resident - empty : 0;
 }
 
@@ -63,7 +63,7 @@ static uint32_t slot_first_use(struct preserved *preserved)
     uint32_t slot = atomic_load_explicit(&preserved->unused_from, memory_order_relaxed);
     uint32_t until =
         atomic_load_explicit(&preserved->populated_until, memory_order_relaxed);
-    /* The keeper may move it on at the same moment: then there is a slot. */
+    /* The upkeep thread may move it on at the same moment: then there is a slot. */
     if (slot == until &&
         (slot == preserved->slot_count || !slots_take_resident(preserved, 1)))
         return NO_SLOT;

@@ -3,14 +3,14 @@
  * Right after a freeze the server's new values go to memory that the allocator
  * has just mapped (memory/allocator.h). Its first touch, and above all the
  * clearing of a huge page, stops the server for up to milliseconds each time.
- * So the keeper touches some ahead, and while frozen the allocator's mmap() is
+ * So the upkeep thread touches some ahead, and while frozen the allocator's mmap() is
  * served from it (host/guard.h).
  *
  *   start        at                       end
  *   │ taken      │ ready                  │
  *   └─ heap now ─┴─ registered never ─────┘
  *
- * Threads: the keeper fills, any thread takes.
+ * Threads: the upkeep thread fills, any thread takes.
  */
 #ifndef RDB_UFFD_MEMORY_READY_H
 #define RDB_UFFD_MEMORY_READY_H
@@ -34,7 +34,7 @@ struct ready_memory {
 
 /* Makes `bytes` ready, or twice what was asked for since the last time if that
  * is more, up to `most`; nothing when half of it is ready still. Touches the
- * memory page by page: milliseconds. Keeper. */
+ * memory page by page: milliseconds. Upkeep thread. */
 void ready_fill(struct ready_memory *ready, size_t bytes, size_t most, bool huge_pages);
 /* `length` bytes, multiple of a page, that read as zeros; the caller's from now
  * on, to be unmapped like any. NULL when there are not as many. Any thread. */

@@ -242,7 +242,7 @@ int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *
     size_t bytes = batch->count * RAW_PIECE_ROOM;
     batch->count = 0;
     atomic_store_explicit(&spool->batch, 1, memory_order_seq_cst);
-    fault_point_hang(FAULT_HUNG_KEEPER);
+    fault_point_hang(FAULT_HUNG_UPKEEP);
     int error = append(spool, batch->bytes, bytes, place);
     atomic_store_explicit(&spool->batch, 0, memory_order_release);
     futex_wake_all(&spool->batch);

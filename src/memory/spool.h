@@ -1,5 +1,5 @@
 /* The spool: preserved pages that found no room in memory, as pieces in a file
- * that has no name. Written by the fault server, a piece at a time, and by the keeper,
+ * that has no name. Written by the fault server, a piece at a time, and by the upkeep thread,
  * many together; read back by anybody. Each writer takes its place in the file first.
  *
  * The file is unlinked the moment it exists, so that a crash leaves nothing.
@@ -63,8 +63,8 @@ int spool_write(struct spool *spool, const struct piece *piece, uint32_t *place)
 /* Adds the 4096 bytes of a page, as they are. Batch of less than SPOOL_BATCH_PAGES. */
 void spool_batch_add(struct spool_batch *batch, uint32_t page, const void *page_bytes);
 /* Appends all of the batch, which is empty then; its pieces follow each other from `place`
- * on, RAW_PIECE_PLACES apart. 0 or -errno. The keeper: who waits for the disk here is not
- * the one that serves faults. */
+ * on, RAW_PIECE_PLACES apart. 0 or -errno. The upkeep thread: who waits for the disk here
+ * is not the one that serves faults. */
 int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *place);
 /* False if a batch is still being written after so long. */
 bool spool_wait_for_batch(struct spool *spool, uint64_t msec);

@@ -2,7 +2,7 @@
  *
  * To protect it, the kernel makes page tables and a mark in every place of them: 6 ms
  * for a gigabyte in the pause of a freeze, and what is touched later comes in small
- * pages. So the keeper has the huge zero page mapped there between snapshots: it costs
+ * pages. So the upkeep thread has the huge zero page mapped there between snapshots: it costs
  * no memory, is protected by one entry for 2 MB (0.05 ms for a gigabyte), and becomes a
  * huge page of its own at the first write.
  *

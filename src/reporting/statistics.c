@@ -150,7 +150,7 @@ size_t rdb_uffd_examine(const struct doctor_server *server,
         .written_per_second = the_service.written_per_second,
         .spooled_per_second = RELAXED(snapshot->spool_pages_per_second),
     };
-    /* The keeper holds the lock for long when a measurement begins. */
+    /* The upkeep thread holds the lock for long when a measurement begins. */
     if (heap_try_lock(&snapshot->heap)) {
         now.heap_bytes = regions_bytes(&snapshot->heap.registered);
         now.least_limit = preserved_least_limit(

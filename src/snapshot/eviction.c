@@ -76,7 +76,7 @@ static size_t take_portion(struct dead *dead, struct region *pages)
     return count;
 }
 
-/* The keeper's. */
+/* The upkeep thread's. */
 static struct spool_batch batch;
 
 /* Their content is what stood there at the freeze: a page that has been written to since
@@ -96,7 +96,7 @@ static size_t fill_batch(struct snapshot *snapshot, const struct region *ranges,
     return batch.count;
 }
 
-/* The keeper waits for the disk, the fault server only takes note, and nothing is held
+/* The upkeep thread waits for the disk, the fault server only takes note, and nothing is held
  * meanwhile. What has been copied is what is kept, also if the memory is written to or
  * freed at that time: then it was preserved before. A disk that fails here would fail there
  * too. */

@@ -4,7 +4,7 @@
  * snapshot. Its memory cannot be used again before its pages have been kept, and
  * each page that the server itself used again would be a fault. So new values take
  * fresh memory instead, and once they have taken their share of the limit, the
- * keeper hands the whole pages of dead values to the spool and gives the memory
+ * upkeep thread hands the whole pages of dead values to the spool and gives the memory
  * back. Nobody waits for it: what is dead is not written to.
  *
  *   value      ▏ old page ▕ old page ▕ old page ▏      dead: free() was put off
@@ -30,7 +30,7 @@ void eviction_begin(struct snapshot *snapshot);
  * Main thread. */
 void eviction_want(struct snapshot *snapshot, uint64_t bytes, bool hurry);
 /* Evicts some of what is wanted, with rests in which the server's CPU is the server's:
- * some 10 ms. True if there is more. Keeper. */
+ * some 10 ms. True if there is more. Upkeep thread. */
 bool eviction_run(struct snapshot *snapshot);
 
 #endif

@@ -93,7 +93,7 @@ static bool own_memory_is_safe(const struct snapshot *snapshot)
         &the_service,
         snapshot->fault_server.thread.stack,
         snapshot->saver.stack,
-        snapshot->keeper.stack,
+        snapshot->upkeep.stack,
         snapshot->watchdog.stack,
         snapshot->preserved.slots,
         (const void *)snapshot->preserved.directory,

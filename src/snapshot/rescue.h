@@ -29,7 +29,7 @@ bool rescue_end_child(struct snapshot *snapshot, enum history_result result,
  * rescue_tend() if somebody may still be using it. `unused`: the fault server does not.
  * Saver; main thread in a freeze that has failed. */
 void rescue_give_back(struct snapshot *snapshot, bool unused);
-/* Gives it back once all have come back. Keeper. */
+/* Gives it back once all have come back. Upkeep thread. */
 void rescue_tend(struct snapshot *snapshot);
 
 /* Why no save can begin without fork and the module cannot be unloaded: somebody has not

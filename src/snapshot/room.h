@@ -5,8 +5,8 @@
  *   │ used by the server, of which preserved pages │   left          │ reserve │
  *   └──────────────────────────────────────────────┴─ for the buffer ┴─────────┘
  *
- * Looked at by the keeper, ever anew: what others in the group take is seen too. Until the
- * next look the server itself may take more; the reserve is for that.
+ * Looked at by the upkeep thread, ever anew: what others in the group take is seen too.
+ * Until the next look the server itself may take more; the reserve is for that.
  */
 #ifndef RDB_UFFD_ROOM_H
 #define RDB_UFFD_ROOM_H
@@ -15,7 +15,7 @@
 
 #include "snapshot.h"
 
-/* Looks, and has the buffer keep to it. Some 100 us. Keeper. */
+/* Looks, and has the buffer keep to it. Some 100 us. Upkeep thread. */
 void room_look(struct snapshot *snapshot);
 /* Bytes of that which may be taken now for convenience: whole huge pages, memory kept
  * ready. UINT64_MAX without a limit. As of the last look; any thread. */

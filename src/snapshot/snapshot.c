@@ -31,7 +31,7 @@ void snapshot_cancel_output(struct snapshot *snapshot)
     atomic_fetch_sub_explicit(&snapshot->cancellers, 1, memory_order_release);
 }
 
-void snapshot_wake_keeper(struct snapshot *snapshot)
+void snapshot_wake_upkeep(struct snapshot *snapshot)
 {
     atomic_fetch_add_explicit(&snapshot->chores, 1, memory_order_release);
     futex_wake_all(&snapshot->chores);

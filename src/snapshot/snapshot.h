@@ -100,8 +100,8 @@ struct snapshot {
     struct history_entry left_record; /* by whoever left it */
     _Atomic uint64_t rested_usec;     /* by the saver, in this save or the last */
 
-    /* Keeper. */
-    struct thread keeper;
+    /* Upkeep thread. */
+    struct thread upkeep;
     _Atomic uint32_t chores; /* futex word: something to do */
     _Atomic uint64_t huge_pages_mended;
     _Atomic bool mend_wanted;
@@ -151,8 +151,8 @@ void snapshot_log(struct snapshot *snapshot, enum rdb_uffd_level level,
  * it is one. Main thread. */
 uint64_t snapshot_limit(const struct snapshot *snapshot);
 
-/* There may be something to do for the keeper. Any thread, async-signal-safe. */
-void snapshot_wake_keeper(struct snapshot *snapshot);
+/* There may be something to do for the upkeep thread. Any thread, async-signal-safe. */
+void snapshot_wake_upkeep(struct snapshot *snapshot);
 
 /* What the server says that its data takes; 0: it does not say. Main thread. */
 uint64_t snapshot_memory_in_use(const struct snapshot *snapshot);

@@ -27,7 +27,7 @@
  * view has ended. */
 enum fault_duty standing_release(struct snapshot *snapshot);
 /* Lifts what stands if it shall not any more, a slice at a time; gives up when a snapshot
- * begins. The keeper, without heap_lock(). */
+ * begins. The upkeep thread, without heap_lock(). */
 void standing_end_unwanted(struct snapshot *snapshot);
 /* Lifts all that stands. Main thread, between snapshots, when nobody else works on the
  * heap any more, or under heap_lock(). */

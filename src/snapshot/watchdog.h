@@ -5,7 +5,7 @@
  * emergency exit: protection is lifted at once, the snapshot is given up, and the server
  * lives. While protection stands between snapshots (standing.h) it looks once a second,
  * for the same four. So it must not wait for the fault server itself: it does nothing
- * else, and touches nothing that may be protected; the keeper, whose chores go through
+ * else, and touches nothing that may be protected; the upkeep thread, whose chores go through
  * the allocator, was found waiting there.
  */
 #ifndef RDB_UFFD_WATCHDOG_H

@@ -87,7 +87,7 @@ static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *resu
     };
 }
 
-/* ---- the keeper's part ----------------------------------------------------------- */
+/* ---- the upkeep thread's part ---------------------------------------------------- */
 
 static bool stopped(struct snapshot *snapshot)
 {
@@ -114,7 +114,7 @@ static int take_heap(struct snapshot *snapshot)
     return error ? error : dirty_start(&rate.dirty, &rate.stop);
 }
 
-/* Until `usec` after `began`, in naps: a save nudges the keeper, but it may nap. */
+/* Until `usec` after `began`, in naps: a save nudges the upkeep thread, but it may nap. */
 static void wait_until(struct snapshot *snapshot, uint64_t when)
 {
     while (!stopped(snapshot) && clock_usec() < when) {
@@ -203,7 +203,7 @@ static int ask(struct snapshot *snapshot, unsigned seconds, uint64_t heap_bytes)
     rate.sampling = dirty_choose_sampling(heap_bytes);
     atomic_store_explicit(&rate.stop, false, memory_order_relaxed);
     set_state(WANTED);
-    snapshot_wake_keeper(snapshot);
+    snapshot_wake_upkeep(snapshot);
     return 0;
 }
 

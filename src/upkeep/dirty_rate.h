@@ -1,12 +1,12 @@
 /* How fast the writers dirty the heap, and the buffer that a save would need.
  *
- * The keeper measures, between saves: it takes the heap out of the snapshot's
+ * The upkeep thread measures, between saves: it takes the heap out of the snapshot's
  * userfaultfd and counts the written pages with another one (memory/dirty.h). A save
  * that begins meanwhile wins: the main thread gives the heap back and the
  * measurement ends with -ECANCELED.
  *
- *   NONE ──begin──▶ WANTED ──keeper──▶ RUNNING ──▶ DONE ──end──▶ NONE
- *                      └──keeper: switched off──────▶ DONE
+ *   NONE ──begin──▶ WANTED ──upkeep──▶ RUNNING ──▶ DONE ──end──▶ NONE
+ *                      └──upkeep: switched off──────▶ DONE
  */
 #ifndef RDB_UFFD_DIRTY_RATE_H
 #define RDB_UFFD_DIRTY_RATE_H
@@ -47,11 +47,11 @@ void dirty_rate_yield(struct snapshot *snapshot);
 void dirty_rate_forked(void);
 /* Main thread: one was asked for, and its result has not been taken. */
 bool dirty_rate_is_active(void);
-/* Whether the keeper should leave off what can wait. */
+/* Whether the upkeep thread should leave off what can wait. */
 bool dirty_rate_is_wanted(void);
-/* Keeper: measures if somebody has asked. Returns when that is over. */
+/* Upkeep thread: measures if somebody has asked. Returns when that is over. */
 void dirty_rate_run(struct snapshot *snapshot);
-/* Keeper: the module has been switched off; who has asked gets -ESHUTDOWN. */
+/* Upkeep thread: the module has been switched off; who has asked gets -ESHUTDOWN. */
 void dirty_rate_refuse(void);
 
 #endif

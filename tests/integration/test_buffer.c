@@ -78,7 +78,7 @@ static double resident_with_values_anew(struct server *server, int keys, uint64_
 {
     server_ok(server, "FLUSHALL");
     json_fill(server->connection, keys, BYTES, seed);
-    /* The keeper gives back once a second. */
+    /* The upkeep thread gives back once a second. */
     sleep_msec(2000);
     return resident_after_purge(server);
 }

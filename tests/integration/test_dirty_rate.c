@@ -382,18 +382,18 @@ static void doctor_knows(void)
     server_stop(server);
 }
 
-/* Switched off after it was asked for, before the keeper has begun. */
+/* Switched off after it was asked for, before the upkeep thread has begun. */
 static void switched_off_meanwhile(void)
 {
     struct server *server = start("", test_seed());
     needs_tracking(server);
-    server_ok(server, "UFFD.FAULT held_keeper on");
+    server_ok(server, "UFFD.FAULT held_upkeep on");
     sleep_msec(1500); /* it has come back from earlier chores, and waits */
     redisContext *asks = server_connect(server);
     send_now(asks, "UFFD.DIRTYRATE 1");
     WAIT_UNTIL(server_info_number(server, "blocked_clients") == 1, 5, "it does not wait");
     server_config_set(server, "uffd.enabled", "no");
-    server_ok(server, "UFFD.FAULT held_keeper off");
+    server_ok(server, "UFFD.FAULT held_upkeep off");
     void *reply = NULL;
     CHECK(redisGetReply(asks, &reply) == REDIS_OK, "no answer: %s", asks->errstr);
     redisReply *answered = reply;

@@ -181,7 +181,7 @@ static void places_are_given_back(void)
     CHECK(server_save_wait(server), "the save failed");
     sleep_msec(100);
     static const char *const names[] = {MAIN_THREAD, "uffd-faults", "uffd-saver",
-                                        "uffd-keeper", "jemalloc_bg_thd"};
+                                        "uffd-upkeep", "jemalloc_bg_thd"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         CHECK(only_cpu_of(server, names[i]) == -1, "thread \"%s\" stays on one CPU",
               names[i]);

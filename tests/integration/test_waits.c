@@ -164,8 +164,8 @@ static void hung_rename(void)
     check_recovered(server);
 }
 
-/* The keeper, with what it evicts. */
-static void hung_keeper(void)
+/* The upkeep thread, with what it evicts. */
+static void hung_upkeep(void)
 {
     struct server *server = start_hanging(options);
     for (int i = 0; i < 60; i++)
@@ -175,7 +175,7 @@ static void hung_keeper(void)
     /* Between two ticks of the server less is written than lies between the amount from which
      * on dead values are evicted and the one at which new ones go to old memory again. */
     server_config_set(server, "uffd.buffer-limit", "32mb");
-    server_ok(server, "UFFD.FAULT hung_keeper on");
+    server_ok(server, "UFFD.FAULT hung_upkeep on");
     server_save_start(server);
     double longest = 0, began = clock_seconds();
     for (int i = 0; i < 60 || clock_seconds() < began + 3; i++) {
@@ -190,7 +190,7 @@ static void hung_keeper(void)
     server_config_set(server, "rdb-key-save-delay", "0");
     server_save_wait(server);
     check_forks_meanwhile(server);
-    server_ok(server, "UFFD.FAULT hung_keeper off");
+    server_ok(server, "UFFD.FAULT hung_upkeep off");
     check_recovered(server);
 }
 
@@ -262,7 +262,7 @@ int main(int argc, char **argv)
         {"late_watchdog", late_watchdog, 120},
         {"hung_opening", hung_opening, 120},
         {"hung_rename", hung_rename, 120},
-        {"hung_keeper", hung_keeper, 180},
+        {"hung_upkeep", hung_upkeep, 180},
         {"frozen_spool", frozen_spool, 120},
         {0},
     };

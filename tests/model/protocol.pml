@@ -17,7 +17,7 @@
  *   pack, spool_*       preserved_moving.c append(), spool_slot(), spool_log_slot()
  *   free_slot           preserved_slots.c slot_free(); and what may become of a free slot:
  *                       used for another page, given back by slots_cool()
- * keeper                eviction.c evict(), keep(); deferred_free.c deferred_free_hold()
+ * upkeep                eviction.c evict(), keep(); deferred_free.c deferred_free_hold()
  * watchdog              rescue.c rescue_pull(); watchdog.c give_up_standing(); saver.c saver_kill()
  * marks_go              what takes the mark of a page away: same-page merging, a defect
  * audit                 view/audit.c: after the walk, before anything is published
@@ -71,7 +71,7 @@
 #define NONE      0
 #define MOVING    1
 #define BY_SERVER 2            /* in the spool; each writer has a place of its own */
-#define BY_KEEPER 3
+#define BY_UPKEEP 3
 #define RAW(s)    (4 + (s))
 #define FIRST(s)  (6 + (s))    /* first piece of the log, in slot s */
 #define FITS(s)   (8 + (s))    /* the second one, behind it */
@@ -174,7 +174,7 @@ inline read_preserved(p) {
        :: IS_RAW(seen) ->
           wrong = CELL(seen - 4, 0) != RAW_BYTES(p);
           wrong = wrong || CELL(seen - 4, 1) != RAW_BYTES(p)
-       :: seen == BY_SERVER || seen == BY_KEEPER ->
+       :: seen == BY_SERVER || seen == BY_UPKEEP ->
           wrong = spool[p * 2 + seen - 2] != RAW_BYTES(p)
        :: seen == FIRST(0) || seen == FIRST(1) ->
           wrong = CELL(seen - 6, 0) != PACKED_BYTES(p);
@@ -191,7 +191,7 @@ inline read_preserved(p) {
 #ifdef WRONG_NO_RECHECK
        :: true -> break
 #else
-       :: entry[p] == seen || seen == BY_SERVER || seen == BY_KEEPER -> break
+       :: entry[p] == seen || seen == BY_SERVER || seen == BY_UPKEEP -> break
        :: else -> wrong = 0
 #endif
        fi
@@ -581,9 +581,9 @@ inline serve_request(serving) {
           :: else -> /* preserved_put_spooled() */
              leaf = 1;
              if
-             :: entry[request_page] == NONE -> publish_first(request_page, BY_KEEPER)
+             :: entry[request_page] == NONE -> publish_first(request_page, BY_UPKEEP)
 #ifdef WRONG_SPOOLED_REPLACES
-             :: else -> entry[request_page] = BY_KEEPER
+             :: else -> entry[request_page] = BY_UPKEEP
 #else
              :: else
 #endif
@@ -643,7 +643,7 @@ end:   if
     od
 }
 
-/* ---- the keeper ------------------------------------------------------------------- */
+/* ---- the upkeep thread ------------------------------------------------------------------- */
 
 #ifdef EVICTION
 inline evict(p) {
@@ -668,7 +668,7 @@ inline evict(p) {
     failed = 0
 }
 
-proctype keeper() {
+proctype upkeep() {
     bit spooled, failed;
 end:
     do
@@ -829,7 +829,7 @@ inline thaw(armed) {
 inline freeze() {
     failed = 0;
 #ifdef EVICTION
-#ifndef WRONG_FREEZE_WITHOUT_KEEPER
+#ifndef WRONG_FREEZE_WITHOUT_UPKEEP
     !held; /* deferred_free_end() */
 #endif
 #endif
@@ -922,7 +922,7 @@ init {
 #endif
         run server();
 #ifdef EVICTION
-        run keeper();
+        run upkeep();
 #endif
 #ifdef FAILURES
         run watchdog();

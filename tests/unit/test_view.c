@@ -255,7 +255,8 @@ static void *read_and_compare(void *argument)
 
 #define SPOOLED_AT_ONCE 24
 
-/* As the keeper does it: the pages' bytes as they are, then word to the fault server. */
+/* As the upkeep thread does it: the pages' bytes as they are, then word to the fault
+ * server. */
 static void spool_pages(const uint64_t *starts)
 {
     static struct spool_batch batch;

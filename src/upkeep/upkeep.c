@@ -1,4 +1,4 @@
-#include "keeper.h"
+#include "upkeep.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -111,7 +111,7 @@ static bool may_go_on(void *context)
 }
 
 /* What jemalloc takes and gives back without telling is found by looking, which takes
- * longer for a larger heap: so much of the keeper's time at most. */
+ * longer for a larger heap: so much of the upkeep thread's time at most. */
 static void map_untouched(struct snapshot *snapshot)
 {
     static uint64_t due_usec;
@@ -199,7 +199,7 @@ static bool may_work(const struct snapshot *snapshot)
 
 static void do_chores(struct snapshot *snapshot)
 {
-    while (fault_point(FAULT_HELD_KEEPER) &&
+    while (fault_point(FAULT_HELD_UPKEEP) &&
            !atomic_load_explicit(&snapshot->stopping, memory_order_acquire))
         sleep_usec(1000);
     standing_end_unwanted(snapshot);
@@ -245,7 +245,7 @@ static void stand_by(struct snapshot *snapshot)
     thread_set_cpus(0, &all_cpus);
 }
 
-static void *keep(void *argument)
+static void *run(void *argument)
 {
     struct snapshot *snapshot = argument;
     while (!atomic_load_explicit(&snapshot->stopping, memory_order_acquire)) {
@@ -261,14 +261,14 @@ static void *keep(void *argument)
     return NULL;
 }
 
-int keeper_start(struct snapshot *snapshot)
+int upkeep_start(struct snapshot *snapshot)
 {
-    return thread_start(&snapshot->keeper, "uffd-keeper", STACK_BYTES, keep, snapshot);
+    return thread_start(&snapshot->upkeep, "uffd-upkeep", STACK_BYTES, run, snapshot);
 }
 
-void keeper_stop(struct snapshot *snapshot)
+void upkeep_stop(struct snapshot *snapshot)
 {
     atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
-    snapshot_wake_keeper(snapshot);
-    thread_join(&snapshot->keeper);
+    snapshot_wake_upkeep(snapshot);
+    thread_join(&snapshot->upkeep);
 }
