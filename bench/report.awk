@@ -79,9 +79,6 @@ function saves_rows(s,    i, name) {
         row(s, "save " i ": freeze, ms", name ".latest_fork_usec", 1000, 2, 1)
         row(s, "save " i ": time, s", name ".msec", 1000, 2, 1)
         row(s, "save " i ": worst reply, ms", name ".max_usec", 1000, 1, 1)
-        if (s !~ /^standing/) continue
-        row(s, "save " i ": protected in the freeze, MB", name ".uffd_last_protected_bytes", 1048576, 0, 0)
-        row(s, "writes that had waited between saves until then", name ".uffd_standing_lifts", 1, 0, 0)
     }
 }
 

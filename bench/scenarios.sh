@@ -10,7 +10,7 @@
 #                so long without, in turn; variants are these two
 # and a variant becomes arguments of redis-server.
 
-main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k standing-twentieth standing-all saturated saturated-save saturated-dirty-rate-10 limit128 ten-saves json json-patched heap8g heap8g-1gb"
+main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save saturated-dirty-rate-10 limit128 ten-saves json json-patched heap8g heap8g-1gb"
 # Beside the installed server those of tests/servers/list, where they have been fetched (make servers).
 server_scenarios="on-installed on-redis-8.0-sid on-valkey-8.1 on-valkey-9.1"
 servers_cache=${XDG_CACHE_HOME:-$HOME/.cache}/rdb_uffd/servers
@@ -50,14 +50,6 @@ scenario() {
         title="Huge pages off: 20,000 uniform SET/s on 4 KB pages"
         variants="fork uffd-4k"
         load="$one_save --rate 20000" ;;
-    standing-*)
-        title="Huge pages off: three saves in a row, 20,000 SET/s to all keys"
-        variants="fork uffd-4k uffd-4k-standing"
-        [ "$1" = standing-all ] || {
-            title="Huge pages off: three saves in a row, 20,000 SET/s to a twentieth of the keys"
-            written=$((keys / 20))
-        }
-        load="--saves 3 --gap 2 --before $before --duration $after --rate 20000" ;;
     saturated)
         title="Saturated, no save: what the idle module costs"
         interleaved=1 rounds=$slices
@@ -123,7 +115,6 @@ variant_arguments() {
     fork-huge | uffd) echo "--loadmodule $module" ;;
     uffd-one) echo "--loadmodule $module threads 1" ;;
     uffd-4k) echo "--loadmodule $module huge-pages no" ;;
-    uffd-4k-standing) echo "--loadmodule $module huge-pages no standing-protection yes" ;;
     uffd-1gb) echo "--loadmodule $module buffer-limit 1gb" ;;
     uffd-128mb) echo "--loadmodule $module buffer-limit 128mb" ;;
     uffd-128mb-raw) echo "--loadmodule $module buffer-limit 128mb compression no" ;;

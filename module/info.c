@@ -51,8 +51,6 @@ void info_visit(const struct info_visitor *to)
         {"last_regions", now.last_regions},
         {"last_frozen_bytes", now.last_frozen_bytes},
         {"last_protected_bytes", now.last_protected_bytes},
-        {"protection_stands", now.protection_stands},
-        {"standing_lifts", now.standing_lifts},
         {"keys_saved", now.keys_saved},
         {"keys_total", now.keys_total},
         {"buffer_limit_bytes", now.buffer_limit_bytes},

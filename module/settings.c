@@ -221,7 +221,6 @@ static const struct {
     {"fallback", &settings.fallback},
     {"compression", &settings.compression},
     {"huge-pages", &settings.huge_pages},
-    {"standing-protection", &settings.standing_protection},
 };
 #define SWITCHES (sizeof(switches) / sizeof(switches[0]))
 
@@ -305,11 +304,10 @@ static int set_by_text(const char *name, const char *text, char *error)
                      text);
         return result;
     }
-    snprintf(
-        error, ERROR_BYTES,
-        "there is no such setting; there are buffer-limit, buffer-policy, "
-        "spool-dir, compression, huge-pages, standing-protection, threads, fallback, "
-        "enabled");
+    snprintf(error, ERROR_BYTES,
+             "there is no such setting; there are buffer-limit, buffer-policy, "
+             "spool-dir, compression, huge-pages, threads, fallback, "
+             "enabled");
     return -EINVAL;
 }
 

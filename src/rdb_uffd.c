@@ -31,7 +31,6 @@
 #include "snapshot/saver.h"
 #include "snapshot/service.h"
 #include "snapshot/snapshot.h"
-#include "snapshot/standing.h"
 #include "snapshot/watchdog.h"
 #include "upkeep/proof.h"
 #include "upkeep/upkeep.h"
@@ -599,9 +598,6 @@ int rdb_uffd_stop(char *reason, size_t reason_size)
     if (error)
         return error;
     child_remove();
-    heap_lock(&snapshot->heap);
-    standing_end(snapshot);
-    heap_unlock(&snapshot->heap);
     /* From here on nobody serves faults: there must be none, whatever was overlooked. */
     heap_disarm_now(&snapshot->heap);
     leave_server();

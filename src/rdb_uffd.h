@@ -38,8 +38,7 @@
  * Threads: the server's main thread; the fault server (view/fault_server.h); the
  * saver (snapshot/saver.h) and those that help it walk (keyspace/crew.h); the upkeep thread
  * (upkeep/upkeep.h), which does chores between snapshots; the watchdog
- * (snapshot/watchdog.h), which watches the fault server during one, and between two where
- * protection stands (snapshot/standing.h); those that help to protect
+ * (snapshot/watchdog.h), which watches the fault server during one; those that help to protect
  * (memory/protection.h); the packer (memory/packer.h). Who writes what:
  * snapshot/snapshot.h.
  *

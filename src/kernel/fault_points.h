@@ -47,7 +47,6 @@
     POINT(STALE_VACANT, "stale_vacant")           /* memory in use counts as vacant */   \
     POINT(SLEEPING_HELPER, "sleeping_helper")     /* helps to freeze, 3 s late */        \
     POINT(EVICT_UNKEPT, "evict_unkept")           /* dead values go, not kept */         \
-    POINT(TRUST_STANDING, "trust_standing")       /* what is written counts as not */    \
     POINT(TRUST_HOOKS, "trust_hooks")             /* all mappings are heard of */        \
     POINT(TRUST_MERGING, "trust_merging")         /* pages are not merged */             \
     POINT(MARKS_LOST, "marks_lost")               /* a kernel that splits them away */   \

@@ -85,21 +85,9 @@ int pagemap_scan_untouched(int pagemap, uint64_t start, uint64_t end,
     return scan(pagemap, &request, ranges, capacity, scanned);
 }
 
-int pagemap_scan_protection(int pagemap, uint64_t start, uint64_t end,
-                            struct pagemap_range *ranges, size_t capacity,
-                            uint64_t *scanned)
-{
-    struct scan_request request = {
-        .start = start,
-        .end = end,
-        .return_mask = PAGE_IS_WRITTEN | PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-    };
-    return scan(pagemap, &request, ranges, capacity, scanned);
-}
-
 /* "Written" is the kernel's word for what is not protected; but of a page that is not
  * there it says neither. The mark that protects an untouched page counts as swapped. */
-bool pagemap_is_protected(const struct pagemap_range *range)
+static bool is_protected(const struct pagemap_range *range)
 {
     return !(range->categories & PAGE_IS_WRITTEN) &&
            (range->categories & (PAGE_IS_PRESENT | PAGE_IS_SWAPPED));
@@ -131,7 +119,7 @@ static bool collect(struct collection *to, uint64_t start, uint64_t end)
 
 static bool is_safe(const struct pagemap_range *range)
 {
-    return pagemap_is_protected(range) || (range->categories & PAGE_IS_GUARD);
+    return is_protected(range) || (range->categories & PAGE_IS_GUARD);
 }
 
 /* PAGEMAP_SCAN tells nothing of what is not mapped: what lies between two ranges that are

@@ -27,14 +27,6 @@ int pagemap_scan_written(int pagemap, uint64_t start, uint64_t end,
 int pagemap_scan_untouched(int pagemap, uint64_t start, uint64_t end,
                            struct pagemap_range *ranges, size_t capacity,
                            uint64_t *scanned);
-/* What stands in [start, end), page by page, neighbours of a kind together; what is not
- * mapped is left out. As above. */
-int pagemap_scan_protection(int pagemap, uint64_t start, uint64_t end,
-                            struct pagemap_range *ranges, size_t capacity,
-                            uint64_t *scanned);
-/* Whether a range that the last one found is protected by a userfaultfd: no page of it,
- * touched or not, can be written to without a fault. */
-bool pagemap_is_protected(const struct pagemap_range *range);
 /* The ranges of [start, end) in which a page may be written to without a fault, or is not
  * there at all: not mapped, or mapped and neither touched nor marked. Guard pages
  * (MADV_GUARD_INSTALL) are not among them, nobody can write to those. Also on kernels

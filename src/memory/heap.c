@@ -141,7 +141,6 @@ int heap_open(struct heap *heap, const struct ability *ability)
         dup3(descriptor, heap->userfaultfd, O_CLOEXEC);
         close(descriptor);
         heap->has_marks = true;
-        atomic_store_explicit(&heap->standing, STANDS_NOT, memory_order_release);
         atomic_store_explicit(&heap->disarmed, false, memory_order_release);
     } else {
         heap->userfaultfd = descriptor;
@@ -157,7 +156,6 @@ void heap_close(struct heap *heap)
     heap->userfaultfd = -1;
     if (descriptor >= 0)
         close(descriptor);
-    atomic_store_explicit(&heap->standing, STANDS_NOT, memory_order_release);
     regions_clear(&heap->registered);
 }
 
@@ -271,7 +269,7 @@ static int register_fresh(struct heap *heap)
         const struct region *region = &heap->fresh.regions[i];
         int error = userfaultfd_register(heap->userfaultfd, region->start,
                                          region->end - region->start);
-        if (!error && (heap->has_marks || heap_stands(heap)))
+        if (!error && heap->has_marks)
             heap_unprotect(heap, region->start, region->end);
         if (!error)
             continue;
@@ -284,29 +282,12 @@ static int register_fresh(struct heap *heap)
     return 0;
 }
 
-/* What has turned out to be no heap (the stack of a thread, say) must not stand
- * protected: nobody would lift it when the rest is. */
-static int release_gone(struct heap *heap)
-{
-    if (!heap_stands(heap))
-        return 0;
-    int error = regions_subtract(&heap->registered, &heap->seen, &heap->fresh);
-    for (size_t i = 0; !error && i < heap->fresh.count; i++) {
-        const struct region *gone = &heap->fresh.regions[i];
-        heap_unprotect(heap, gone->start, gone->end);
-        userfaultfd_unregister(heap->userfaultfd, gone->start, gone->end - gone->start);
-    }
-    return error;
-}
-
 int heap_refresh(struct heap *heap, bool all)
 {
     /* Before the scan: what comes meanwhile is found by the next one. */
     uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_relaxed);
     struct mappings_extent extent = mappings_measure(heap->statm);
     int error = scan(heap);
-    if (!error)
-        error = release_gone(heap);
     if (all)
         regions_clear(&heap->registered);
     if (!error)
@@ -349,7 +330,6 @@ int heap_unregister_all(struct heap *heap, const _Atomic bool *stop)
             return -ECANCELED;
         unregister_slice(heap);
     }
-    atomic_store_explicit(&heap->standing, STANDS_NOT, memory_order_release);
     return 0;
 }
 
@@ -363,36 +343,17 @@ static int find_content(struct heap *heap)
     return error ? error : vacant_freeze(&heap->fresh);
 }
 
-bool heap_may_stand(struct heap *heap)
-{
-    struct pagemap_range range;
-    uint64_t scanned;
-    if (!heap->registered.count)
-        return false;
-    uint64_t start = heap->registered.regions[0].start;
-    return heap->pagemap >= 0 &&
-           pagemap_scan_protection(heap->pagemap, start, start + PAGE_BYTES, &range, 1,
-                                   &scanned) >= 0;
-}
-
 int heap_protect(struct heap *heap)
 {
-    uint32_t stood = STANDS;
-    atomic_compare_exchange_strong_explicit(&heap->standing, &stood, STANDS_NOT,
-                                            memory_order_seq_cst, memory_order_seq_cst);
-    /* The watchdog pulls the emergency exit at this very moment. */
-    int error = stood == STANDS_GIVEN_UP ? -ETIMEDOUT : find_content(heap);
+    int error = find_content(heap);
     if (!error && !fault_point(FAULT_SKIP_PROTECT))
-        error = protection_set(heap->protection, heap->userfaultfd,
-                               stood == STANDS ? heap->pagemap : -1, &heap->fresh);
+        error = protection_set(heap->protection, heap->userfaultfd, &heap->fresh);
     /* A helper that is late would protect something again: the caller does not wait for
      * it. */
     if (error && protection_is_at_work(heap->protection))
         heap_disarm_now(heap);
-    /* What stood is not only in `fresh`. */
-    for (size_t i = 0; error && !is_disarmed(heap) && i < heap->registered.count; i++)
-        heap_unprotect(heap, heap->registered.regions[i].start,
-                       heap->registered.regions[i].end);
+    for (size_t i = 0; error && !is_disarmed(heap) && i < heap->fresh.count; i++)
+        heap_unprotect(heap, heap->fresh.regions[i].start, heap->fresh.regions[i].end);
     return error;
 }
 

@@ -25,15 +25,6 @@
 struct ready_memory;
 struct protection;
 
-/* Whether some of the heap has stayed protected since the last snapshot
- * (snapshot/standing.h). Who takes the last step away from STANDS, a freeze or the
- * watchdog, has it alone. */
-enum heap_standing {
-    STANDS_NOT,
-    STANDS,
-    STANDS_GIVEN_UP, /* the emergency exit is being pulled, until the next heap_open() */
-};
-
 struct heap {
     struct ready_memory *ready; /* not part of the heap yet; may be NULL */
     _Atomic uint32_t locked;    /* futex word */
@@ -41,12 +32,11 @@ struct heap {
     uint32_t changes_seen;
     int statm; /* tells of changes that no hook sees; -1: not open */
     struct mappings_extent extent_seen;
-    int userfaultfd;           /* -1: not open */
-    _Atomic bool disarmed;     /* heap_disarm_now() was called */
-    _Atomic uint32_t standing; /* enum heap_standing */
-    int pagemap;               /* -1: not open */
+    int userfaultfd;       /* -1: not open */
+    _Atomic bool disarmed; /* heap_disarm_now() was called */
+    int pagemap;           /* -1: not open */
     /* Before Linux 6.8.10 the marks of protection stay on pages when a userfaultfd is
-     * closed (and before 6.12.10 when they are moved while protection stands): they would
+     * closed (and before 6.12.10 when they are moved while they are protected): they would
      * be valid again once the pages are registered, or pass for protection. */
     bool has_marks;
     struct region_set registered;
@@ -94,24 +84,14 @@ int heap_refresh(struct heap *heap, bool all);
  * Not in a freeze: reads a file for every thread. */
 void heap_find_stacks(struct heap *heap);
 
-static inline bool heap_stands(const struct heap *heap)
-{
-    return atomic_load_explicit(&heap->standing, memory_order_acquire) == STANDS;
-}
-
 /* Takes every region out of the userfaultfd, in slices with a rest between them, so
  * that another one can have them; the next heap_refresh() brings them back. 0, or
  * -ECANCELED when `*stop` became true: then some are still registered. */
 int heap_unregister_all(struct heap *heap, const _Atomic bool *stop);
 
-/* Whether the kernel tells at a freeze what is protected. Any thread, under heap_lock() or
- * while frozen. */
-bool heap_may_stand(struct heap *heap);
-
 /* Protects every registered region, but for what the allocator holds without using it
- * (memory/vacant.h), and what stands protected; all or nothing. 0, or -errno with nothing
- * protected. Main thread, in the freeze; vacant_thaw() is due afterwards in both
- * cases. */
+ * (memory/vacant.h); all or nothing. 0, or -errno with nothing protected. Main thread,
+ * in the freeze; vacant_thaw() is due afterwards in both cases. */
 int heap_protect(struct heap *heap);
 /* What the last heap_protect() has protected, or found protected. Stays as it is until the
  * next heap_refresh() or heap_protect(). */

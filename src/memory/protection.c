@@ -5,7 +5,6 @@
 
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
-#include "kernel/pagemap.h"
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
 #include "memory/pages.h"
@@ -22,7 +21,6 @@
 #define SPIN_USEC 500
 /* FAULT_SLEEPING_HELPER */
 #define HELPER_SLEEP_USEC 3000000
-#define RANGES_AT_ONCE    64
 /* A place in the set: which region, and which share of it. */
 #define SHARE_BITS 32
 #define SHARE_MASK ((UINT64_C(1) << SHARE_BITS) - 1)
@@ -49,11 +47,10 @@ struct protection {
     _Atomic uint64_t bytes;  /* that were protected */
     /* Of the job; constant while it is open. */
     int userfaultfd;
-    int pagemap; /* -1: nothing is protected yet */
     const struct region_set *set;
 };
 
-static int protect_all(struct protection *protection, uint64_t start, uint64_t end)
+static int protect_range(struct protection *protection, uint64_t start, uint64_t end)
 {
     int error;
     if (start == end)
@@ -65,45 +62,12 @@ static int protect_all(struct protection *protection, uint64_t start, uint64_t e
     return error;
 }
 
-/* What lies between the ranges that are protected, from `*at` on, which moves behind the
- * last of them. */
-static int protect_between(struct protection *protection, uint64_t *at,
-                           const struct pagemap_range *ranges, int count)
-{
-    int error = 0;
-    for (int i = 0; i < count && !error; i++) {
-        if (!pagemap_is_protected(&ranges[i]) && !fault_point(FAULT_TRUST_STANDING))
-            continue;
-        error = protect_all(protection, *at, ranges[i].start);
-        *at = ranges[i].end;
-    }
-    return error;
-}
-
-/* Leaves alone what is protected. A kernel that does not tell has all of it protected. */
-static int protect_rest(struct protection *protection, uint64_t start, uint64_t end)
-{
-    struct pagemap_range ranges[RANGES_AT_ONCE];
-    uint64_t at = start, scanned = start;
-    while (scanned < end) {
-        int count = pagemap_scan_protection(protection->pagemap, scanned, end, ranges,
-                                            RANGES_AT_ONCE, &scanned);
-        if (count < 0)
-            break;
-        int error = protect_between(protection, &at, ranges, count);
-        if (error)
-            return error;
-    }
-    return protect_all(protection, at, end);
-}
-
 /* Part of region `i` of the set. */
 static int protect(struct protection *protection, size_t i, uint64_t start, uint64_t end)
 {
     if (i == 1 && fault_point(FAULT_PROTECT_FAILS))
         return -ENOMEM;
-    return protection->pagemap < 0 ? protect_all(protection, start, end)
-                                   : protect_rest(protection, start, end);
+    return protect_range(protection, start, end);
 }
 
 static uint64_t piece_end(const struct region *region, uint64_t at, uint64_t bytes)
@@ -287,7 +251,7 @@ static int protect_fast(struct protection *protection, bool alone, uint64_t *pla
     return 0;
 }
 
-int protection_set(struct protection *protection, int userfaultfd, int pagemap,
+int protection_set(struct protection *protection, int userfaultfd,
                    const struct region_set *set)
 {
     uint64_t place = 0;
@@ -295,7 +259,6 @@ int protection_set(struct protection *protection, int userfaultfd, int pagemap,
     bool alone = !protection->count || is_anybody_inside(protection);
     atomic_store_explicit(&protection->bytes, 0, memory_order_relaxed);
     protection->userfaultfd = userfaultfd;
-    protection->pagemap = pagemap;
     protection->set = set;
     int error = protect_fast(protection, alone, &place);
     if (error || place >> SHARE_BITS >= set->count)

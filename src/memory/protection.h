@@ -8,9 +8,6 @@
  *   caller   [64 MB] slow! [16 MB]      [16 MB] …
  *   helper                      [16 MB][16 MB] …
  *
- * What may be protected already (snapshot/standing.h) is looked at first: the kernel tells of
- * every page whether it is, in a third of the time that it takes to protect it.
- *
  * The caller never waits for a helper: what one has taken and not done when nothing else
  * is left, the caller does too. A helper that is late then leaves it, unless it is amid
  * its call already: so it may protect a page of its share again later, which costs a
@@ -32,10 +29,9 @@ struct protection;
 struct protection *protection_create(void);
 void protection_destroy(struct protection *protection);
 
-/* Protects every region of `set`, which is registered with `userfaultfd`. With `pagemap`
- * (kernel/pagemap.h; -1: without) only what is not protected. 0, or -errno with some of
- * them protected and some not. */
-int protection_set(struct protection *protection, int userfaultfd, int pagemap,
+/* Protects every region of `set`, which is registered with `userfaultfd`. 0, or
+ * -errno with some of them protected and some not. */
+int protection_set(struct protection *protection, int userfaultfd,
                    const struct region_set *set);
 /* A helper may still protect something of the last call's. */
 bool protection_is_at_work(struct protection *protection);

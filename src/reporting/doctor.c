@@ -283,10 +283,7 @@ static void check_dirty_tracking(struct examination *on)
     else {
         say(on, DOCTOR_WARN,
             "this kernel has no asynchronous write protection "
-            "(UFFD_FEATURE_WP_ASYNC): UFFD.DIRTYRATE cannot measure%s",
-            on->now->settings->standing_protection
-                ? ", standing-protection yes does nothing"
-                : "");
+            "(UFFD_FEATURE_WP_ASYNC): UFFD.DIRTYRATE cannot measure");
         advise(on, "run a kernel from 6.7 on; saves do not need it");
     }
 }
@@ -400,22 +397,17 @@ static void check_seccomp(struct examination *on)
 static void check_huge_pages(struct examination *on)
 {
     enum huge_page_mode mode = process_huge_page_mode();
-    const char *otherwise =
-        on->now->settings->standing_protection || !on->ability.tracks_asynchronously
-            ? ""
-            : "; where that is not wanted, uffd.standing-protection yes shortens freezes";
     if (!on->now->settings->huge_pages) {
         say(on, DOCTOR_WARN,
             "switched off (huge-pages no): a freeze takes about ten times "
             "as long");
-        advise(on, "CONFIG SET uffd.huge-pages yes%s", otherwise);
+        advise(on, "CONFIG SET uffd.huge-pages yes");
     } else if (mode == HUGE_PAGES_NEVER || mode == HUGE_PAGES_UNKNOWN) {
         say(on, DOCTOR_WARN,
             "the kernel gives none (transparent_hugepage: %s): a freeze "
             "takes about ten times as long",
             mode == HUGE_PAGES_NEVER ? "never" : "not there");
-        advise(on, "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled%s",
-               otherwise);
+        advise(on, "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled");
     } else if (process_refuses_huge_pages() > 0) {
         say(on, DOCTOR_WARN,
             "this process is kept from them (PR_SET_THP_DISABLE): a freeze takes about "

@@ -86,8 +86,6 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .last_regions = snapshot->view.region_count,
         .last_frozen_bytes = RELAXED(snapshot->last_frozen_bytes),
         .last_protected_bytes = RELAXED(snapshot->last_protected_bytes),
-        .protection_stands = heap_stands(&snapshot->heap),
-        .standing_lifts = RELAXED(faults->lifts),
         .keys_saved = RELAXED(snapshot->keys_saved),
         .keys_total = RELAXED(snapshot->keys_total),
         .advices_refused = RELAXED(snapshot->advices_refused),
@@ -114,7 +112,7 @@ void rdb_uffd_reset_statistics(void)
     _Atomic uint64_t *counters[] = {
         &snapshot->snapshots_ok,        &snapshot->snapshots_failed,
         &snapshot->snapshots_cancelled, &snapshot->advices_refused,
-        &snapshot->huge_pages_mended,   &snapshot->fault_server.statistics.lifts,
+        &snapshot->huge_pages_mended,
     };
     for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
         atomic_store_explicit(counters[i], 0, memory_order_relaxed);

@@ -38,9 +38,7 @@ struct rdb_uffd_statistics {
     uint64_t last_spool_peak_bytes;
     uint64_t last_regions;
     uint64_t last_frozen_bytes;
-    uint64_t last_protected_bytes; /* of those, what did not stand protected already */
-    bool protection_stands;        /* some of the heap, since the last save */
-    uint64_t standing_lifts;       /* writes that waited for that, 2 MB each */
+    uint64_t last_protected_bytes; /* of those, without holes */
     uint64_t keys_saved;           /* of the save under way */
     uint64_t keys_total;
     uint64_t buffer_limit_bytes;

@@ -142,12 +142,11 @@ void freeze_end_step(struct snapshot *snapshot, uint64_t *usec)
     snapshot->step_began_usec = now;
 }
 
-static void thaw(struct snapshot *snapshot, bool armed)
+static void thaw(struct snapshot *snapshot)
 {
     atomic_store_explicit(&snapshot->frozen, false, memory_order_seq_cst);
     view_fail(&snapshot->view, -ECANCELED);
-    rescue_give_back(
-        snapshot, !armed || fault_server_disarm(&snapshot->fault_server, FAULTS_PARKED));
+    rescue_give_back(snapshot, fault_server_disarm(&snapshot->fault_server));
     vacant_thaw();
     deferred_free_end();
     allocator_restore();
@@ -173,12 +172,9 @@ static int freeze(struct snapshot *snapshot, bool again)
     eviction_begin(snapshot);
     freeze_end_step(snapshot, &snapshot->steer_usec);
     atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
-    int error = fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
-    bool armed = !error;
-    if (armed) {
-        watchdog_begin(snapshot);
-        error = protect(snapshot, again);
-    }
+    fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
+    watchdog_begin(snapshot);
+    int error = protect(snapshot, again);
     if (fault_point(FAULT_SLOW_FREEZE))
         sleep_usec(20000);
     freeze_end_step(snapshot, &snapshot->protect_usec);
@@ -186,7 +182,7 @@ static int freeze(struct snapshot *snapshot, bool again)
                           protection_bytes(snapshot->heap.protection),
                           memory_order_relaxed);
     if (error)
-        thaw(snapshot, armed);
+        thaw(snapshot);
     else
         audit_begin(&snapshot->fault_server.audit, &snapshot->view,
                     snapshot->heap.pagemap, heap_content(&snapshot->heap));

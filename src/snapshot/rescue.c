@@ -9,23 +9,12 @@
 #include "kernel/fault_points.h"
 #include "memory/deferred_unmap.h"
 #include "service.h"
-#include "standing.h"
-
-/* The memory map's lock is taken for a slice at a time. */
-#define SLICE_BYTES (UINT64_C(64) << 20)
 
 /* Not by closing the descriptor alone: the kernel keeps it open for whoever is in a call
  * with it at this moment. */
 static void lift_all(struct snapshot *snapshot)
 {
-    for (size_t i = 0; i < snapshot->view.region_count; i++) {
-        const struct view_region *region = &snapshot->view.regions[i];
-        for (uint64_t at = region->start, end; at < region->end; at = end) {
-            end = round_down(at, SLICE_BYTES) + SLICE_BYTES;
-            end = end < region->end ? end : region->end;
-            heap_unprotect(&snapshot->heap, at, end);
-        }
-    }
+    snapshot_lift_protection(snapshot);
     heap_disarm_now(&snapshot->heap);
 }
 
@@ -130,11 +119,6 @@ void rescue_tend(struct snapshot *snapshot)
 {
     if (snapshot_phase(snapshot) != PHASE_NONE)
         return;
-    /* Nothing stands after the emergency exit. A release that was waiting at that moment
-     * has left the fault server to lift, if it took that duty in time: it would never be
-     * parked, and saves would fork for ever. */
-    if (fault_server_is_missing(&snapshot->fault_server))
-        standing_has_ended(snapshot);
     if (!fault_server_is_back(&snapshot->fault_server) ||
         !atomic_load_explicit(&snapshot->detained, memory_order_acquire))
         return;

@@ -17,7 +17,6 @@
 #include "rdb/output.h"
 #include "reporting/report.h"
 #include "rescue.h"
-#include "standing.h"
 
 /* The server's LZF keeps 512 KB on the stack. */
 #define STACK_BYTES    (4 * 1024 * 1024)
@@ -370,10 +369,8 @@ static void release_memory(struct snapshot *snapshot)
     atomic_store_explicit(&snapshot->frozen, false, memory_order_release);
     vacant_thaw();
     protection_wait(snapshot->heap.protection);
-    enum fault_duty duty = standing_release(snapshot);
-    bool there = fault_server_disarm(&snapshot->fault_server, duty);
-    if (!there)
-        atomic_store_explicit(&snapshot->heap.standing, STANDS_NOT, memory_order_release);
+    snapshot_lift_protection(snapshot);
+    bool there = fault_server_disarm(&snapshot->fault_server);
     atomic_store_explicit(&snapshot->last_bytes_peak,
                           atomic_load(&snapshot->preserved.bytes_peak),
                           memory_order_relaxed);

@@ -9,11 +9,10 @@
 
 /* What the operator sets. Defaults: rdb_uffd_default_settings(). */
 struct rdb_uffd_settings {
-    bool enabled;             /* no: the server's own fork, silently */
-    bool fallback;            /* no: what cannot be served fails, instead of forking */
-    bool compression;         /* LZ4 for preserved pages when the buffer fills */
-    bool huge_pages;          /* ask for huge pages, and mend them after a snapshot */
-    bool standing_protection; /* what a snapshot has left unwritten stays protected */
+    bool enabled;     /* no: the server's own fork, silently */
+    bool fallback;    /* no: what cannot be served fails, instead of forking */
+    bool compression; /* LZ4 for preserved pages when the buffer fills */
+    bool huge_pages;  /* ask for huge pages, and mend them after a snapshot */
     enum buffer_policy buffer_policy;
     uint64_t buffer_limit;      /* bytes; or, if buffer_percent is not 0: */
     unsigned buffer_percent;    /* of the memory in use at the freeze, 1 … 100 */

@@ -20,6 +20,22 @@ void snapshot_log(struct snapshot *snapshot, enum rdb_uffd_level level,
     short_lock_release(&snapshot->log_lock);
 }
 
+/* The slices that the preserved pages are counted by. */
+static void lift_region(struct snapshot *snapshot, const struct view_region *region)
+{
+    for (uint64_t at = region->start, end; at < region->end; at = end) {
+        end = round_down(at, CHUNK_BYTES) + CHUNK_BYTES;
+        end = end < region->end ? end : region->end;
+        heap_unprotect(&snapshot->heap, at, end);
+    }
+}
+
+void snapshot_lift_protection(struct snapshot *snapshot)
+{
+    for (size_t i = 0; i < snapshot->view.region_count; i++)
+        lift_region(snapshot, &snapshot->view.regions[i]);
+}
+
 void snapshot_cancel_output(struct snapshot *snapshot)
 {
     /* The saver frees the output only when it finds no canceller after it has

@@ -157,6 +157,9 @@ void snapshot_wake_upkeep(struct snapshot *snapshot);
 /* What the server says that its data takes; 0: it does not say. Main thread. */
 uint64_t snapshot_memory_in_use(const struct snapshot *snapshot);
 
+/* Lifts the protection of all that is frozen, in slices, since that takes the memory map's
+ * lock: a page fault of the server waits for one slice only. Any thread. */
+void snapshot_lift_protection(struct snapshot *snapshot);
 /* Makes the saver's output stop waiting. Any thread, async-signal-safe. */
 void snapshot_cancel_output(struct snapshot *snapshot);
 

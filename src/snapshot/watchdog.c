@@ -12,9 +12,6 @@
  * process may have been stopped meanwhile. */
 #define STUCK_USEC  4000000
 #define STUCK_LOOKS 50
-/* The same between snapshots, where a fault that waits is rare. */
-#define STANDING_LOOK_MSEC   1000
-#define STANDING_STUCK_LOOKS 4
 /* After that, as long as the saver may take to give up. */
 #define CHILD_LOOKS 50
 /* So many, and the fault server may leave a CPU that has no time for it. */
@@ -56,45 +53,6 @@ static void give_up(struct snapshot *snapshot, uint32_t seen)
                      "uffd: page faults were not served for %d ms: protection lifted, "
                      "the snapshot is given up",
                      STUCK_USEC / 1000);
-}
-
-/* What stands protected (standing.h) loses it, and all who wait go on. Unless a freeze
- * has just taken it over: that one has a watch of its own. */
-static void give_up_standing(struct snapshot *snapshot)
-{
-    uint32_t stood = STANDS;
-    if (!atomic_compare_exchange_strong_explicit(&snapshot->heap.standing, &stood,
-                                                 STANDS_GIVEN_UP, memory_order_seq_cst,
-                                                 memory_order_relaxed))
-        return;
-    if (!heap_disarm_now(&snapshot->heap)) {
-        atomic_store_explicit(&snapshot->heap.standing, STANDS, memory_order_seq_cst);
-        return;
-    }
-    fault_server_park(&snapshot->fault_server);
-    snapshot_log(
-        snapshot, RDB_UFFD_WARNING,
-        "uffd: page faults were not served for %d ms: standing protection lifted",
-        STANDING_STUCK_LOOKS * STANDING_LOOK_MSEC);
-}
-
-/* Between snapshots, as long as no snapshot begins. */
-static void watch_standing(struct snapshot *snapshot, uint32_t seen)
-{
-    struct fault_server *server = &snapshot->fault_server;
-    uint64_t beats = 0;
-    int stuck = 0;
-    while (is_watched(snapshot, seen) && heap_stands(&snapshot->heap)) {
-        futex_wait(&snapshot->watches, seen, STANDING_LOOK_MSEC);
-        uint64_t now = atomic_load_explicit(&server->beats, memory_order_relaxed);
-        bool waiting = fault_waits(snapshot) || fault_server_is_due(server);
-        stuck = now == beats && waiting ? stuck + 1 : 0;
-        beats = now;
-        if (stuck < STANDING_STUCK_LOOKS)
-            continue;
-        give_up_standing(snapshot);
-        stuck = 0;
-    }
 }
 
 /* The fault server hangs, be it with a fault that it has read, a request, or what it
@@ -151,7 +109,6 @@ static void *watchdog(void *argument)
         }
         seen = begun;
         watch(snapshot, seen);
-        watch_standing(snapshot, seen);
     }
     return NULL;
 }

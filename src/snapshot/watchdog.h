@@ -3,8 +3,7 @@
  * From the freeze to the release it looks 25 times a second whether a fault waits and the
  * fault server's heart beats. If it does not for four seconds, the watchdog pulls the
  * emergency exit: protection is lifted at once, the snapshot is given up, and the server
- * lives. While protection stands between snapshots (standing.h) it looks once a second,
- * for the same four. So it must not wait for the fault server itself: it does nothing
+ * lives. So it must not wait for the fault server itself: it does nothing
  * else, and touches nothing that may be protected; the upkeep thread, whose chores go through
  * the allocator, was found waiting there.
  */

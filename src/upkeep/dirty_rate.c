@@ -11,7 +11,6 @@
 #include "memory/dirty_prediction.h"
 #include "snapshot/service.h"
 #include "snapshot/snapshot.h"
-#include "snapshot/standing.h"
 
 #define SAMPLES 10u
 
@@ -109,8 +108,6 @@ static int take_heap(struct snapshot *snapshot)
         return error;
     rate.heap_bytes = regions_bytes(&heap->registered);
     error = heap_unregister_all(heap, &rate.stop);
-    if (!error)
-        standing_has_ended(snapshot);
     return error ? error : dirty_start(&rate.dirty, &rate.stop);
 }
 

@@ -15,7 +15,6 @@
 #include "snapshot/eviction.h"
 #include "snapshot/rescue.h"
 #include "snapshot/room.h"
-#include "snapshot/standing.h"
 
 #define STACK_BYTES (256 * 1024)
 #define IDLE_MSEC   1000
@@ -202,7 +201,6 @@ static void do_chores(struct snapshot *snapshot)
     while (fault_point(FAULT_HELD_UPKEEP) &&
            !atomic_load_explicit(&snapshot->stopping, memory_order_acquire))
         sleep_usec(1000);
-    standing_end_unwanted(snapshot);
     if (!may_work(snapshot)) {
         /* It was asked for while there was a yes; somebody waits for the answer. */
         dirty_rate_refuse();

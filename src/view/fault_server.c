@@ -15,7 +15,6 @@
 #define MESSAGES_PER_READ 32
 /* Of a range that is to be kept, between two looks at the faults: some 20 us. */
 #define PAGES_PER_LOOK 32
-#define TAKE_OVER_USEC 1000000
 
 _Static_assert(PAGES_PER_LOOK <= AUDIT_PAGES_MAX && SPOOL_BATCH_PAGES <= AUDIT_PAGES_MAX,
                "what is copied at once is checked at once");
@@ -134,37 +133,6 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     count(&server->statistics.faults, 1);
     count(&server->beats, 1);
     wait_histogram_add(server->waits, clock_nsec() - server->woken_nsec);
-}
-
-/* A page that is written to after a snapshot has written neighbours soon: a huge page's
- * worth loses its protection at once. */
-static void lift_around(struct fault_server *server, const struct uffd_msg *message)
-{
-    if (message->event != UFFD_EVENT_PAGEFAULT)
-        return;
-    uint64_t address = message->arg.pagefault.address;
-    int descriptor = atomic_load_explicit(&server->userfaultfd, memory_order_relaxed);
-    int error;
-    count(&server->statistics.lifts, 1);
-    count(&server->beats, 1);
-    do {
-        error = userfaultfd_unprotect(descriptor, round_down(address, HUGE_PAGE_BYTES),
-                                      HUGE_PAGE_BYTES);
-    } while (error == -EAGAIN);
-    /* Part of it is another mapping. */
-    if (error)
-        lift_protection(server, round_down(address, PAGE_BYTES), PAGE_BYTES);
-}
-
-static void lift_once(struct fault_server *server, int descriptor)
-{
-    struct uffd_msg messages[MESSAGES_PER_READ];
-    count(&server->beats, 1);
-    while (fault_point(FAULT_STUCK_SERVER) && wanted_duty(server) != FAULTS_PARKED)
-        sleep_usec(1000);
-    int got = userfaultfd_read(descriptor, messages, MESSAGES_PER_READ);
-    for (int i = 0; i < got; i++)
-        lift_around(server, &messages[i]);
 }
 
 static void end_turn(struct fault_server *server)
@@ -362,8 +330,6 @@ static void *serve(void *argument)
         else if (!keeps && placed)
             leave_place(server);
         placed = keeps;
-        if (duty == FAULTS_LIFTED)
-            lift_once(server, descriptor);
         if (keeps)
             more = serve_once(server, descriptor, nudged);
         else {
@@ -479,32 +445,13 @@ bool fault_server_is_back(struct fault_server *server)
     return true;
 }
 
-/* Until the server keeps pages. What another thread's fault is lifting at this moment
- * would count as protected, and be lost to the snapshot. A server that does not come
- * goes on as before; whatever it still does finds a view that has failed. */
-static int take_over_from_lifting(struct fault_server *server)
-{
-    uint64_t until = clock_usec() + TAKE_OVER_USEC;
-    uint32_t kept = FAULTS_KEPT, lifting = FAULTS_LIFTED;
-    while (atomic_load_explicit(&server->on_duty, memory_order_acquire) == lifting) {
-        futex_wait(&server->on_duty, lifting, 10);
-        if (clock_usec() < until)
-            continue;
-        view_fail(server->view, -ETIMEDOUT);
-        atomic_compare_exchange_strong_explicit(
-            &server->duty, &kept, lifting, memory_order_seq_cst, memory_order_relaxed);
-        return -ETIMEDOUT;
-    }
-    return 0;
-}
-
 static void release_writer(struct fault_server *server)
 {
     thread_set_cpus(server->writer_id, &server->writer_cpus);
     newcomers_release(server->armed_at, server->writer_cpu, &server->writer_cpus);
 }
 
-int fault_server_arm(struct fault_server *server, int userfaultfd)
+void fault_server_arm(struct fault_server *server, int userfaultfd)
 {
     struct fault_statistics *statistics = &server->statistics;
     atomic_store_explicit(&statistics->faults, 0, memory_order_relaxed);
@@ -522,27 +469,12 @@ int fault_server_arm(struct fault_server *server, int userfaultfd)
     thread_stay_on(0, server->writer_cpu);
     atomic_store_explicit(&server->userfaultfd, userfaultfd, memory_order_relaxed);
     set_duty(server, FAULTS_KEPT);
-    int error = take_over_from_lifting(server);
-    if (error)
-        release_writer(server);
-    return error;
 }
 
-void fault_server_park(struct fault_server *server)
+bool fault_server_disarm(struct fault_server *server)
 {
-    uint32_t lifting = FAULTS_LIFTED;
-    if (atomic_compare_exchange_strong_explicit(&server->duty, &lifting, FAULTS_PARKED,
-                                                memory_order_seq_cst,
-                                                memory_order_relaxed))
-        fault_server_nudge(server);
-}
-
-bool fault_server_disarm(struct fault_server *server, enum fault_duty duty)
-{
-    set_duty(server, duty);
-    bool there = wait_for_duty(server, duty);
-    if (!there)
-        set_duty(server, FAULTS_PARKED);
+    set_duty(server, FAULTS_PARKED);
+    bool there = wait_for_duty(server, FAULTS_PARKED);
     release_writer(server);
     return there;
 }

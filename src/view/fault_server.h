@@ -30,7 +30,6 @@ struct fault_statistics {
     _Atomic uint64_t writer_wait_usec;
     _Atomic uint64_t writer_wait_longest_usec;
     _Atomic uint64_t saver_faults; /* faults of our own threads: should be 0 */
-    _Atomic uint64_t lifts;        /* faults between snapshots, since the start */
 };
 
 /* A range that somebody wants kept; or pages that he has spooled himself. */
@@ -45,7 +44,6 @@ struct preserve_request {
 enum fault_duty {
     FAULTS_PARKED, /* nothing is protected: none is served */
     FAULTS_KEPT,   /* a snapshot: its page is preserved, and loses its protection */
-    FAULTS_LIFTED, /* between snapshots: its surroundings lose theirs (snapshot/standing.h) */
 };
 
 struct fault_server {
@@ -101,17 +99,11 @@ int fault_server_start(struct fault_server *server, struct view *view,
 void fault_server_stop(struct fault_server *server);
 
 /* Begins to keep the pages of this descriptor's faults. Before the first page is
- * protected, or looked at whether it is. 0; or -ETIMEDOUT when the server, which had to
- * lift until now, does not come: it goes on with that, and the view has failed. Main
- * thread. */
-int fault_server_arm(struct fault_server *server, int userfaultfd);
-/* Ends that: once nothing is protected any more (FAULTS_PARKED), or with what shall
- * stand so (FAULTS_LIFTED). True when no page will be kept any more; false when the
- * server is missing, and may still keep one when it comes back. */
-bool fault_server_disarm(struct fault_server *server, enum fault_duty duty);
-/* From FAULTS_LIFTED, if that is its duty, to FAULTS_PARKED, once nothing is protected.
- * Does not wait. Any thread. */
-void fault_server_park(struct fault_server *server);
+ * protected. Main thread. */
+void fault_server_arm(struct fault_server *server, int userfaultfd);
+/* Ends that, once nothing is protected any more. True when no page will be kept any more;
+ * false when the server is missing, and may still keep one when it comes back. */
+bool fault_server_disarm(struct fault_server *server);
 /* What it has to do is not what it does yet. Any thread. */
 bool fault_server_is_late(const struct fault_server *server);
 /* Somebody may be waiting for it: it is busy, late, or asked for something. Any

@@ -225,7 +225,6 @@ static const char *const wrong_values[][2] = {
     {"buffer-policy", ""},
     {"compression", "perhaps"},
     {"huge-pages", "2"},
-    {"standing-protection", "sometimes"},
     {"fallback", "maybe"},
     {"enabled", "on and off"},
     {"spool-dir", "/nowhere/at/all"},
@@ -290,9 +289,11 @@ static void settings_in_configuration(void)
 {
     needs_module();
     static const char *const right[][3] = {
-        {"buffer-policy", "spool", "abort"}, {"compression", "yes", "no"},
-        {"huge-pages", "yes", "no"},         {"standing-protection", "no", "yes"},
-        {"fallback", "yes", "no"},           {"enabled", "yes", "no"},
+        {"buffer-policy", "spool", "abort"},
+        {"compression", "yes", "no"},
+        {"huge-pages", "yes", "no"},
+        {"fallback", "yes", "no"},
+        {"enabled", "yes", "no"},
     };
     struct server *server = start_filled(false, test_seed());
     char *arguments = format_text("buffer-limit 128mb");

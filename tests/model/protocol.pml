@@ -2,23 +2,22 @@
  *
  * What is here          what it stands for (src/)
  * main_thread           freeze.c freeze_begin(), freeze(), thaw(); view.c view_set_regions();
- *                       fault_server.c fault_server_arm(), take_over_from_lifting();
- *                       heap.c heap_open(), heap_protect()
+ *                       fault_server.c fault_server_arm(); heap.c heap_open(),
+ *                       heap_protect()
  * reader, read_page     view.c view_read(), read_in_page(); preserved_reading.c
  *                       preserved_read(), read_once()
  * saver                 saver.c run(): the reader that also ends it: crew_end(), publish(),
- *                       release_memory(); standing.c standing_release()
+ *                       release_memory(); snapshot.c snapshot_lift_protection()
  * writer                a thread of the server: a store, the kernel's handle_userfault();
  *                       drop: guard.c guarded_madvise(), guarding.c keep(),
  *                       fault_server.c fault_server_preserve()
- * server                fault_server.c serve(), serve_once(), serve_fault(), serve_request(),
- *                       lift_once()
+ * server                fault_server.c serve(), serve_once(), serve_fault(), serve_request()
  *   put                 preserved.c preserved_put(), publish_first()
  *   pack, spool_*       preserved_moving.c append(), spool_slot(), spool_log_slot()
  *   free_slot           preserved_slots.c slot_free(); and what may become of a free slot:
  *                       used for another page, given back by slots_cool()
  * upkeep                eviction.c evict(), keep(); deferred_free.c deferred_free_hold()
- * watchdog              rescue.c rescue_pull(); watchdog.c give_up_standing(); saver.c saver_kill()
+ * watchdog              rescue.c rescue_pull(); saver.c saver_kill()
  * marks_go              what takes the mark of a page away: same-page merging, a defect
  * audit                 view/audit.c: after the walk, before anything is published
  *
@@ -29,14 +28,9 @@
  * depends on the limit is left to chance: that there is no room, what moves and when. One
  * message of the kernel is read at a time. Memory is sequentially consistent.
  *
- * Switches: what takes part (MOVES, DROPS, EVICTION, FAILURES, STANDING, LOSSES, ROUNDS) and
+ * Switches: what takes part (MOVES, DROPS, EVICTION, FAILURES, LOSSES, ROUNDS) and
  * mistakes (WRONG_…), each of which must be found. `cases` says which of them are checked;
  * docs/TESTING.md what is still to be done.
- *
- * STANDING with FAILURES is not as the product is, and shows nothing of it: here the
- * watchdog gives up what stands under `rescuing` (the product does not: WRONG_LATE_STANDING),
- * and a freeze that finds somebody rescuing lifts what stood (the product does not:
- * WRONG_LEAVES_STANDING).
  */
 #ifndef READERS
 #define READERS 2
@@ -55,17 +49,11 @@
 /* enum fault_duty */
 #define PARKED 0
 #define KEPT   1
-#define LIFTED 2
 
 /* enum phase, as far as it matters here; phases.pml has all of it. */
 #define IDLE      0
 #define SAVING    1
 #define RELEASING 2
-
-/* heap.standing */
-#define STANDS_NOT 0
-#define STANDS     1
-#define GIVEN_UP   2
 
 /* The index: an entry says where the page is. */
 #define NONE      0
@@ -110,7 +98,6 @@ byte watch;         /* snapshot.watches */
 bit rescuing;
 bit closed;         /* the descriptor is an event that never comes */
 bit disarmed;       /* heap.disarmed, which is noted a moment later */
-byte standing;
 byte duty, on_duty;
 bit nudge;          /* wake_event */
 
@@ -145,9 +132,8 @@ bit wrong_save;     /* a reader has believed what was wrong */
         fi \
     }
 
-/* The instant of the freeze, for one page: when it is protected, or, since what stands
- * protected faults in the freeze too, when it is preserved before that. Only the main
- * thread changes the keyspace, and it is in the freeze: any instant in it is right. */
+/* The instant of the freeze, for one page: when it is protected. Only the main thread
+ * changes the keyspace, and it is in the freeze: any instant in it is right. */
 #define past_is_now(p) \
     if \
     :: frozen && !fixed[p] -> live[p] = OLD; fixed[p] = 1 \
@@ -263,30 +249,15 @@ inline release() {
     error = 1;
 #endif
     frozen = 0;
-    /* standing_release() */
-    stands = 0;
-#ifdef STANDING
-    if
-    :: !disarmed -> stands = 1
-    :: true
-    fi;
-#endif
+    /* snapshot_lift_protection() */
     i = 0;
     do
-    :: i < PAGES ->
-       atomic {
-           if
-           :: stands && !mark[i] /* left as it is */
-           :: true -> lift(i)
-           fi;
-           i++
-       }
+    :: i < PAGES -> atomic { lift(i); i++; w = 0 }
     :: else -> break
     od;
     i = 0;
-    standing = stands;
     /* fault_server_disarm() */
-    duty = (stands -> LIFTED : PARKED);
+    duty = PARKED;
     nudge = 1;
 #ifndef WRONG_END_WITHOUT_WAITING
     on_duty == duty;
@@ -298,13 +269,13 @@ inline release() {
         for (w : 0 .. 1) { mark[w] = 0; entry[w] = NONE; used[w] = 0; next[w] = 0 }
         for (w : 0 .. 7) { cells[w] = 0 }
         for (w : 0 .. 3) { spool[w] = 0 }
-        log_last = 0; log_count = 0; w = 0; stands = 0
+        log_last = 0; log_count = 0; w = 0
     }
 }
 
 proctype saver() {
     byte seen, i, w;
-    bit wrong, ok, stands;
+    bit wrong, ok;
 end:
     do
     :: atomic { phase == SAVING -> ok = 1; closing = 0 };
@@ -616,13 +587,6 @@ proctype server() {
     :: /* the top of serve() */
        atomic { now = duty; on_duty = now };
        if
-       :: now == LIFTED ->
-          read_message();
-          if
-          :: page -> atomic { lift(0); lift(1); w = 0 }; page = 0
-          :: else
-          fi;
-          serve_request(0)
        :: now == KEPT ->
           read_message();
           if
@@ -728,31 +692,6 @@ end:
        ;
        rescuing = 0
     :: phase == SAVING -> error = 1 /* saver_kill() */
-#ifdef STANDING
-    :: standing == STANDS && watch == seen -> /* give_up_standing() */
-#ifndef WRONG_LATE_STANDING
-       rescuing = 1;
-       if
-       :: watch == seen ->
-#else
-       if
-       :: true ->
-#endif
-          if
-          :: atomic { standing == STANDS -> standing = GIVEN_UP };
-             disarm_now();
-             if
-             :: atomic { duty == LIFTED -> duty = PARKED; nudge = 1 }
-             :: else
-             fi
-          :: else
-          fi
-       :: else
-       fi;
-#ifndef WRONG_LATE_STANDING
-       rescuing = 0
-#endif
-#endif
     :: may_end && phase == IDLE -> break
     od
 }
@@ -778,17 +717,6 @@ end:
 /* ---- the main thread: freeze ------------------------------------------------------ */
 
 inline protect() {
-    atomic {
-        stood = standing;
-        if
-        :: standing == STANDS -> standing = STANDS_NOT
-        :: else
-        fi
-    };
-    if
-    :: stood == GIVEN_UP -> failed = 1
-    :: else
-    fi;
     i = 0;
     freezes = 1 - freezes;
     do
@@ -805,18 +733,17 @@ inline protect() {
     i = 0
 }
 
-inline thaw(armed) {
+inline thaw() {
     frozen = 0;
     error = 1;
     do
-    :: i < PAGES && standing != STANDS -> atomic { lift(i); i++; w = 0 }
+    :: i < PAGES -> atomic { lift(i); i++; w = 0 }
     :: else -> break
     od;
     i = 0;
-    if
-    :: armed -> duty = PARKED; nudge = 1; on_duty == PARKED
-    :: else
-    fi;
+    duty = PARKED;
+    nudge = 1;
+    on_duty == PARKED;
     atomic {
         leaf = 0;
         for (w : 0 .. 1) { mark[w] = 0; entry[w] = NONE; used[w] = 0; next[w] = 0 }
@@ -836,7 +763,7 @@ inline freeze() {
     /* heap_open(): what was disarmed is opened anew */
     atomic {
         if
-        :: disarmed -> disarmed = 0; closed = 0; standing = STANDS_NOT
+        :: disarmed -> disarmed = 0; closed = 0
         :: else
         fi
     };
@@ -845,51 +772,21 @@ inline freeze() {
     /* fault_server_arm() */
     duty = KEPT;
     nudge = 1;
-    armed = 1;
-#ifndef WRONG_TAKE_OVER_WITHOUT_WAITING
-    if
-    :: on_duty != LIFTED
-#ifdef FAILURES
-    :: true -> /* -ETIMEDOUT */
-       error = 1;
-       armed = 0;
-       failed = 1;
-       atomic {
-           if
-           :: duty == KEPT -> duty = LIFTED
-           :: else
-           fi
-       }
-#endif
-    fi;
-#endif
-    if
-    :: armed ->
-       watch++;
+    watch++;
 #ifndef WRONG_LATE_WATCHDOG
-       failed = rescuing;
+    failed = rescuing;
 #endif
-#ifdef WRONG_LEAVES_STANDING
-       if
-       :: failed
-       :: else -> protect()
-       fi
-#else
-       protect() /* refused, what stood is lifted: see STANDING with FAILURES */
-#endif
-
-    :: else
-    fi;
+    protect(); /* nothing of it if somebody is rescuing */
     if
-    :: failed -> thaw(armed)
+    :: failed -> thaw()
     :: else -> phase = SAVING
     fi;
-    failed = 0; armed = 0; stood = 0
+    failed = 0
 }
 
 proctype main_thread() {
-    byte i, w, stood;
-    bit failed, armed;
+    byte i, w;
+    bit failed;
 #ifdef ROUNDS
     byte round;
     do
@@ -905,12 +802,6 @@ proctype main_thread() {
 
 init {
     atomic {
-#ifdef STANDING
-        duty = LIFTED; on_duty = LIFTED; standing = STANDS;
-        live[0] = NEW; live[1] = NEW;
-        if :: prot[0] = 1 :: true fi;
-        if :: prot[1] = 1 :: true fi;
-#endif
         run main_thread();
         run saver();
 #if READERS > 1

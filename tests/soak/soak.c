@@ -61,12 +61,7 @@ static long keys_of(struct server *server)
 
 static const char *const limits[] = {"4mb", "16mb", "64mb", "256mb"};
 static const char *const arguments[] = {
-    "",
-    "compression no",
-    "huge-pages no",
-    "standing-protection yes",
-    "standing-protection yes huge-pages no",
-    "buffer-policy block",
+    "", "compression no", "huge-pages no", "huge-pages no", "buffer-policy block",
 };
 static const char *const configs[] = {
     "",

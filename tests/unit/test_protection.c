@@ -114,7 +114,7 @@ static void protects_all(void **state)
 {
     (void)state;
     for (int round = 0; round < 20; round++) {
-        assert_int_equal(protection_set(protection, userfaultfd, -1, &set), 0);
+        assert_int_equal(protection_set(protection, userfaultfd, &set), 0);
         check_all_protected();
         protection_wait(protection);
         assert_int_equal(
@@ -126,7 +126,7 @@ static void protects_nothing(void **state)
 {
     (void)state;
     regions_clear(&set);
-    assert_int_equal(protection_set(protection, userfaultfd, -1, &set), 0);
+    assert_int_equal(protection_set(protection, userfaultfd, &set), 0);
     assert_int_equal(count_protected((uintptr_t)memory, (uintptr_t)memory + TOTAL_BYTES),
                      0);
 }
@@ -139,45 +139,10 @@ static void tells_what_cannot_be_protected(void **state)
     for (size_t i = 0; i < sizeof(holes) / sizeof(holes[0]); i++) {
         uint64_t hole = (uintptr_t)memory + holes[i];
         assert_int_equal(userfaultfd_unregister(userfaultfd, hole, PAGE_BYTES), 0);
-        assert_int_equal(protection_set(protection, userfaultfd, -1, &set), -ENOENT);
+        assert_int_equal(protection_set(protection, userfaultfd, &set), -ENOENT);
         assert_int_equal(userfaultfd_register(userfaultfd, hole, PAGE_BYTES), 0);
-        assert_int_equal(protection_set(protection, userfaultfd, -1, &set), 0);
+        assert_int_equal(protection_set(protection, userfaultfd, &set), 0);
     }
-}
-
-/* Ways to lose protection between two snapshots: lifted, dropped, never touched again. */
-static void lose_some(void)
-{
-    uintptr_t start = (uintptr_t)memory;
-    for (uint64_t at = 40 * MB; at < 60 * MB; at += 10 * MB)
-        assert_int_equal(userfaultfd_unprotect(userfaultfd, start + at, 2 * MB), 0);
-    assert_int_equal(userfaultfd_unprotect(userfaultfd, start + 16384, PAGE_BYTES), 0);
-    assert_int_equal(madvise(memory + 70 * MB, PAGE_BYTES, MADV_DONTNEED), 0);
-    assert_int_equal(madvise(memory + 80 * MB, 4 * MB, MADV_DONTNEED), 0);
-    assert_int_equal(madvise(memory + 350 * MB, 50 * MB, MADV_DONTNEED), 0);
-    memory[82 * MB] = 1;
-}
-
-/* The kernel knows what stands protected; nobody keeps a list. */
-static void protects_what_does_not_stand(void **state)
-{
-    (void)state;
-    int pagemap = pagemap_open();
-    assert_int_equal(protection_set(protection, userfaultfd, pagemap, &set), 0);
-    check_all_protected();
-    protection_wait(protection);
-    uint64_t all = protection_bytes(protection);
-    for (int round = 0; round < 5; round++) {
-        lose_some();
-        assert_int_equal(protection_set(protection, userfaultfd, pagemap, &set), 0);
-        check_all_protected();
-        protection_wait(protection);
-        assert_in_range(protection_bytes(protection), 58 * MB, 70 * MB + TWICE);
-    }
-    assert_in_range(all, regions_bytes(&set), regions_bytes(&set) + TWICE);
-    assert_int_equal(protection_set(protection, userfaultfd, pagemap, &set), 0);
-    assert_int_equal(protection_bytes(protection), 0);
-    close(pagemap);
 }
 
 static void switch_fault(const char *name, bool on)
@@ -185,21 +150,6 @@ static void switch_fault(const char *name, bool on)
     setenv("RDB_UFFD_FAULT", "", 1);
     fault_points_init();
     assert_true(fault_point_set(name, on));
-}
-
-/* The test of the test. */
-static void finds_what_is_not_protected_again(void **state)
-{
-    (void)state;
-    int pagemap = pagemap_open();
-    assert_int_equal(protection_set(protection, userfaultfd, -1, &set), 0);
-    protection_wait(protection);
-    uint64_t before = count_protected(set.regions[0].start, set.regions[4].end);
-    lose_some();
-    switch_fault("trust_standing", true);
-    assert_int_equal(protection_set(protection, userfaultfd, pagemap, &set), 0);
-    assert_true(count_protected(set.regions[0].start, set.regions[4].end) < before);
-    close(pagemap);
 }
 
 /* A helper that takes a piece and then gets no CPU for three seconds: the caller does that
@@ -216,7 +166,7 @@ static void waits_for_no_helper(void **state)
     uint64_t end = clock_usec() + 60 * UINT64_C(1000000);
     while (!late && clock_usec() < end) {
         uint64_t began = clock_usec();
-        assert_int_equal(protection_set(protection, userfaultfd, -1, &set), 0);
+        assert_int_equal(protection_set(protection, userfaultfd, &set), 0);
         assert_in_range(clock_usec() - began, 0, 1500000);
         check_all_protected();
         late = protection_is_at_work(protection);
@@ -226,21 +176,11 @@ static void waits_for_no_helper(void **state)
     }
     assert_true(late);
     /* Alone meanwhile. */
-    assert_int_equal(protection_set(protection, userfaultfd, -1, &set), 0);
+    assert_int_equal(protection_set(protection, userfaultfd, &set), 0);
     check_all_protected();
     protection_wait(protection);
     assert_false(protection_is_at_work(protection));
     check_all_protected();
-}
-
-/* Whoever cannot look protects all of it. */
-static void protects_all_without_a_page_map(void **state)
-{
-    (void)state;
-    int no_pagemap = open("/dev/null", O_RDONLY);
-    assert_int_equal(protection_set(protection, userfaultfd, no_pagemap, &set), 0);
-    check_all_protected();
-    close(no_pagemap);
 }
 
 #define ON_SMALL_PAGES(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -260,11 +200,7 @@ int main(void)
         ON_SMALL_PAGES(protects_all),
         ON_SMALL_PAGES(protects_nothing),
         ON_SMALL_PAGES(tells_what_cannot_be_protected),
-        ON_SMALL_PAGES(protects_what_does_not_stand),
-        ON_SMALL_PAGES(finds_what_is_not_protected_again),
-        ON_SMALL_PAGES(protects_all_without_a_page_map),
         ON_SMALL_PAGES(waits_for_no_helper),
-        ON_HUGE_PAGES(protects_what_does_not_stand),
         ON_HUGE_PAGES(protects_all),
         ON_HUGE_PAGES(tells_what_cannot_be_protected),
     };

@@ -105,7 +105,7 @@ static void freeze(uint64_t limit, enum buffer_policy policy)
     assert_int_equal(view_set_regions(&toy->view, &toy->regions), 0);
     assert_int_equal(preserved_begin(&toy->preserved, toy->view.chunk_count, &settings),
                      0);
-    assert_int_equal(fault_server_arm(&toy->server, toy->userfaultfd), 0);
+    fault_server_arm(&toy->server, toy->userfaultfd);
     assert_int_equal(
         userfaultfd_protect(toy->userfaultfd, (uintptr_t)toy->words,
                             fault_point(FAULT_SKIP_PROTECT) ? 4096 : TOY_BYTES),
@@ -116,7 +116,7 @@ static void release(void)
 {
     view_fail(&toy->view, -ECANCELED);
     userfaultfd_unprotect(toy->userfaultfd, (uintptr_t)toy->words, TOY_BYTES);
-    fault_server_disarm(&toy->server, FAULTS_PARKED);
+    fault_server_disarm(&toy->server);
     preserved_end(&toy->preserved);
     for (uint64_t i = 0; i < WORDS; i++)
         toy->words[i] = mark(i);
@@ -369,62 +369,6 @@ static void a_request_waits_for_the_right_duty(void **state)
     release();
 }
 
-/* Between snapshots: protection has stayed, and the first write lifts what is around. */
-static void let_stand(void)
-{
-    view_fail(&toy->view, -ECANCELED);
-    fault_server_disarm(&toy->server, FAULTS_LIFTED);
-    preserved_end(&toy->preserved);
-}
-
-static void lifts_what_stands(void **state)
-{
-    (void)state;
-    uint64_t in_huge_page = HUGE_PAGE_BYTES / sizeof(uint64_t);
-    uint64_t first = HUGE_PAGE_BYTES - (uintptr_t)toy->words % HUGE_PAGE_BYTES;
-    first = first / sizeof(uint64_t) % in_huge_page;
-    for (int round = 1; round <= 3; round++) {
-        freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
-        toy->words[first] = 1;
-        assert_int_equal(atomic_load(&toy->preserved.pages), 1);
-        let_stand();
-        for (uint64_t i = 1; i < in_huge_page; i += 512)
-            toy->words[first + in_huge_page + i] = 1;
-        assert_int_equal(atomic_load(&toy->server.statistics.lifts), 2 * round - 1);
-        toy->words[first + 2 * in_huge_page] = 1;
-        assert_int_equal(atomic_load(&toy->server.statistics.lifts), 2 * round);
-        userfaultfd_unprotect(toy->userfaultfd, (uintptr_t)toy->words, TOY_BYTES);
-        fault_server_park(&toy->server);
-        while (fault_server_is_late(&toy->server))
-            usleep(100);
-        for (uint64_t i = 0; i < WORDS; i++)
-            toy->words[i] = mark(i);
-    }
-}
-
-/* The next freeze must be sure that it lifts no more. */
-static void tells_that_it_lifts_still(void **state)
-{
-    (void)state;
-    setenv("RDB_UFFD_FAULT", "", 1);
-    fault_points_init();
-    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
-    let_stand();
-    assert_true(fault_point_set("stuck_server", true));
-    fault_server_nudge(&toy->server);
-    usleep(50000);
-    assert_int_equal(view_set_regions(&toy->view, &toy->regions), 0);
-    assert_int_equal(fault_server_arm(&toy->server, toy->userfaultfd), -ETIMEDOUT);
-    assert_int_equal(atomic_load(&toy->view.error), -ETIMEDOUT);
-    fault_point_set("stuck_server", false);
-    toy->words[0] = 1;
-    assert_true(atomic_load(&toy->server.statistics.lifts) == 1);
-    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
-    toy->words[0] = 2;
-    assert_int_equal(atomic_load(&toy->preserved.pages), 1);
-    release();
-}
-
 static void refuses_what_was_not_frozen(void **state)
 {
     (void)state;
@@ -477,8 +421,6 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_request_waits_for_the_right_duty, set_up,
                                         tear_down),
-        cmocka_unit_test_setup_teardown(lifts_what_stands, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(tells_that_it_lifts_still, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_was_not_frozen, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gives_up_when_told_to, set_up, tear_down),
     };
