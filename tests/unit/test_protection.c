@@ -168,13 +168,13 @@ static void waits_for_no_helper(void **state)
         uint64_t began = clock_usec();
         assert_int_equal(protection_set(protection, userfaultfd, &set), 0);
         assert_in_range(clock_usec() - began, 0, 1500000);
-        check_all_protected();
         late = protection_is_at_work(protection);
         switch_fault("sleeping_helper", !late);
         if (!late)
             userfaultfd_unprotect(userfaultfd, (uintptr_t)memory, TOTAL_BYTES);
     }
     assert_true(late);
+    check_all_protected();
     /* Alone meanwhile. */
     assert_int_equal(protection_set(protection, userfaultfd, &set), 0);
     check_all_protected();
