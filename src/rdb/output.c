@@ -427,6 +427,9 @@ static int rename_temporary(struct rdb_output *output, const char *final_name)
 int rdb_output_publish(struct rdb_output *output, const char *final_name)
 {
     fault_point_hang(FAULT_HUNG_RENAME);
+    /* Whoever did not wait for us any more may have written a newer one since. */
+    if (is_cancelled(output))
+        fail(output, -ECANCELED);
     int error = output->error ? 0 : rename_temporary(output, final_name);
     if (error)
         fail(output, error);

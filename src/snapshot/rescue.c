@@ -87,6 +87,8 @@ bool rescue_end_child(struct snapshot *snapshot, enum history_result result,
         snprintf(snapshot->last_error, sizeof(snapshot->last_error), "%s",
                  cancelled ? "" : reason);
     }
+    /* What is counted as failed shall not be published when its thread comes back. */
+    snapshot_cancel_output(snapshot);
     snapshot_log(snapshot, RDB_UFFD_WARNING,
                  "uffd: save %llu left behind: %s; its thread has not come back",
                  (unsigned long long)left->id, reason);

@@ -644,10 +644,9 @@ static bool cancel(struct snapshot *snapshot)
 void saver_kill(struct snapshot *snapshot, int signal)
 {
     atomic_store_explicit(&snapshot->kill_signal, signal, memory_order_relaxed);
-    bool cancelled = cancel(snapshot);
-    if (cancelled)
+    if (cancel(snapshot))
         view_fail(&snapshot->view, -ECANCELED);
-    /* RELEASING: a transfer that waits for the server to have read it all. */
-    if (cancelled || snapshot_phase(snapshot) == PHASE_RELEASING)
-        snapshot_cancel_output(snapshot);
+    /* PUBLISHING: a dump whose disk does not answer. RELEASING: a transfer that waits for
+     * the server to have read it all. */
+    snapshot_cancel_output(snapshot);
 }
