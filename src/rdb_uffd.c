@@ -17,7 +17,7 @@
 #include "kernel/merging.h"
 #include "kernel/process.h"
 #include "kernel/sandbox.h"
-#include "keyspace/crew.h"
+#include "keyspace/worker_pool.h"
 #include "memory/allocator.h"
 #include "memory/deferred_unmap.h"
 #include "memory/pool.h"
@@ -307,7 +307,7 @@ static void leave_parents_memory(struct snapshot *snapshot)
 {
     static struct wait_histogram no_waits;
     snapshot->fault_server.waits = &no_waits;
-    snapshot->crew = NULL;
+    snapshot->workers = NULL;
     snapshot->view.region_count = 0;
     regions_clear(&snapshot->heap.registered);
     snprintf(the_service.unsupported, REASON_BYTES, "this is a forked child");
@@ -355,7 +355,7 @@ static int create_parts(struct snapshot *snapshot)
                                    snapshot_failed, snapshot);
     if (!error)
         error = deferred_unmap_create();
-    if (!error && !(snapshot->crew = crew_create()))
+    if (!error && !(snapshot->workers = worker_pool_create()))
         error = -ENOMEM;
     if (!error)
         error = saver_start(snapshot);
@@ -375,8 +375,8 @@ static void destroy_parts(struct snapshot *snapshot)
         watchdog_stop(snapshot);
     if (snapshot->saver.running)
         saver_stop(snapshot);
-    crew_destroy(snapshot->crew);
-    snapshot->crew = NULL;
+    worker_pool_destroy(snapshot->workers);
+    snapshot->workers = NULL;
     if (snapshot->fault_server.thread.running)
         fault_server_stop(&snapshot->fault_server);
     view_destroy(&snapshot->view);
@@ -420,9 +420,9 @@ static unsigned granted_threads(unsigned quota)
     return quota < 300 ? 1 : quota / 100 - 1;
 }
 
-/* How many threads help the saver. By itself it takes one where there are two CPUs: they
+/* How many workers help the saver. By itself it takes one where there are two CPUs: they
  * only run when nobody else wants to, and where that cannot be had there are none. */
-static unsigned wanted_helpers(struct snapshot *snapshot)
+static unsigned wanted_workers(struct snapshot *snapshot)
 {
     unsigned threads = snapshot->settings.threads;
     struct thread_cpus cpus;
@@ -441,12 +441,12 @@ static unsigned wanted_helpers(struct snapshot *snapshot)
 
 /* Only between snapshots: while one is under way the main thread is kept to one CPU, and
  * the helpers are at work. */
-static void call_helpers(struct snapshot *snapshot)
+static void settle_workers(struct snapshot *snapshot)
 {
-    unsigned wanted = wanted_helpers(snapshot);
-    if (wanted != the_service.helpers_wanted)
-        crew_set_members(snapshot->crew, wanted);
-    the_service.helpers_wanted = wanted;
+    unsigned wanted = wanted_workers(snapshot);
+    if (wanted != the_service.workers_wanted)
+        worker_pool_resize(snapshot->workers, wanted);
+    the_service.workers_wanted = wanted;
 }
 
 /* The server, or who started it, switches huge pages off for it because of fork: that
@@ -552,7 +552,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
         return error;
     }
     the_service.cpu_quota = cpu_quota_percent("");
-    call_helpers(snapshot);
+    settle_workers(snapshot);
     atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
     snapshot_wake_upkeep(snapshot);
     the_service.started = true;
@@ -711,7 +711,7 @@ void rdb_uffd_tick(void)
         return;
     }
     prove_in_time(snapshot);
-    call_helpers(snapshot);
+    settle_workers(snapshot);
     deferred_free_end();
     allocator_restore();
     allocator_make_ready();

@@ -10,7 +10,7 @@
 #include "keyspace/keyspace.h"
 
 struct rax_scratch;
-struct crew;
+struct worker_pool;
 
 /* Walks of radix trees nest: stream, group, consumer, pending entries. */
 #define RAX_LEVELS 4
@@ -26,7 +26,7 @@ struct walk {
     uint64_t expiring;   /* of these keys */
     struct batch *batch; /* keyspace.c's; NULL until it is needed */
     size_t batch_bytes;
-    struct crew *crew; /* NULL: this thread walks alone */
+    struct worker_pool *pool; /* NULL: this thread walks alone */
     struct rax_scratch *rax[RAX_LEVELS];
 };
 

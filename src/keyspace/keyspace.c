@@ -5,9 +5,9 @@
 
 #include "kernel/thread.h"
 #include "keyspace/batch.h"
-#include "keyspace/crew.h"
 #include "keyspace/database.h"
 #include "keyspace/slots.h"
+#include "keyspace/worker_pool.h"
 
 enum opcode {
     OPCODE_SLOT = 244,
@@ -175,8 +175,8 @@ static int save_table(struct walk *walk, const struct frozen_table *keys,
 {
     struct table_share share = {keys, expires};
     uint64_t before = walk->keys, expiring_before = walk->expiring;
-    int error =
-        crew_do(walk, table_buckets(keys), BUCKETS_AT_FIRST, save_buckets, &share);
+    int error = worker_pool_walk(walk, table_buckets(keys), BUCKETS_AT_FIRST,
+                                 save_buckets, &share);
     if (error)
         return error;
     /* The dump has promised so many; and a key that was not found among those that
@@ -227,7 +227,7 @@ static int save_tables(struct walk *walk, const struct database *database)
     uint64_t before = walk->keys, expiring_before = walk->expiring;
     int error = slot_order_read(walk, &database->keys, &order);
     if (!error)
-        error = crew_do(walk, order.count, 1, save_slots, &share);
+        error = worker_pool_walk(walk, order.count, 1, save_slots, &share);
     /* The dump has promised so many. */
     if (!error &&
         (walk->keys - before != store_all_keys(&database->keys) ||
@@ -313,7 +313,7 @@ int keyspace_imported_slots(const struct keyspace_roots *roots,
 
 int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader,
                   struct rdb_encoder *encoder, struct keyspace_observer *observer,
-                  struct crew *crew, const char **where)
+                  struct worker_pool *pool, const char **where)
 {
     struct walk walk = {
         .roots = roots,
@@ -321,7 +321,7 @@ int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader
         .reader = reader,
         .encoder = encoder,
         .observer = observer,
-        .crew = roots->key_save_delay ? NULL : crew,
+        .pool = roots->key_save_delay ? NULL : pool,
     };
     int error = 0;
     for (int i = 0; i < roots->database_count && !error; i++)

@@ -61,16 +61,16 @@ struct keyspace_observer {
     int (*progress)(struct keyspace_observer *observer, uint64_t keys);
 };
 
-struct crew;
+struct worker_pool;
 
 /* Writes every database (SELECTDB, RESIZEDB, keys) to the encoder; header,
- * functions, module data and the end of the file are the caller's. `crew`: begun by
- * crew_begin(), or NULL.
+ * functions, module data and the end of the file are the caller's. `pool`: begun by
+ * worker_pool_begin(), or NULL.
  * Returns 0 or a negative errno; on failure `*where` (if not NULL) is a static
  * string that says what was being read. */
 int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader,
                   struct rdb_encoder *encoder, struct keyspace_observer *observer,
-                  struct crew *crew, const char **where);
+                  struct worker_pool *pool, const char **where);
 
 /* How many keys the server says it has in one of the first `roots->database_count`
  * databases. 0 or a negative errno. */

@@ -4,7 +4,7 @@
 
 #include "host/deferred_free.h"
 #include "kernel/advice.h"
-#include "keyspace/crew.h"
+#include "keyspace/worker_pool.h"
 #include "memory/allocator.h"
 #include "report.h"
 #include "snapshot/service.h"
@@ -95,7 +95,7 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .saver_faults = RELAXED(faults->saver_faults),
         .huge_pages_mended = RELAXED(snapshot->huge_pages_mended),
         .vectored_madvise = advice_is_vectored(),
-        .threads = snapshot->crew ? 1 + crew_members(snapshot->crew) : 1,
+        .threads = snapshot->workers ? 1 + worker_pool_size(snapshot->workers) : 1,
         .save_id = the_service.saves,
         .save_cause = the_service.last_cause ? the_service.last_cause : "",
     };

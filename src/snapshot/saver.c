@@ -9,8 +9,8 @@
 #include "host/child_files.h"
 #include "host/child_report.h"
 #include "kernel/fault_points.h"
-#include "keyspace/crew.h"
 #include "keyspace/keyspace.h"
+#include "keyspace/worker_pool.h"
 #include "memory/protection.h"
 #include "memory/vacant.h"
 #include "rdb/encoder.h"
@@ -51,7 +51,7 @@ struct save {
     uint64_t yielded_usec;
 };
 
-/* What the members of the crew ask. */
+/* What the workers ask. */
 struct help {
     struct keyspace_observer observer;
     struct snapshot *snapshot;
@@ -151,20 +151,20 @@ static const char *wanted_cpus(const struct snapshot *snapshot)
 /* The writer and the fault server share one CPU; this thread takes another, and so do
  * those that help it, where there are enough. */
 static void take_place(struct snapshot *snapshot, const struct thread_cpus *all,
-                       struct thread_cpus *for_crew)
+                       struct thread_cpus *for_workers)
 {
     uint32_t writer_cpu = snapshot->fault_server.writer_cpu;
     const char *wanted = wanted_cpus(snapshot);
     if (wanted[0] && thread_may_place()) {
         server_set_cpus(wanted);
-        thread_get_cpus(0, for_crew);
+        thread_get_cpus(0, for_workers);
         return;
     }
     thread_stay_off(all, writer_cpu);
-    *for_crew = *all;
-    thread_leave_out_cpu(for_crew, writer_cpu);
-    if (thread_count_cpus(for_crew) <= crew_members(snapshot->crew))
-        *for_crew = *all;
+    *for_workers = *all;
+    thread_leave_out_cpu(for_workers, writer_cpu);
+    if (thread_count_cpus(for_workers) <= worker_pool_size(snapshot->workers))
+        *for_workers = *all;
 }
 
 /* What no walk of a keyspace that is as it should be ends with. */
@@ -175,7 +175,7 @@ static bool is_unexpected(const struct snapshot *snapshot, int error)
 }
 
 static int write_keys(struct save *save, struct rdb_encoder *encoder,
-                      const struct thread_cpus *for_crew)
+                      const struct thread_cpus *for_workers)
 {
     struct snapshot *snapshot = save->snapshot;
     if (snapshot->capture.no_data) {
@@ -184,21 +184,21 @@ static int write_keys(struct save *save, struct rdb_encoder *encoder,
     }
     const struct keyspace_roots *roots = &snapshot->capture.roots;
     struct help help = {.observer.progress = may_help, .snapshot = snapshot};
-    struct crew *crew = snapshot->crew;
+    struct worker_pool *pool = snapshot->workers;
     struct view_reader reader;
     uint64_t total = 0, imported;
     view_reader_init(&reader, &snapshot->view);
     if (keyspace_count(roots, &reader, &total, &imported) == 0)
         atomic_store_explicit(&snapshot->keys_total, total, memory_order_relaxed);
-    if (crew_begin(crew, &snapshot->view, snapshot->capture.compress, &help.observer,
-                   for_crew) != 0)
-        crew = NULL;
-    int error = keyspace_save(roots, &reader, encoder, &save->observer, crew,
+    if (worker_pool_begin(pool, &snapshot->view, snapshot->capture.compress,
+                          &help.observer, for_workers) != 0)
+        pool = NULL;
+    int error = keyspace_save(roots, &reader, encoder, &save->observer, pool,
                               &snapshot->failed_where);
     if (is_unexpected(snapshot, error))
         snapshot->walk_error = error;
-    if (crew)
-        crew_end(crew);
+    if (pool)
+        worker_pool_end(pool);
     return error;
 }
 
@@ -212,13 +212,13 @@ static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
         .next_report_usec = clock_usec(),
         .began_usec = clock_usec(),
     };
-    struct thread_cpus all_cpus, for_crew;
+    struct thread_cpus all_cpus, for_workers;
     thread_get_cpus(0, &all_cpus);
-    take_place(snapshot, &all_cpus, &for_crew);
+    take_place(snapshot, &all_cpus, &for_workers);
     let_writers_begin(&save);
     int error = rdb_encode_raw(encoder, capture->header, capture->header_length);
     if (!error)
-        error = write_keys(&save, encoder, &for_crew);
+        error = write_keys(&save, encoder, &for_workers);
     if (!error)
         error = rdb_encode_raw(encoder, capture->trailer, capture->trailer_length);
     if (!error)

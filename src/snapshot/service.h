@@ -30,7 +30,7 @@ struct service {
     bool in_forked_child;
     struct history history;
     struct log_limit warnings;
-    unsigned helpers_wanted;     /* when last the crew was called together */
+    unsigned workers_wanted;     /* when last there were to be others */
     unsigned cpu_quota;          /* percent of a CPU, 0: no limit; as it was last read */
     uint64_t predicted_bytes;    /* by the last measurement */
     uint64_t written_per_second; /* pages, by the same */

@@ -50,7 +50,7 @@ enum end {
 #define MESSAGE_BYTES 480
 #define MESSAGES      16
 
-struct crew;
+struct worker_pool;
 
 struct snapshot {
     /* Main thread; constant while a snapshot is under way. */
@@ -86,7 +86,7 @@ struct snapshot {
 
     /* Saver. */
     struct thread saver;
-    struct crew *crew; /* helps the saver; its size is the main thread's to change */
+    struct worker_pool *workers; /* help the saver; the main thread says how many */
     _Atomic uint64_t keys_saved;
     _Atomic uint64_t keys_total;
     const char *failed_where; /* static text */

@@ -111,7 +111,7 @@ bit request_spooled;
 bit request_failed;
 bit held;           /* deferred_free.lock */
 
-bit closing;        /* the crew is to come back */
+bit closing;        /* the pool is to come back */
 byte inside;        /* readers that read */
 bit freezes;        /* which it is, the last bit */
 bit may_end;        /* no more snapshots */
@@ -222,7 +222,7 @@ inline read_both() {
     fi
 }
 
-/* Of the crew. */
+/* Of the pool. */
 proctype reader() {
     byte seen;
     bit wrong;

@@ -1,4 +1,4 @@
-/* A crew against one thread alone: the same bytes in the same order, whoever walked
+/* A pool against one thread alone: the same bytes in the same order, whoever walked
  * what; errors where one thread would have met them. Worth most under ThreadSanitizer
  * (make tsan). */
 #include <errno.h>
@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 #include "kernel/thread.h"
-#include "keyspace/crew.h"
+#include "keyspace/worker_pool.h"
 
 #define UNITS           40000
 #define BIG_BYTES       (300 * 1024)
@@ -29,9 +29,9 @@ static struct thread_cpus cpus;
 
 struct content {
     uint64_t seed;
-    uint64_t big_every; /* units that do not fit in a share, 0: none */
+    uint64_t big_every; /* units that do not fit in a task, 0: none */
     uint64_t wrong;     /* the unit that cannot be read, UNITS: none */
-    /* Threads but this one get no further for a while in every share; 0: all work. */
+    /* Threads but this one get no further for a while in every task; 0: all work. */
     pid_t only;
 };
 
@@ -114,7 +114,7 @@ struct counting_observer {
     _Atomic uint64_t calls;
     uint64_t cancel_at;   /* keys, 0: never */
     uint64_t latest_usec; /* when keys were last seen */
-    int answer;           /* to members that ask before a share … */
+    int answer;           /* to workers that ask before a task … */
     uint64_t one_in;      /* … once in so many calls */
 };
 
@@ -140,20 +140,21 @@ struct outcome {
     struct collecting_sink output;
 };
 
-static void save(struct crew *crew, const struct content *content,
-                 struct counting_observer *own, struct counting_observer *members,
+static void save(struct worker_pool *pool, const struct content *content,
+                 struct counting_observer *own, struct counting_observer *workers,
                  struct outcome *outcome)
 {
     memset(outcome, 0, sizeof(*outcome));
     outcome->output.sink.write = collect;
     struct rdb_encoder *encoder = rdb_encoder_create(&outcome->output.sink, NULL);
-    struct walk walk = {.encoder = encoder, .observer = &own->observer, .crew = crew};
-    if (crew)
-        assert_int_equal(crew_begin(crew, &view, NULL, &members->observer, &cpus), 0);
-    outcome->error = crew_do(&walk, UNITS, 16, walk_units, content);
-    if (crew) {
-        assert_ptr_equal(walk.crew, crew);
-        crew_end(crew);
+    struct walk walk = {.encoder = encoder, .observer = &own->observer, .pool = pool};
+    if (pool)
+        assert_int_equal(worker_pool_begin(pool, &view, NULL, &workers->observer, &cpus),
+                         0);
+    outcome->error = worker_pool_walk(&walk, UNITS, 16, walk_units, content);
+    if (pool) {
+        assert_ptr_equal(walk.pool, pool);
+        worker_pool_end(pool);
     }
     if (!outcome->error)
         assert_int_equal(rdb_encoder_flush(encoder), 0);
@@ -162,19 +163,19 @@ static void save(struct crew *crew, const struct content *content,
     rdb_encoder_destroy(encoder);
 }
 
-static void save_simply(struct crew *crew, const struct content *content,
+static void save_simply(struct worker_pool *pool, const struct content *content,
                         struct outcome *outcome)
 {
     struct counting_observer own = {.observer.progress = watch};
-    struct counting_observer members = {.observer.progress = ask};
-    save(crew, content, &own, &members, outcome);
+    struct counting_observer workers = {.observer.progress = ask};
+    save(pool, content, &own, &workers, outcome);
 }
 
-static void compare_with_one(struct crew *crew, const struct content *content)
+static void compare_with_one(struct worker_pool *pool, const struct content *content)
 {
     struct outcome alone, together;
     save_simply(NULL, content, &alone);
-    save_simply(crew, content, &together);
+    save_simply(pool, content, &together);
     assert_int_equal(alone.error, 0);
     assert_int_equal(together.error, 0);
     assert_int_equal(alone.keys, UNITS);
@@ -193,14 +194,14 @@ static uint64_t seed(void)
     return value;
 }
 
-static struct crew *crew_of(unsigned members)
+static struct worker_pool *pool_of(unsigned workers)
 {
-    struct crew *crew = crew_create();
-    assert_non_null(crew);
+    struct worker_pool *pool = worker_pool_create();
+    assert_non_null(pool);
     thread_get_cpus(0, &cpus);
-    assert_int_equal(crew_set_members(crew, members), members);
-    assert_int_equal(crew_members(crew), members);
-    return crew;
+    assert_int_equal(worker_pool_resize(pool, workers), workers);
+    assert_int_equal(worker_pool_size(pool), workers);
+    return pool;
 }
 
 /* ---- tests ------------------------------------------------------------------------- */
@@ -209,38 +210,38 @@ static void in_order(void **state)
 {
     (void)state;
     uint64_t start = seed();
-    for (unsigned members = 0; members <= 5; members++) {
-        struct crew *crew = crew_of(members);
+    for (unsigned workers = 0; workers <= 5; workers++) {
+        struct worker_pool *pool = pool_of(workers);
         for (uint64_t i = 0; i < 5; i++)
-            compare_with_one(crew, &(struct content){.seed = start + i, .wrong = UNITS});
-        crew_destroy(crew);
+            compare_with_one(pool, &(struct content){.seed = start + i, .wrong = UNITS});
+        worker_pool_destroy(pool);
     }
 }
 
-static void more_than_a_share_holds(void **state)
+static void more_than_a_task_holds(void **state)
 {
     (void)state;
-    struct crew *crew = crew_of(3);
+    struct worker_pool *pool = pool_of(3);
     uint64_t start = seed();
-    compare_with_one(crew,
+    compare_with_one(pool,
                      &(struct content){.seed = start, .big_every = 1000, .wrong = UNITS});
-    compare_with_one(crew,
+    compare_with_one(pool,
                      &(struct content){.seed = start, .big_every = 170, .wrong = UNITS});
-    crew_destroy(crew);
+    worker_pool_destroy(pool);
 }
 
-/* All before the wrong unit may be out, nothing after it; and the crew is fit for the
+/* All before the wrong unit may be out, nothing after it; and the pool is fit for the
  * next save. */
 static void errors_come_in_order(void **state)
 {
     (void)state;
-    struct crew *crew = crew_of(3);
+    struct worker_pool *pool = pool_of(3);
     uint64_t start = seed();
     for (uint64_t i = 0; i < 20; i++) {
         struct content content = {.seed = start + i, .wrong = mix(start + i) % UNITS};
         struct outcome alone, together;
         save_simply(NULL, &content, &alone);
-        save_simply(crew, &content, &together);
+        save_simply(pool, &content, &together);
         assert_int_equal(alone.error, -EBADMSG);
         assert_int_equal(together.error, -EBADMSG);
         assert_string_equal(together.where, "the wrong unit");
@@ -253,80 +254,80 @@ static void errors_come_in_order(void **state)
         free(alone.output.bytes);
         free(together.output.bytes);
     }
-    compare_with_one(crew, &(struct content){.seed = start, .wrong = UNITS});
-    crew_destroy(crew);
+    compare_with_one(pool, &(struct content){.seed = start, .wrong = UNITS});
+    worker_pool_destroy(pool);
 }
 
 static void cancelled(void **state)
 {
     (void)state;
-    struct crew *crew = crew_of(3);
+    struct worker_pool *pool = pool_of(3);
     struct content content = {.seed = seed(), .wrong = UNITS};
-    struct counting_observer members = {.observer.progress = ask};
+    struct counting_observer workers = {.observer.progress = ask};
     struct outcome outcome;
     for (uint64_t at = 1; at < UNITS - UNITS / 7; at += UNITS / 7) {
         struct counting_observer own = {.observer.progress = watch, .cancel_at = at};
-        save(crew, &content, &own, &members, &outcome);
+        save(pool, &content, &own, &workers, &outcome);
         assert_int_equal(outcome.error, -ECANCELED);
         free(outcome.output.bytes);
     }
-    compare_with_one(crew, &content);
-    crew_destroy(crew);
+    compare_with_one(pool, &content);
+    worker_pool_destroy(pool);
 }
 
-/* Members that are always to rest cost nothing but their help; those that are told to
+/* Workers that are always to rest cost nothing but their help; those that are told to
  * stop do no harm either. */
-static void members_that_do_not_help(void **state)
+static void workers_that_do_not_help(void **state)
 {
     (void)state;
     static const int answers[] = {-EAGAIN, -ECANCELED};
-    struct crew *crew = crew_of(2);
+    struct worker_pool *pool = pool_of(2);
     struct content content = {.seed = seed(), .wrong = UNITS};
     for (size_t i = 0; i < 2; i++) {
         struct counting_observer own = {.observer.progress = watch};
-        struct counting_observer members = {.observer.progress = ask,
+        struct counting_observer workers = {.observer.progress = ask,
                                             .answer = answers[i]};
         struct outcome outcome;
-        save(crew, &content, &own, &members, &outcome);
+        save(pool, &content, &own, &workers, &outcome);
         assert_int_equal(outcome.error, 0);
         assert_int_equal(outcome.keys, UNITS);
         free(outcome.output.bytes);
     }
-    crew_destroy(crew);
+    worker_pool_destroy(pool);
 }
 
-/* … and in the middle of a share there is no rest. */
-static void members_that_rest(void **state)
+/* … and in the middle of a task there is no rest. */
+static void workers_that_rest(void **state)
 {
     (void)state;
-    struct crew *crew = crew_of(2);
+    struct worker_pool *pool = pool_of(2);
     for (uint64_t one_in = 2; one_in < 20; one_in++) {
         struct content content = {.seed = seed(), .wrong = UNITS};
         struct counting_observer own = {.observer.progress = watch};
-        struct counting_observer members = {
+        struct counting_observer workers = {
             .observer.progress = ask, .answer = -EAGAIN, .one_in = one_in};
         struct outcome outcome;
-        save(crew, &content, &own, &members, &outcome);
+        save(pool, &content, &own, &workers, &outcome);
         assert_int_equal(outcome.error, 0);
         assert_int_equal(outcome.keys, UNITS);
         free(outcome.output.bytes);
     }
-    crew_destroy(crew);
+    worker_pool_destroy(pool);
 }
 
-/* A member that has taken a share and does not run: the share is taken from it. */
-static void members_that_stand_still(void **state)
+/* A worker that has taken a task and does not run: the task is taken from it. */
+static void workers_that_stand_still(void **state)
 {
     (void)state;
-    struct crew *crew = crew_of(2);
+    struct worker_pool *pool = pool_of(2);
     struct content content = {.seed = seed(), .wrong = UNITS, .only = thread_own_id()};
     struct outcome alone, together;
     save_simply(NULL, &content, &alone);
     for (int i = 0; i < 2; i++) {
         struct counting_observer own = {.observer.progress = watch};
-        struct counting_observer members = {.observer.progress = ask};
+        struct counting_observer workers = {.observer.progress = ask};
         uint64_t began = clock_usec();
-        save(crew, &content, &own, &members, &together);
+        save(pool, &content, &own, &workers, &together);
         assert_int_equal(together.error, 0);
         assert_int_equal(together.keys, UNITS);
         assert_true(own.latest_usec - began < STANDSTILL_USEC / 2);
@@ -336,10 +337,10 @@ static void members_that_stand_still(void **state)
         free(together.output.bytes);
     }
     free(alone.output.bytes);
-    crew_destroy(crew);
+    worker_pool_destroy(pool);
 }
 
-/* Of members: shares in which one was let run like others; ended without. */
+/* Of workers: tasks in which one was let run like others; ended without. */
 static _Atomic unsigned hurried, starved;
 
 static int wait_for_hurry(struct walk *walk, uint64_t from, uint64_t to,
@@ -357,56 +358,57 @@ static int wait_for_hurry(struct walk *walk, uint64_t from, uint64_t to,
 
 /* They run when nobody else wants to, until all else is done and the end waits for
  * them. */
-static void members_are_hurried(void **state)
+static void workers_are_hurried(void **state)
 {
     (void)state;
-    struct crew *crew = crew_of(1);
+    struct worker_pool *pool = pool_of(1);
     struct content content = {.seed = seed(), .wrong = UNITS, .only = thread_own_id()};
     struct counting_observer own = {.observer.progress = watch};
-    struct counting_observer members = {.observer.progress = ask};
+    struct counting_observer workers = {.observer.progress = ask};
     struct collecting_sink output = {.sink.write = collect};
-    struct walk walk = {.observer = &own.observer, .crew = crew};
+    struct walk walk = {.observer = &own.observer, .pool = pool};
     hurried = starved = 0;
     for (int round = 0; round < 10 && !hurried && !starved; round++) {
         walk.encoder = rdb_encoder_create(&output.sink, NULL);
-        assert_int_equal(crew_begin(crew, &view, NULL, &members.observer, &cpus), 0);
-        assert_int_equal(crew_do(&walk, UNITS, 16, wait_for_hurry, &content), 0);
-        crew_end(crew);
+        assert_int_equal(worker_pool_begin(pool, &view, NULL, &workers.observer, &cpus),
+                         0);
+        assert_int_equal(worker_pool_walk(&walk, UNITS, 16, wait_for_hurry, &content), 0);
+        worker_pool_end(pool);
         rdb_encoder_destroy(walk.encoder);
     }
     assert_true(hurried);
     assert_int_equal(starved, 0);
     free(output.bytes);
-    crew_destroy(crew);
+    worker_pool_destroy(pool);
 }
 
-static void members_come_and_go(void **state)
+static void workers_come_and_go(void **state)
 {
     (void)state;
-    struct crew *crew = crew_of(1);
+    struct worker_pool *pool = pool_of(1);
     uint64_t start = seed();
     for (uint64_t i = 0; i < 12; i++) {
-        unsigned members = (unsigned)(mix(start + i) % 6);
-        assert_int_equal(crew_set_members(crew, members), members);
-        compare_with_one(crew, &(struct content){.seed = start + i, .wrong = UNITS});
+        unsigned workers = (unsigned)(mix(start + i) % 6);
+        assert_int_equal(worker_pool_resize(pool, workers), workers);
+        compare_with_one(pool, &(struct content){.seed = start + i, .wrong = UNITS});
     }
-    assert_int_equal(crew_set_members(crew, 1000), CREW_MEMBERS_MAX);
-    compare_with_one(crew, &(struct content){.seed = start, .wrong = UNITS});
-    crew_destroy(crew);
+    assert_int_equal(worker_pool_resize(pool, 1000), WORKERS_MAX);
+    compare_with_one(pool, &(struct content){.seed = start, .wrong = UNITS});
+    worker_pool_destroy(pool);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(in_order),
-        cmocka_unit_test(more_than_a_share_holds),
+        cmocka_unit_test(more_than_a_task_holds),
         cmocka_unit_test(errors_come_in_order),
         cmocka_unit_test(cancelled),
-        cmocka_unit_test(members_that_do_not_help),
-        cmocka_unit_test(members_that_rest),
-        cmocka_unit_test(members_that_stand_still),
-        cmocka_unit_test(members_are_hurried),
-        cmocka_unit_test(members_come_and_go),
+        cmocka_unit_test(workers_that_do_not_help),
+        cmocka_unit_test(workers_that_rest),
+        cmocka_unit_test(workers_that_stand_still),
+        cmocka_unit_test(workers_are_hurried),
+        cmocka_unit_test(workers_come_and_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
