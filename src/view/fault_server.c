@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "kernel/fault_points.h"
+#include "kernel/inherited_affinity.h"
 #include "kernel/memory.h"
-#include "kernel/newcomers.h"
 #include "kernel/userfaultfd.h"
 
 #define STACK_BYTES       (256 * 1024)
@@ -448,7 +448,7 @@ bool fault_server_is_back(struct fault_server *server)
 static void release_writer(struct fault_server *server)
 {
     thread_set_cpus(server->writer_id, &server->writer_cpus);
-    newcomers_release(server->armed_at, server->writer_cpu, &server->writer_cpus);
+    inherited_affinity_undo(server->armed_at, server->writer_cpu, &server->writer_cpus);
 }
 
 void fault_server_arm(struct fault_server *server, int userfaultfd)
@@ -463,7 +463,7 @@ void fault_server_arm(struct fault_server *server, int userfaultfd)
     atomic_store_explicit(&statistics->saver_faults, 0, memory_order_relaxed);
     atomic_store_explicit(&server->roaming, false, memory_order_relaxed);
     server->writer_id = thread_own_id();
-    server->armed_at = newcomers_now();
+    server->armed_at = inherited_affinity_now();
     server->writer_cpu = thread_own_cpu();
     thread_get_cpus(0, &server->writer_cpus);
     thread_stay_on(0, server->writer_cpu);

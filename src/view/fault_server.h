@@ -78,7 +78,7 @@ struct fault_server {
      * armed, by the main thread. */
     pid_t writer_id;
     uint32_t writer_cpu;
-    uint64_t armed_at;              /* of newcomers_now() */
+    uint64_t armed_at;              /* of inherited_affinity_now() */
     struct thread_cpus writer_cpus; /* where it may run otherwise */
     _Atomic int32_t own_id;
     _Atomic bool roaming;       /* that CPU is too busy: both run anywhere */

@@ -1,4 +1,4 @@
-#include "kernel/newcomers.h"
+#include "kernel/inherited_affinity.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #define FIELDS_BEHIND_NAME 20
 #define PASSES_MAX         3
 
-uint64_t newcomers_now(void)
+uint64_t inherited_affinity_now(void)
 {
     struct timespec now;
     uint64_t ticks = (uint64_t)sysconf(_SC_CLK_TCK);
@@ -64,7 +64,7 @@ static unsigned release_some(DIR *threads, uint64_t since, uint32_t cpu,
     return released;
 }
 
-void newcomers_release(uint64_t since, uint32_t cpu, const struct thread_cpus *cpus)
+void inherited_affinity_undo(uint64_t since, uint32_t cpu, const struct thread_cpus *cpus)
 {
     if (!thread_may_place() || thread_count_cpus(cpus) < 2)
         return;
