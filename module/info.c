@@ -69,7 +69,7 @@ void info_visit(const struct info_visitor *to)
         {"advices_refused", now.advices_refused},
         {"late_free_bytes", now.deferred_free_bytes},
         {"evicted_bytes", now.evicted_bytes},
-        {"ready_bytes", now.ready_bytes},
+        {"ready_bytes", now.prefaulted_bytes},
         {"saver_faults", now.saver_faults},
         {"huge_pages_mended", now.huge_pages_mended},
         {"threads", now.threads},

@@ -41,7 +41,7 @@
 /* Savers, when the operator does not say: more would be many against one disk. */
 #define THREADS_BY_ITSELF 4u
 /* What new values take beside the old ones and the limit does not count: with what
- * is kept ready (upkeep/upkeep.c) it stays below 64 MB. */
+ * is prefaulted (upkeep/upkeep.c) it stays below 64 MB. */
 #define FRESH_BYTES_FREE (UINT64_C(16) << 20)
 
 void rdb_uffd_default_settings(struct rdb_uffd_settings *settings)
@@ -347,7 +347,7 @@ static int create_parts(struct snapshot *snapshot)
     int error = preserved_create(&snapshot->preserved);
     if (!error)
         error = heap_create(&snapshot->heap);
-    snapshot->heap.ready = &snapshot->ready;
+    snapshot->heap.prefaulted = &snapshot->prefaulted;
     if (!error)
         error = view_create(&snapshot->view, &snapshot->preserved);
     if (!error)
@@ -382,7 +382,7 @@ static void destroy_parts(struct snapshot *snapshot)
     view_destroy(&snapshot->view);
     preserved_destroy(&snapshot->preserved);
     heap_destroy(&snapshot->heap);
-    ready_release(&snapshot->ready);
+    prefaulted_release(&snapshot->prefaulted);
     deferred_unmap_destroy();
     pool_leave();
 }
@@ -508,8 +508,8 @@ static int stand_in(struct snapshot *snapshot)
         return child_install(&child_operations);
     }
     allocator_create_pool();
-    allocator_make_ready();
-    allocator_make_ready();
+    allocator_prepare_arena();
+    allocator_prepare_arena();
     deferred_free_install(pool_free, pool_free_past);
     settle_huge_pages(&snapshot->settings);
     lift_merging(snapshot);
@@ -714,6 +714,6 @@ void rdb_uffd_tick(void)
     settle_workers(snapshot);
     deferred_free_end();
     allocator_restore();
-    allocator_make_ready();
+    allocator_prepare_arena();
     deferred_free_some(FREE_USEC_PER_TICK);
 }

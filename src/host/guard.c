@@ -138,23 +138,24 @@ static int guarded_munmap(void *start, size_t length)
     return result;
 }
 
-static void *take_ready(size_t length)
+static void *take_prefaulted(size_t length)
 {
     const struct guard_operations *guard = ask();
-    void *ready = guard->frozen() ? guard->ready(length) : NULL;
+    void *prefaulted = guard->frozen() ? guard->prefaulted(length) : NULL;
     stop_asking();
-    return ready;
+    return prefaulted;
 }
 
 static void *map(void *wanted, size_t length, int protection, int flags, int descriptor,
                  off_t offset)
 {
     int plain = MAP_PRIVATE | MAP_ANONYMOUS;
-    void *ready = NULL;
+    void *prefaulted = NULL;
     if (!wanted && (flags & ~MAP_NORESERVE) == plain &&
         protection == (PROT_READ | PROT_WRITE))
-        ready = take_ready(length);
-    return ready ? ready : mmap(wanted, length, protection, flags, descriptor, offset);
+        prefaulted = take_prefaulted(length);
+    return prefaulted ? prefaulted
+                      : mmap(wanted, length, protection, flags, descriptor, offset);
 }
 
 static void *guarded_mmap(void *wanted, size_t length, int protection, int flags,

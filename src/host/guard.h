@@ -28,7 +28,7 @@ struct guard_operations {
     bool (*put_off)(uint64_t start, uint64_t end);
     /* Memory that reads as zeros, instead of new one from the kernel; NULL when
      * there is none. Asked only while frozen. Any thread. */
-    void *(*ready)(size_t length);
+    void *(*prefaulted)(size_t length);
     /* New memory came, or memory went (`length` 0). Any thread. */
     void (*mapped)(void *start, size_t length);
 };

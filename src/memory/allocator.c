@@ -90,7 +90,7 @@ void allocator_stay_at_home(void)
         set_arena(atomic_load_explicit(&main_arena, memory_order_relaxed) - 1);
 }
 
-void allocator_make_ready(void)
+void allocator_prepare_arena(void)
 {
     pool_grow();
 }

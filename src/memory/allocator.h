@@ -34,7 +34,7 @@ int allocator_create_pool(void);
 void allocator_stay_at_home(void);
 /* Makes the next arena ready, so that allocator_steer() need not. Costs up to
  * some 100 us; outside of the pause. */
-void allocator_make_ready(void);
+void allocator_prepare_arena(void);
 /* Moves the main thread to a fresh arena. In the pause, before the protection:
  * emptying the thread cache writes to many pages. `past_is_kept_back`: free() keeps what
  * is older out of the thread cache; otherwise that is switched off, and each command

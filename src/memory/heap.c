@@ -17,8 +17,8 @@
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
 #include "memory/pages.h"
+#include "memory/prefaulted.h"
 #include "memory/protection.h"
-#include "memory/ready.h"
 #include "memory/vacant.h"
 
 /* The kernel's default ceiling for mappings is 65530. */
@@ -257,7 +257,8 @@ static int scan(struct heap *heap)
     int error = mappings_visit(add_mapping, heap);
     if (!error)
         error = dl_iterate_phdr(leave_out_object, set);
-    return error || !heap->ready ? error : ready_leave_out(heap->ready, set);
+    return error || !heap->prefaulted ? error
+                                      : prefaulted_leave_out(heap->prefaulted, set);
 }
 
 /* Registers what is in `fresh`; what cannot be registered (memory of a kind

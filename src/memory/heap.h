@@ -22,13 +22,13 @@
 #include "kernel/mappings.h"
 #include "memory/regions.h"
 
-struct ready_memory;
+struct prefaulted_memory;
 struct protection;
 
 struct heap {
-    struct ready_memory *ready; /* not part of the heap yet; may be NULL */
-    _Atomic uint32_t locked;    /* futex word */
-    _Atomic uint32_t changes;   /* mappings that came or went, counted by hooks */
+    struct prefaulted_memory *prefaulted; /* not part of the heap yet; may be NULL */
+    _Atomic uint32_t locked;              /* futex word */
+    _Atomic uint32_t changes; /* mappings that came or went, counted by hooks */
     uint32_t changes_seen;
     int statm; /* tells of changes that no hook sees; -1: not open */
     struct mappings_extent extent_seen;

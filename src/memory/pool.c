@@ -161,7 +161,7 @@ void pool_leave(void)
 
 /* Else an arena asks for twice as much each time, and what it does not use of that
  * stays in its hands: address space usually, but what is mapped for it while frozen
- * has been touched (memory/ready.h). */
+ * has been touched (memory/prefaulted.h). */
 static void grow_in_huge_pages(unsigned arena)
 {
     size_t limit = HUGE_PAGE_BYTES;

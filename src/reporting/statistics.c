@@ -91,7 +91,7 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .advices_refused = RELAXED(snapshot->advices_refused),
         .deferred_free_bytes = deferred_free_bytes(),
         .evicted_bytes = RELAXED(snapshot->evicted_bytes),
-        .ready_bytes = ready_bytes(&snapshot->ready),
+        .prefaulted_bytes = prefaulted_bytes(&snapshot->prefaulted),
         .saver_faults = RELAXED(faults->saver_faults),
         .huge_pages_mended = RELAXED(snapshot->huge_pages_mended),
         .vectored_madvise = advice_is_vectored(),

@@ -59,8 +59,8 @@ struct rdb_uffd_statistics {
     uint64_t save_elapsed_msec; /* of the save under way, 0 when idle */
     uint64_t advices_refused;
     uint64_t deferred_free_bytes; /* freed by the server, held until the snapshot ends */
-    uint64_t evicted_bytes; /* … and given back meanwhile, in this one or the last */
-    uint64_t ready_bytes;   /* touched ahead for the next snapshot's new values */
+    uint64_t evicted_bytes;    /* … and given back meanwhile, in this one or the last */
+    uint64_t prefaulted_bytes; /* touched ahead for the next snapshot's new values */
     uint64_t saver_faults;
     uint64_t huge_pages_mended;
     bool vectored_madvise;

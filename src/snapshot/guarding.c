@@ -43,9 +43,9 @@ static bool put_off_unmap(uint64_t start, uint64_t end)
            deferred_unmap_put_off(start, round_up(end, PAGE_BYTES));
 }
 
-static void *ready(size_t length)
+static void *take_prefaulted(size_t length)
 {
-    return ready_take(&the_snapshot.ready, length);
+    return prefaulted_take(&the_snapshot.prefaulted, length);
 }
 
 static void mapped(void *start, size_t length)
@@ -62,6 +62,6 @@ const struct guard_operations snapshot_guard = {
     .keep = keep,
     .is_past = is_past,
     .put_off = put_off_unmap,
-    .ready = ready,
+    .prefaulted = take_prefaulted,
     .mapped = mapped,
 };

@@ -17,8 +17,8 @@
 
 /* Looks, and has the buffer keep to it. Some 100 us. Upkeep thread. */
 void room_look(struct snapshot *snapshot);
-/* Bytes of that which may be taken now for convenience: whole huge pages, memory kept
- * ready. UINT64_MAX without a limit. As of the last look; any thread. */
+/* Bytes of that which may be taken now for convenience: whole huge pages, memory
+ * prefaulted. UINT64_MAX without a limit. As of the last look; any thread. */
 uint64_t room_to_spare(const struct snapshot *snapshot);
 
 #endif

@@ -17,8 +17,8 @@
 #include "kernel/ability.h"
 #include "kernel/thread.h"
 #include "memory/heap.h"
+#include "memory/prefaulted.h"
 #include "memory/preserved.h"
-#include "memory/ready.h"
 #include "reporting/history.h"
 #include "settings.h"
 #include "view/fault_server.h"
@@ -65,9 +65,9 @@ struct snapshot {
     uint64_t step_began_usec;
     uint64_t capture_usec, prepare_usec, steer_usec, protect_usec;
 
-    struct heap heap;           /* under heap_lock() */
-    struct ready_memory ready;  /* for the allocator, while frozen */
-    struct preserved preserved; /* the fault server writes */
+    struct heap heap;                    /* under heap_lock() */
+    struct prefaulted_memory prefaulted; /* for the allocator, while frozen */
+    struct preserved preserved;          /* the fault server writes */
     struct view view;
     struct fault_server fault_server;
 

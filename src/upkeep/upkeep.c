@@ -29,14 +29,14 @@
 #define TOUCHES_AT_ONCE  8
 /* After a look for untouched memory, so many times as long without one. */
 #define UNTOUCHED_REST 100
-/* Memory that is kept ready: a share of the heap, within bounds; more if a
+/* Memory that is prefaulted: a share of the heap, within bounds; more if a
  * snapshot needed more. */
-#define READY_SHARE      32
-#define READY_BYTES_MIN  (UINT64_C(2) << 20)
-#define READY_BYTES_MAX  (UINT64_C(16) << 20)
-#define READY_BYTES_MOST (UINT64_C(16) << 20)
+#define PREFAULTED_SHARE      32
+#define PREFAULTED_BYTES_MIN  (UINT64_C(2) << 20)
+#define PREFAULTED_BYTES_MAX  (UINT64_C(16) << 20)
+#define PREFAULTED_BYTES_MOST (UINT64_C(16) << 20)
 /* And no more than this part of the room in the control group. */
-#define READY_ROOM_SHARE 8
+#define PREFAULTED_ROOM_SHARE 8
 
 /* ---- huge pages ------------------------------------------------------------------ */
 
@@ -152,22 +152,22 @@ static void refresh(struct snapshot *snapshot)
 }
 
 /* For the new values of the next snapshot's first seconds. */
-static void fill_ready(struct snapshot *snapshot)
+static void fill_prefaulted(struct snapshot *snapshot)
 {
     heap_lock(&snapshot->heap);
-    uint64_t heap = regions_bytes(&snapshot->heap.registered) / READY_SHARE;
+    uint64_t heap = regions_bytes(&snapshot->heap.registered) / PREFAULTED_SHARE;
     heap_unlock(&snapshot->heap);
-    uint64_t spare = room_to_spare(snapshot) / READY_ROOM_SHARE;
-    if (spare < READY_BYTES_MIN) {
-        ready_release(&snapshot->ready);
+    uint64_t spare = room_to_spare(snapshot) / PREFAULTED_ROOM_SHARE;
+    if (spare < PREFAULTED_BYTES_MIN) {
+        prefaulted_release(&snapshot->prefaulted);
         return;
     }
-    uint64_t most = spare < READY_BYTES_MOST ? spare : READY_BYTES_MOST;
-    uint64_t bytes = heap < READY_BYTES_MIN   ? READY_BYTES_MIN
-                     : heap > READY_BYTES_MAX ? READY_BYTES_MAX
-                                              : heap;
-    ready_fill(&snapshot->ready, bytes < most ? bytes : most, most,
-               snapshot->settings.huge_pages);
+    uint64_t most = spare < PREFAULTED_BYTES_MOST ? spare : PREFAULTED_BYTES_MOST;
+    uint64_t bytes = heap < PREFAULTED_BYTES_MIN   ? PREFAULTED_BYTES_MIN
+                     : heap > PREFAULTED_BYTES_MAX ? PREFAULTED_BYTES_MAX
+                                                   : heap;
+    prefaulted_fill(&snapshot->prefaulted, bytes < most ? bytes : most, most,
+                    snapshot->settings.huge_pages);
 }
 
 /* So that the first snapshot of a heap this big need not do it in its pause. */
@@ -211,7 +211,7 @@ static void do_chores(struct snapshot *snapshot)
     pool_purge();
     refresh(snapshot);
     prepare_buffer(snapshot);
-    fill_ready(snapshot);
+    fill_prefaulted(snapshot);
     if (may_work(snapshot)) /* still: that took a moment */
         dirty_rate_run(snapshot);
     refresh(snapshot);
@@ -236,7 +236,7 @@ static void stand_by(struct snapshot *snapshot)
         if (!atomic_load_explicit(&snapshot->writers_pressed, memory_order_relaxed))
             touch_ahead(snapshot);
         /* New values that find none wait for the kernel to clear 2 MB. */
-        fill_ready(snapshot);
+        fill_prefaulted(snapshot);
         if (!eviction_run(snapshot))
             futex_wait(&snapshot->phase, phase, TOUCH_MSEC);
     }

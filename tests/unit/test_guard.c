@@ -74,12 +74,12 @@ static struct {
     bool past;   /* what is_past() says */
     bool no_put; /* put_off() has no room */
     int error;   /* of keep() */
-    void *ready_block;
+    void *prefaulted_block;
     unsigned keeps, puts, readies, mappings;
     uint64_t kept_start, kept_end;
     bool may_refuse;
     unsigned char byte_then; /* the first of what is kept, at that moment */
-    size_t ready_length;
+    size_t prefaulted_length;
     void *mapped_start;
     size_t mapped_length;
 } toy;
@@ -117,11 +117,11 @@ static bool toy_put_off(uint64_t start, uint64_t end)
     return !toy.no_put;
 }
 
-static void *toy_ready(size_t length)
+static void *toy_prefaulted(size_t length)
 {
     toy.readies++;
-    toy.ready_length = length;
-    return toy.ready_block;
+    toy.prefaulted_length = length;
+    return toy.prefaulted_block;
 }
 
 static void toy_mapped(void *start, size_t length)
@@ -136,7 +136,7 @@ static const struct guard_operations toy_operations = {.frozen = toy_frozen,
                                                        .keep = toy_keep,
                                                        .is_past = toy_is_past,
                                                        .put_off = toy_put_off,
-                                                       .ready = toy_ready,
+                                                       .prefaulted = toy_prefaulted,
                                                        .mapped = toy_mapped};
 
 /* Any function of the executable: the allocator is linked into it. */
@@ -240,7 +240,7 @@ static void asks_nothing_when_nothing_is_frozen(void **state)
     (void)state;
     toy.frozen = false;
     toy.error = -ENOBUFS;
-    toy.ready_block = memory;
+    toy.prefaulted_block = memory;
     assert_int_equal(madvise(memory, PAGE, MADV_DONTNEED), 0);
     assert_int_equal(memory[0], 0);
     void *block = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, PLAIN, -1, 0);
@@ -324,7 +324,7 @@ static void keeps_what_is_mapped_over(void **state)
 {
     (void)state;
     toy.error = -ENOBUFS;
-    toy.ready_block = memory + 3 * PAGE; /* not for who wants a place */
+    toy.prefaulted_block = memory + 3 * PAGE; /* not for who wants a place */
     void *block =
         mmap(memory + PAGE, PAGE, PROT_READ | PROT_WRITE, PLAIN | MAP_FIXED, -1, 0);
     assert_ptr_equal(block, memory + PAGE);
@@ -358,22 +358,22 @@ static void moves_what_is_not_past(void **state)
 
 /* ---- memory that comes ----------------------------------------------------------- */
 
-static void gives_ready_memory_while_frozen(void **state)
+static void gives_prefaulted_memory_while_frozen(void **state)
 {
     (void)state;
-    toy.ready_block = memory;
+    toy.prefaulted_block = memory;
     void *block = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, PLAIN, -1, 0);
     assert_ptr_equal(block, memory);
-    assert_int_equal(toy.ready_length, BYTES);
+    assert_int_equal(toy.prefaulted_length, BYTES);
     check_told(memory, BYTES);
     block = mmap64(NULL, PAGE, PROT_READ | PROT_WRITE, PLAIN | MAP_NORESERVE, -1, 0);
     assert_ptr_equal(block, memory);
-    assert_int_equal(toy.ready_length, PAGE);
+    assert_int_equal(toy.prefaulted_length, PAGE);
     check_told(memory, PAGE);
     assert_int_equal(toy.readies, 2);
 }
 
-static void takes_new_memory_when_none_is_ready(void **state)
+static void takes_new_memory_when_none_is_prefaulted(void **state)
 {
     (void)state;
     unsigned char *block = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, PLAIN, -1, 0);
@@ -385,7 +385,7 @@ static void takes_new_memory_when_none_is_ready(void **state)
 }
 
 /* Ready memory is private, anonymous, writable and anywhere: nothing else will do. */
-static void gives_ready_memory_to_nobody_else(void **state)
+static void gives_prefaulted_memory_to_nobody_else(void **state)
 {
     (void)state;
     static const struct {
@@ -400,7 +400,7 @@ static void gives_ready_memory_to_nobody_else(void **state)
         {false, PROT_READ, PLAIN, false},
         {false, PROT_NONE, PLAIN, false},
     };
-    toy.ready_block = memory;
+    toy.prefaulted_block = memory;
     for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
         void *block = mmap(calls[i].wanted ? memory - (64 << 20) : NULL, BYTES,
                            calls[i].protection, calls[i].flags, -1, 0);
@@ -538,9 +538,9 @@ int main(void)
         GUARDED_TEST(keeps_what_is_unmapped),
         GUARDED_TEST(keeps_what_is_mapped_over),
         GUARDED_TEST(moves_what_is_not_past),
-        GUARDED_TEST(gives_ready_memory_while_frozen),
-        GUARDED_TEST(takes_new_memory_when_none_is_ready),
-        GUARDED_TEST(gives_ready_memory_to_nobody_else),
+        GUARDED_TEST(gives_prefaulted_memory_while_frozen),
+        GUARDED_TEST(takes_new_memory_when_none_is_prefaulted),
+        GUARDED_TEST(gives_prefaulted_memory_to_nobody_else),
         GUARDED_TEST(leaves_errno_alone),
         GUARDED_TEST(tells_the_kernels_error),
         GUARDED_TEST(removed_leaves_the_program_as_before),

@@ -1,4 +1,4 @@
-/* Memory kept ready for the allocator: mapped, touched, and in no snapshot.
+/* Memory prefaulted for the allocator: mapped, touched, and in no snapshot.
  *
  * Right after a freeze the server's new values go to memory that the allocator
  * has just mapped (memory/allocator.h). Its first touch, and above all the
@@ -7,13 +7,13 @@
  * served from it (host/guard.h).
  *
  *   start        at                       end
- *   │ taken      │ ready                  │
+ *   │ taken      │ prefaulted             │
  *   └─ heap now ─┴─ registered never ─────┘
  *
  * Threads: the upkeep thread fills, any thread takes.
  */
-#ifndef RDB_UFFD_MEMORY_READY_H
-#define RDB_UFFD_MEMORY_READY_H
+#ifndef RDB_UFFD_MEMORY_PREFAULTED_H
+#define RDB_UFFD_MEMORY_PREFAULTED_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -23,27 +23,28 @@
 #include "kernel/thread.h"
 #include "memory/regions.h"
 
-struct ready_memory {
+struct prefaulted_memory {
     struct short_lock lock;
     uint64_t at;
     uint64_t end;
-    uint64_t filling_at; /* what is being made ready */
+    uint64_t filling_at; /* what is being prefaulted */
     uint64_t filling_end;
     _Atomic uint64_t asked; /* bytes wanted since the last filling */
 };
 
-/* Makes `bytes` ready, or twice what was asked for since the last time if that
- * is more, up to `most`; nothing when half of it is ready still. Touches the
+/* Prefaults `bytes`, or twice what was asked for since the last time if that
+ * is more, up to `most`; nothing when half of it is prefaulted still. Touches the
  * memory page by page: milliseconds. Upkeep thread. */
-void ready_fill(struct ready_memory *ready, size_t bytes, size_t most, bool huge_pages);
+void prefaulted_fill(struct prefaulted_memory *prefaulted, size_t bytes, size_t most,
+                     bool huge_pages);
 /* `length` bytes, multiple of a page, that read as zeros; the caller's from now
  * on, to be unmapped like any. NULL when there are not as many. Any thread. */
-void *ready_take(struct ready_memory *ready, size_t length);
-/* Takes what is ready out of `set`. 0 or -errno of regions_remove(). */
-int ready_leave_out(struct ready_memory *ready, struct region_set *set);
-/* Bytes that are ready. Any thread. */
-uint64_t ready_bytes(struct ready_memory *ready);
-/* Gives what is ready back. */
-void ready_release(struct ready_memory *ready);
+void *prefaulted_take(struct prefaulted_memory *prefaulted, size_t length);
+/* Takes what is prefaulted out of `set`. 0 or -errno of regions_remove(). */
+int prefaulted_leave_out(struct prefaulted_memory *prefaulted, struct region_set *set);
+/* Bytes that are prefaulted. Any thread. */
+uint64_t prefaulted_bytes(struct prefaulted_memory *prefaulted);
+/* Gives what is prefaulted back. */
+void prefaulted_release(struct prefaulted_memory *prefaulted);
 
 #endif

@@ -1,0 +1,116 @@
+#include "memory/prefaulted.h"
+
+#include <sys/mman.h>
+
+#include "kernel/advice.h"
+#include "kernel/memory.h"
+#include "memory/pages.h"
+
+/* Private memory like the allocator's own: it will be the allocator's. */
+static uint64_t map_aligned(size_t bytes)
+{
+    void *mapped = mmap(NULL, bytes + HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED)
+        return 0;
+    uint64_t from = (uint64_t)(uintptr_t)mapped;
+    uint64_t start = round_up(from, HUGE_PAGE_BYTES);
+    if (start > from)
+        munmap(mapped, start - from);
+    munmap((void *)(uintptr_t)(start + bytes), from + HUGE_PAGE_BYTES - start);
+    return start;
+}
+
+static void give_back(uint64_t start, uint64_t end)
+{
+    if (end > start)
+        munmap((void *)(uintptr_t)start, end - start);
+}
+
+/* Returns the bytes to prefault, 0: enough is. */
+static size_t needed(struct prefaulted_memory *prefaulted, size_t bytes, size_t most)
+{
+    uint64_t asked = 2 * atomic_load_explicit(&prefaulted->asked, memory_order_relaxed);
+    size_t wanted = asked > bytes ? asked : bytes;
+    wanted = round_up(wanted < most ? wanted : most, HUGE_PAGE_BYTES);
+    short_lock_take(&prefaulted->lock);
+    uint64_t left = prefaulted->end - prefaulted->at;
+    short_lock_release(&prefaulted->lock);
+    return left >= wanted / 2 ? 0 : wanted;
+}
+
+void prefaulted_fill(struct prefaulted_memory *prefaulted, size_t bytes, size_t most,
+                     bool huge_pages)
+{
+    size_t wanted = needed(prefaulted, bytes, most);
+    if (!wanted)
+        return;
+    /* Under the lock, so that nobody finds it in the memory map and does not
+     * know whose it is. */
+    short_lock_take(&prefaulted->lock);
+    uint64_t start = map_aligned(wanted);
+    prefaulted->filling_at = start;
+    prefaulted->filling_end = start ? start + wanted : 0;
+    short_lock_release(&prefaulted->lock);
+    if (!start)
+        return;
+    if (huge_pages)
+        advice_give((void *)(uintptr_t)start, wanted, MADV_HUGEPAGE);
+    /* By stores: a fault takes the lock of this one mapping, an advice would keep
+     * the server's mmap() waiting. */
+    memory_touch((void *)(uintptr_t)start, wanted);
+    short_lock_take(&prefaulted->lock);
+    uint64_t old_at = prefaulted->at, old_end = prefaulted->end;
+    prefaulted->at = start;
+    prefaulted->end = start + wanted;
+    prefaulted->filling_at = prefaulted->filling_end = 0;
+    short_lock_release(&prefaulted->lock);
+    atomic_store_explicit(&prefaulted->asked, 0, memory_order_relaxed);
+    give_back(old_at, old_end);
+}
+
+void *prefaulted_take(struct prefaulted_memory *prefaulted, size_t length)
+{
+    void *taken = NULL;
+    atomic_fetch_add_explicit(&prefaulted->asked, length, memory_order_relaxed);
+    short_lock_take(&prefaulted->lock);
+    uint64_t aligned = round_up(prefaulted->at, HUGE_PAGE_BYTES);
+    /* The allocator may want its memory aligned, and would unmap what is not. */
+    if (length <= prefaulted->end - prefaulted->at &&
+        aligned + length <= prefaulted->end) {
+        taken = (void *)(uintptr_t)aligned;
+        give_back(prefaulted->at, aligned);
+        prefaulted->at = aligned + length;
+    }
+    short_lock_release(&prefaulted->lock);
+    return taken;
+}
+
+int prefaulted_leave_out(struct prefaulted_memory *prefaulted, struct region_set *set)
+{
+    short_lock_take(&prefaulted->lock);
+    uint64_t at = prefaulted->at, end = prefaulted->end;
+    uint64_t filling_at = prefaulted->filling_at, filling_end = prefaulted->filling_end;
+    short_lock_release(&prefaulted->lock);
+    int error = end > at ? regions_remove(set, at, end) : 0;
+    if (!error && filling_end)
+        error = regions_remove(set, filling_at, filling_end);
+    return error;
+}
+
+uint64_t prefaulted_bytes(struct prefaulted_memory *prefaulted)
+{
+    short_lock_take(&prefaulted->lock);
+    uint64_t bytes = prefaulted->end - prefaulted->at;
+    short_lock_release(&prefaulted->lock);
+    return bytes;
+}
+
+void prefaulted_release(struct prefaulted_memory *prefaulted)
+{
+    short_lock_take(&prefaulted->lock);
+    uint64_t at = prefaulted->at, end = prefaulted->end;
+    prefaulted->at = prefaulted->end = 0;
+    short_lock_release(&prefaulted->lock);
+    give_back(at, end);
+}
