@@ -19,9 +19,9 @@
 #include "kernel/sandbox.h"
 #include "keyspace/worker_pool.h"
 #include "memory/allocator.h"
+#include "memory/decommitted.h"
 #include "memory/deferred_unmap.h"
 #include "memory/pool.h"
-#include "memory/vacant.h"
 #include "reporting/log.h"
 #include "reporting/report.h"
 #include "snapshot/eviction.h"
@@ -320,7 +320,7 @@ static void forked(void)
     the_service.in_forked_child = true;
     leave_parents_memory(&the_snapshot);
     deferred_free_forked();
-    vacant_forked();
+    decommitted_forked();
     close(the_snapshot.heap.userfaultfd);
     dirty_rate_forked();
 }

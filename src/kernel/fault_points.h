@@ -44,7 +44,7 @@
     POINT(NO_GUARD, "no_guard")             /* … and calls that cannot be patched */   \
     POINT(NO_UNPOPULATED, "no_unpopulated") /* untouched pages are not protected */      \
     POINT(NO_DIRTY_TRACKING, "no_dirty_tracking") /* a kernel before 6.7 */              \
-    POINT(STALE_VACANT, "stale_vacant")           /* memory in use counts as vacant */   \
+    POINT(STALE_DECOMMITTED, "stale_decommitted") /* memory in use is decommitted */     \
     POINT(SLEEPING_HELPER, "sleeping_helper")     /* helps to freeze, 3 s late */        \
     POINT(EVICT_UNKEPT, "evict_unkept")           /* dead values go, not kept */         \
     POINT(TRUST_HOOKS, "trust_hooks")             /* all mappings are heard of */        \

@@ -10,7 +10,7 @@
 #include "kernel/pagemap.h"
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
-#include "memory/vacant.h"
+#include "memory/decommitted.h"
 
 #define FEATURES                                                                         \
     (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC)
@@ -206,7 +206,7 @@ static int measure_page(const struct dirty *dirty, uint64_t start, uint64_t end,
 
 static int copy_regions(struct dirty *dirty, const struct region_set *regions)
 {
-    /* Room for the gaps that vacant memory leaves. */
+    /* Room for the gaps that decommitted memory leaves. */
     size_t count = 2 * regions->count + 128;
     struct region *storage = memory_map(count * sizeof(*storage));
     if (!storage)
@@ -253,7 +253,7 @@ int dirty_open(struct dirty *dirty, const struct region_set *regions,
 
 int dirty_start(struct dirty *dirty, const _Atomic bool *stop)
 {
-    int error = vacant_freeze(&dirty->regions);
+    int error = decommitted_freeze(&dirty->regions);
     if (error)
         return error;
     register_regions(dirty);
@@ -298,7 +298,7 @@ void dirty_end(struct dirty *dirty, const _Atomic bool *stop)
 {
     if (dirty->userfaultfd < 0)
         return;
-    vacant_thaw();
+    decommitted_thaw();
     /* A forked child may hold the descriptor for a moment: regions first, so that
      * nothing depends on the close. */
     if (visit_slices(dirty, stop, release_slice, NULL) != 0)

@@ -16,10 +16,10 @@
 #include "kernel/stacks.h"
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
+#include "memory/decommitted.h"
 #include "memory/pages.h"
 #include "memory/prefaulted.h"
 #include "memory/protection.h"
-#include "memory/vacant.h"
 
 /* The kernel's default ceiling for mappings is 65530. */
 #define REGIONS_MAX 65536
@@ -336,12 +336,12 @@ int heap_unregister_all(struct heap *heap, const _Atomic bool *stop)
 
 /* ---- protection ------------------------------------------------------------------ */
 
-/* What is not vacant of the registered regions, in heap->fresh. */
+/* What is not decommitted of the registered regions, in heap->fresh. */
 static int find_content(struct heap *heap)
 {
     regions_clear(&heap->seen);
     int error = regions_subtract(&heap->registered, &heap->seen, &heap->fresh);
-    return error ? error : vacant_freeze(&heap->fresh);
+    return error ? error : decommitted_freeze(&heap->fresh);
 }
 
 int heap_protect(struct heap *heap)

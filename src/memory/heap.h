@@ -90,8 +90,8 @@ void heap_find_stacks(struct heap *heap);
 int heap_unregister_all(struct heap *heap, const _Atomic bool *stop);
 
 /* Protects every registered region, but for what the allocator holds without using it
- * (memory/vacant.h); all or nothing. 0, or -errno with nothing protected. Main thread,
- * in the freeze; vacant_thaw() is due afterwards in both cases. */
+ * (memory/decommitted.h); all or nothing. 0, or -errno with nothing protected. Main thread,
+ * in the freeze; decommitted_thaw() is due afterwards in both cases. */
 int heap_protect(struct heap *heap);
 /* What the last heap_protect() has protected, or found protected. Stays as it is until the
  * next heap_refresh() or heap_protect(). */

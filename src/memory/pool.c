@@ -6,8 +6,8 @@
 #include <sys/mman.h>
 
 #include "kernel/memory.h"
+#include "memory/decommitted.h"
 #include "memory/pages.h"
-#include "memory/vacant.h"
 
 #define GRANULE_BITS    21
 #define ADDRESS_BITS    47
@@ -77,7 +77,7 @@ static bool give_up(struct extent_hooks *hooks, void *extent, size_t size, size_
 {
     (void)hooks, (void)size, (void)arena;
     uint64_t start = (uint64_t)(uintptr_t)extent + offset;
-    return !vacant_give_up(start, start + length);
+    return !decommitted_give_up(start, start + length);
 }
 
 static bool take_back(struct extent_hooks *hooks, void *extent, size_t size,
@@ -85,7 +85,7 @@ static bool take_back(struct extent_hooks *hooks, void *extent, size_t size,
 {
     (void)hooks, (void)size, (void)arena;
     uint64_t start = (uint64_t)(uintptr_t)extent + offset;
-    vacant_take_back(start, start + length);
+    decommitted_take_back(start, start + length);
     mark(start, start + length); /* as good as new */
     return false;
 }
@@ -124,7 +124,7 @@ int pool_create(mallctl_function mallctl, void (*dallocx)(void *memory, int flag
 {
     if (!pool.ages)
         pool.ages = memory_map_inherited(AGES_BYTES);
-    if (!pool.ages || vacant_create() != 0)
+    if (!pool.ages || decommitted_create() != 0)
         return -ENOMEM;
     pool_end_snapshot();
     pool.dallocx = dallocx;
@@ -156,7 +156,7 @@ void pool_leave(void)
     pool.mallctl = NULL;
     pool.dallocx = NULL;
     pool.count = 0;
-    vacant_destroy();
+    decommitted_destroy();
 }
 
 /* Else an arena asks for twice as much each time, and what it does not use of that

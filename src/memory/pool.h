@@ -4,7 +4,7 @@
  * places must become free for the next snapshot:
  *  - free() must not put them into a thread cache, which would hand them out for the
  *    next value: pool_free() does that, for memory it knows by address;
- *  - what is free is purged, and known as vacant (memory/vacant.h).
+ *  - what is free is purged, and known as decommitted (memory/decommitted.h).
  * An arena is never destroyed; the emptiest is taken next.
  *
  *   address >> 21      2^26 bytes, one for each 2 MB of the address space: 0, or the

@@ -8,9 +8,9 @@
 #include "host/deferred_free.h"
 #include "kernel/fault_points.h"
 #include "memory/allocator.h"
+#include "memory/decommitted.h"
 #include "memory/deferred_unmap.h"
 #include "memory/protection.h"
-#include "memory/vacant.h"
 #include "rescue.h"
 #include "service.h"
 #include "watchdog.h"
@@ -147,7 +147,7 @@ static void thaw(struct snapshot *snapshot)
     atomic_store_explicit(&snapshot->frozen, false, memory_order_seq_cst);
     view_fail(&snapshot->view, -ECANCELED);
     rescue_give_back(snapshot, fault_server_disarm(&snapshot->fault_server));
-    vacant_thaw();
+    decommitted_thaw();
     deferred_free_end();
     allocator_restore();
 }

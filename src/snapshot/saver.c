@@ -11,8 +11,8 @@
 #include "kernel/fault_points.h"
 #include "keyspace/keyspace.h"
 #include "keyspace/worker_pool.h"
+#include "memory/decommitted.h"
 #include "memory/protection.h"
-#include "memory/vacant.h"
 #include "rdb/encoder.h"
 #include "rdb/output.h"
 #include "reporting/report.h"
@@ -367,7 +367,7 @@ static void release_memory(struct snapshot *snapshot)
     view_fail(&snapshot->view, -ECANCELED);
     audit_end(&snapshot->fault_server.audit);
     atomic_store_explicit(&snapshot->frozen, false, memory_order_release);
-    vacant_thaw();
+    decommitted_thaw();
     protection_wait(snapshot->heap.protection);
     snapshot_lift_protection(snapshot);
     bool there = fault_server_disarm(&snapshot->fault_server);

@@ -9,9 +9,9 @@
 #include "kernel/fault_points.h"
 #include "kernel/pagemap.h"
 #include "memory/allocator.h"
+#include "memory/decommitted.h"
 #include "memory/pool.h"
 #include "memory/untouched.h"
-#include "memory/vacant.h"
 #include "snapshot/eviction.h"
 #include "snapshot/rescue.h"
 #include "snapshot/room.h"
@@ -45,7 +45,7 @@ static bool is_worth_mending(struct snapshot *snapshot, int pagemap, uint64_t at
 {
     /* A collapse would fill what is given back. And it takes the huge page before it gives
      * back the small ones. */
-    if (vacant_overlaps(at, at + HUGE_PAGE_BYTES) ||
+    if (decommitted_overlaps(at, at + HUGE_PAGE_BYTES) ||
         room_to_spare(snapshot) < 2 * HUGE_PAGE_BYTES)
         return false;
     int present = pagemap_count_present(pagemap, at, at + HUGE_PAGE_BYTES);

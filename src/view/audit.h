@@ -20,7 +20,7 @@
  * audit_check() once it has been copied.
  *
  * What is rightly unprotected and not preserved, and how it is told apart:
- *   left out of the freeze   memory/vacant.h: not in `content`, which is what was protected
+ *   left out of the freeze   memory/decommitted.h: not in `content`, which is what was protected
  *   never touched            is marked like all else (UFFD_FEATURE_WP_UNPOPULATED)
  *   swapped out, migrating   the mark is in the swap entry
  *   evicted, purged, moved   preserved first
@@ -29,9 +29,10 @@
  * Everything else counts as lost: what is not mapped, mapped anew, poisoned.
  *
  * What remains: a page whose mark goes, and is set again by a helper of the freeze that had
- * lost its CPU amid its call (memory/protection.h); a page whose mark goes between its fault and its copy, some 10 us, and
- * that another thread writes to in that time; and memory protected elsewhere that somebody
- * moves to a frozen place without the guard (mremap before Linux 6.12.10, which keeps marks).
+ * lost its CPU amid its call (memory/protection.h); a page whose mark goes between its
+ * fault and its copy, some 10 us, and that another thread writes to in that time; and
+ * memory protected elsewhere that somebody moves to a frozen place without the guard
+ * (mremap before Linux 6.12.10, which keeps marks).
  */
 #ifndef RDB_UFFD_VIEW_AUDIT_H
 #define RDB_UFFD_VIEW_AUDIT_H

@@ -315,7 +315,7 @@ static void reused_memory(void)
 
 static void reuse_is_found(void)
 {
-    const char *wrong = fault_of_reused_memory(test_seed(), "stale_vacant");
+    const char *wrong = fault_of_reused_memory(test_seed(), "stale_decommitted");
     CHECK(wrong, "nothing was found wrong when memory in use is not protected");
     test_note("found: %.120s", wrong);
 }

@@ -4,20 +4,20 @@
  * the pool's arenas are free again by the next snapshot. A new value that takes such
  * a place would fault, and a page of nothing would be preserved. So these arenas tell,
  * by jemalloc's extent hooks, which ranges they have given up (decommit) and which
- * they take back (commit), and the freeze leaves out what is vacant at that moment:
+ * they take back (commit), and the freeze leaves out what is decommitted at that moment:
  *
- *        in use ──last free──▶ dirty ──purge, decommit()──▶ vacant
- *           ▲                                                 │
- *           └──────────────────── commit() ◀──────────────────┘
+ *        in use ──last free──▶ dirty ──purge, decommit()──▶ decommitted
+ *           ▲                                                    │
+ *           └───────────────────── commit() ◀────────────────────┘
  *
- * No snapshot misses anything: what is vacant at the freeze has no content then. What
+ * No snapshot misses anything: what is decommitted at the freeze has no content then. What
  * is given up while frozen stays as it is.
  *
  * Threads: whoever makes jemalloc purge or allocate; a lock, held for some
  * microseconds, or for one madvise().
  */
-#ifndef RDB_UFFD_MEMORY_VACANT_H
-#define RDB_UFFD_MEMORY_VACANT_H
+#ifndef RDB_UFFD_MEMORY_DECOMMITTED_H
+#define RDB_UFFD_MEMORY_DECOMMITTED_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,23 +26,23 @@
 #include "memory/regions.h"
 
 /* 0 or -ENOMEM. */
-int vacant_create(void);
+int decommitted_create(void);
 /* After the hooks have been taken away; a thread may still be in one. */
-void vacant_destroy(void);
+void decommitted_destroy(void);
 /* In a forked child, which shares what this is kept in: nothing is noted any more. */
-void vacant_forked(void);
+void decommitted_forked(void);
 /* Gives the memory of [start, end) back to the system, and notes it. False while
  * frozen, and when the system refuses: nothing has changed then. */
-bool vacant_give_up(uint64_t start, uint64_t end);
+bool decommitted_give_up(uint64_t start, uint64_t end);
 /* [start, end) is going to be used. */
-void vacant_take_back(uint64_t start, uint64_t end);
-/* Part of [start, end) is vacant. */
-bool vacant_overlaps(uint64_t start, uint64_t end);
-uint64_t vacant_bytes(void);
-/* From here on nothing becomes vacant; what is, if it is worth a region of its own, is
+void decommitted_take_back(uint64_t start, uint64_t end);
+/* Part of [start, end) is decommitted. */
+bool decommitted_overlaps(uint64_t start, uint64_t end);
+uint64_t decommitted_bytes(void);
+/* From here on nothing becomes decommitted; what is, if it is worth a region of its own, is
  * taken out of `set`. 0 or -errno of regions_remove(). Main thread, in the freeze. */
-int vacant_freeze(struct region_set *set);
+int decommitted_freeze(struct region_set *set);
 /* The snapshot is over. */
-void vacant_thaw(void);
+void decommitted_thaw(void);
 
 #endif
