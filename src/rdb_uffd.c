@@ -19,9 +19,9 @@
 #include "kernel/sandbox.h"
 #include "keyspace/worker_pool.h"
 #include "memory/allocator.h"
+#include "memory/arena_pool.h"
 #include "memory/decommitted.h"
 #include "memory/deferred_unmap.h"
-#include "memory/pool.h"
 #include "reporting/log.h"
 #include "reporting/report.h"
 #include "snapshot/eviction.h"
@@ -384,7 +384,7 @@ static void destroy_parts(struct snapshot *snapshot)
     heap_destroy(&snapshot->heap);
     prefaulted_release(&snapshot->prefaulted);
     deferred_unmap_destroy();
-    pool_leave();
+    arena_pool_leave();
 }
 
 /* When there are no keys yet, later. */
@@ -510,7 +510,7 @@ static int stand_in(struct snapshot *snapshot)
     allocator_create_pool();
     allocator_prepare_arena();
     allocator_prepare_arena();
-    deferred_free_install(pool_free, pool_free_past);
+    deferred_free_install(arena_pool_free, arena_pool_free_past);
     settle_huge_pages(&snapshot->settings);
     lift_merging(snapshot);
     tell_of_lost_marks(snapshot);
@@ -569,7 +569,7 @@ static int check_leaving(char *reason, size_t size)
         error = deferred_free_check(reason, size);
     if (!error)
         error = foreign_check(reason, size);
-    if (!error && !pool_may_leave()) {
+    if (!error && !arena_pool_may_leave()) {
         snprintf(reason, size, "the hooks of its arenas were replaced since");
         error = -EBUSY;
     }

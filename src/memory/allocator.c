@@ -7,8 +7,8 @@
 #include <sys/types.h>
 
 #include "kernel/symbols.h"
+#include "memory/arena_pool.h"
 #include "memory/pages.h"
-#include "memory/pool.h"
 
 /* jemalloc makes four arenas per CPU; more than this many are left to decay. */
 #define DECAY_ARENAS_MAX 256
@@ -71,7 +71,7 @@ int allocator_create_pool(void)
     void (*dallocx)(void *memory, int flags);
     void *found = symbol_find("dallocx");
     memcpy(&dallocx, &found, sizeof(found));
-    return mallctl ? pool_create(mallctl, dallocx) : -ENOTSUP;
+    return mallctl ? arena_pool_create(mallctl, dallocx) : -ENOTSUP;
 }
 
 static void set_arena(unsigned arena)
@@ -92,7 +92,7 @@ void allocator_stay_at_home(void)
 
 void allocator_prepare_arena(void)
 {
-    pool_grow();
+    arena_pool_grow();
 }
 
 /* -1 stops a kind of decay; a value as read puts it back. */
@@ -161,16 +161,16 @@ static void switch_cache_back(void)
 
 void allocator_steer(bool past_is_kept_back)
 {
-    if (steering.steered || !home_is_known() || !pool_next(&steering.fresh))
+    if (steering.steered || !home_is_known() || !arena_pool_next(&steering.fresh))
         return;
-    if (past_is_kept_back && pool_can_free())
+    if (past_is_kept_back && arena_pool_can_free())
         empty_cache();
     else
         switch_cache_off();
-    steering.fresh_pages_before = pool_pages_of(steering.fresh);
+    steering.fresh_pages_before = arena_pool_pages_of(steering.fresh);
     steering.fresh_bytes = 0;
     set_arena(steering.fresh);
-    pool_begin_snapshot();
+    arena_pool_begin_snapshot();
     steering.steered = true;
 }
 
@@ -189,7 +189,7 @@ uint64_t allocator_fresh_bytes(void)
         return steering.fresh_bytes;
     uint64_t epoch = 1;
     mallctl("epoch", NULL, NULL, &epoch, sizeof(epoch));
-    size_t pages = pool_pages_of(steering.fresh);
+    size_t pages = arena_pool_pages_of(steering.fresh);
     if (pages < steering.fresh_pages_before)
         steering.fresh_pages_before = pages;
     steering.fresh_bytes = (pages - steering.fresh_pages_before) * PAGE_BYTES;
@@ -200,7 +200,7 @@ bool allocator_stay_below(uint64_t bytes, uint64_t evicted)
 {
     if (!steering.steered)
         return false;
-    uint64_t fresh = allocator_fresh_bytes(), pool = pool_pages() * PAGE_BYTES;
+    uint64_t fresh = allocator_fresh_bytes(), pool = arena_pool_pages() * PAGE_BYTES;
     uint64_t older = pool > fresh ? pool - fresh : 0;
     if (steering.evicted_before > older)
         steering.evicted_before = older;
@@ -222,7 +222,7 @@ void allocator_restore(void)
         allocator_stay_at_home();
     }
     switch_cache_back();
-    pool_end_snapshot();
+    arena_pool_end_snapshot();
     steering.steered = steering.at_home = false;
     steering.evicted_before += steering.evicted;
     steering.evicted = 0;

@@ -9,7 +9,7 @@
  * Both are for speed. That nothing is lost when the allocator purges all the
  * same is the guard's business (host/guard.h).
  *
- * The arenas come from a small pool (memory/pool.h).
+ * The arenas come from a small pool (memory/arena_pool.h).
  *
  * Thread: the main thread only; jemalloc's thread.* settings are its own.
  */
@@ -26,7 +26,7 @@ int allocator_find(void);
 /* A function of the allocator, to find the object it lives in. */
 const void *allocator_function(void);
 
-/* Makes room for the arenas of memory/pool.h. 0 or -errno: there will be none. */
+/* Makes room for the arenas of memory/arena_pool.h. 0 or -errno: there will be none. */
 int allocator_create_pool(void);
 /* Joins the calling thread to the main thread's arena, if allocator_create_pool() has
  * been called: when the last thread leaves an arena, jemalloc purges all of it at once,

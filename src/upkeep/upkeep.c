@@ -9,8 +9,8 @@
 #include "kernel/fault_points.h"
 #include "kernel/pagemap.h"
 #include "memory/allocator.h"
+#include "memory/arena_pool.h"
 #include "memory/decommitted.h"
-#include "memory/pool.h"
 #include "memory/untouched.h"
 #include "snapshot/eviction.h"
 #include "snapshot/rescue.h"
@@ -208,7 +208,7 @@ static void do_chores(struct snapshot *snapshot)
     }
     room_look(snapshot);
     allocator_stay_at_home();
-    pool_purge();
+    arena_pool_purge();
     refresh(snapshot);
     prepare_buffer(snapshot);
     fill_prefaulted(snapshot);

@@ -1,4 +1,4 @@
-#include "memory/pool.h"
+#include "memory/arena_pool.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -35,7 +35,7 @@ struct extent_hooks {
 static struct {
     mallctl_function mallctl;
     void (*dallocx)(void *memory, int flags);
-    unsigned arenas[POOL_ARENAS];
+    unsigned arenas[ARENA_POOL_SIZE];
     unsigned count;
     struct extent_hooks *jemallocs_hooks;
     struct extent_hooks hooks;
@@ -120,19 +120,19 @@ static void watch_extents(unsigned arena)
 
 /* ---- arenas ---------------------------------------------------------------------- */
 
-int pool_create(mallctl_function mallctl, void (*dallocx)(void *memory, int flags))
+int arena_pool_create(mallctl_function mallctl, void (*dallocx)(void *memory, int flags))
 {
     if (!pool.ages)
         pool.ages = memory_map_inherited(AGES_BYTES);
     if (!pool.ages || decommitted_create() != 0)
         return -ENOMEM;
-    pool_end_snapshot();
+    arena_pool_end_snapshot();
     pool.dallocx = dallocx;
     pool.mallctl = mallctl;
     return 0;
 }
 
-bool pool_may_leave(void)
+bool arena_pool_may_leave(void)
 {
     for (unsigned i = 0; i < pool.count; i++) {
         void *table = NULL;
@@ -147,7 +147,7 @@ bool pool_may_leave(void)
 /* What was decommitted stays unused: nobody allocates in these arenas any more. But what
  * is in them is still freed, and the thread that does so may be in a hook: what hooks use
  * stays mapped, empty, for the next time. */
-void pool_leave(void)
+void arena_pool_leave(void)
 {
     for (unsigned i = 0; i < pool.count; i++)
         set_hooks(pool.arenas[i], pool.jemallocs_hooks);
@@ -168,11 +168,11 @@ static void grow_in_huge_pages(unsigned arena)
     control(arena, "retain_grow_limit", NULL, NULL, &limit, sizeof(limit));
 }
 
-void pool_grow(void)
+void arena_pool_grow(void)
 {
     unsigned arena;
     size_t length = sizeof(arena);
-    if (!pool.mallctl || pool.count == POOL_ARENAS ||
+    if (!pool.mallctl || pool.count == ARENA_POOL_SIZE ||
         pool.mallctl("arenas.create", &arena, &length, NULL, 0) != 0)
         return;
     grow_in_huge_pages(arena);
@@ -180,7 +180,7 @@ void pool_grow(void)
     pool.arenas[pool.count++] = arena;
 }
 
-size_t pool_pages_of(unsigned arena)
+size_t arena_pool_pages_of(unsigned arena)
 {
     static const char *const kinds[] = {"pactive", "pdirty", "pmuzzy"};
     size_t pages = 0;
@@ -194,19 +194,19 @@ size_t pool_pages_of(unsigned arena)
     return pages;
 }
 
-size_t pool_pages(void)
+size_t arena_pool_pages(void)
 {
     size_t pages = 0;
     for (unsigned i = 0; i < pool.count; i++)
-        pages += pool_pages_of(pool.arenas[i]);
+        pages += arena_pool_pages_of(pool.arenas[i]);
     return pages;
 }
 
-bool pool_next(unsigned *arena)
+bool arena_pool_next(unsigned *arena)
 {
     size_t fewest = SIZE_MAX;
     for (unsigned i = 0; i < pool.count; i++) {
-        size_t pages = pool_pages_of(pool.arenas[i]);
+        size_t pages = arena_pool_pages_of(pool.arenas[i]);
         if (pages < fewest) {
             fewest = pages;
             *arena = pool.arenas[i];
@@ -215,31 +215,31 @@ bool pool_next(unsigned *arena)
     return pool.count != 0;
 }
 
-void pool_purge(void)
+void arena_pool_purge(void)
 {
     for (unsigned i = 0; i < pool.count; i++)
         control(pool.arenas[i], "purge", NULL, NULL, NULL, 0);
 }
 
-void pool_begin_snapshot(void)
+void arena_pool_begin_snapshot(void)
 {
     pool.snapshots = pool.snapshots + 1 < AGELESS ? pool.snapshots + 1 : NOT_OURS + 1;
     atomic_store_explicit(&pool.snapshot, pool.snapshots, memory_order_relaxed);
 }
 
-void pool_end_snapshot(void)
+void arena_pool_end_snapshot(void)
 {
     atomic_store_explicit(&pool.snapshot, NO_SNAPSHOT, memory_order_relaxed);
 }
 
-bool pool_can_free(void)
+bool arena_pool_can_free(void)
 {
     return pool.ages && pool.dallocx;
 }
 
-bool pool_free(void *memory)
+bool arena_pool_free(void *memory)
 {
-    if (!pool_can_free())
+    if (!arena_pool_can_free())
         return false;
     uint64_t address = (uint64_t)(uintptr_t)memory;
     uint8_t age = atomic_load_explicit(age_of(address), memory_order_relaxed);
@@ -251,9 +251,9 @@ bool pool_free(void *memory)
     return true;
 }
 
-bool pool_free_past(void *memory)
+bool arena_pool_free_past(void *memory)
 {
-    if (!pool_can_free())
+    if (!arena_pool_can_free())
         return false;
     pool.dallocx(memory, NO_THREAD_CACHE);
     return true;
