@@ -42,7 +42,7 @@
     POINT(MOVED_CLIENTS, "moved_clients")   /* … its clients' connections do */        \
     POINT(NO_JEMALLOC, "no_jemalloc")       /* the server has another allocator */       \
     POINT(NO_GUARD, "no_guard")             /* … and calls that cannot be patched */   \
-    POINT(NO_UNPOPULATED, "no_unpopulated") /* untouched pages are not protected */      \
+    POINT(NO_UNPOPULATED, "no_unpopulated") /* unpopulated pages are not protected */    \
     POINT(NO_DIRTY_TRACKING, "no_dirty_tracking") /* a kernel before 6.7 */              \
     POINT(STALE_DECOMMITTED, "stale_decommitted") /* memory in use is decommitted */     \
     POINT(SLEEPING_HELPER, "sleeping_helper")     /* helps to freeze, 3 s late */        \

@@ -11,7 +11,7 @@
 #include "memory/allocator.h"
 #include "memory/arena_pool.h"
 #include "memory/decommitted.h"
-#include "memory/untouched.h"
+#include "memory/unpopulated.h"
 #include "snapshot/eviction.h"
 #include "snapshot/rescue.h"
 #include "snapshot/room.h"
@@ -27,8 +27,8 @@
 #define MEND_PAGES_LEAST (HUGE_PAGE_BYTES / PAGE_BYTES * 15 / 16)
 #define TOUCH_REST_USEC  100
 #define TOUCHES_AT_ONCE  8
-/* After a look for untouched memory, so many times as long without one. */
-#define UNTOUCHED_REST 100
+/* After a look for unpopulated memory, so many times as long without one. */
+#define UNPOPULATED_REST 100
 /* Memory that is prefaulted: a share of the heap, within bounds; more if a
  * snapshot needed more. */
 #define PREFAULTED_SHARE      32
@@ -111,16 +111,16 @@ static bool may_go_on(void *context)
 
 /* What jemalloc takes and gives back without telling is found by looking, which takes
  * longer for a larger heap: so much of the upkeep thread's time at most. */
-static void map_untouched(struct snapshot *snapshot)
+static void map_unpopulated(struct snapshot *snapshot)
 {
     static uint64_t due_usec;
     uint64_t began = clock_usec();
     struct region region;
-    if (began < due_usec || !untouched_can_be_mapped())
+    if (began < due_usec || !unpopulated_can_be_mapped())
         return;
     for (size_t i = 0; get_region(snapshot, i, &region) && may_go_on(snapshot); i++)
-        untouched_map(&region, may_go_on, snapshot);
-    due_usec = began + (clock_usec() - began) * UNTOUCHED_REST;
+        unpopulated_map(&region, may_go_on, snapshot);
+    due_usec = began + (clock_usec() - began) * UNPOPULATED_REST;
 }
 
 static void ask_for_huge_pages(struct snapshot *snapshot)
@@ -219,7 +219,7 @@ static void do_chores(struct snapshot *snapshot)
         atomic_load_explicit(&snapshot->mend_wanted, memory_order_relaxed))
         mend(snapshot);
     if (snapshot->settings.huge_pages)
-        map_untouched(snapshot);
+        map_unpopulated(snapshot);
 }
 
 /* ---- during a snapshot ----------------------------------------------------------- */

@@ -150,10 +150,10 @@ static void sparse_is_found(void)
 {
     needs_module();
     const char *wrong = fault_of_sparse(&keys_grow, "no_unpopulated,no_audit");
-    CHECK(wrong, "keys: nothing was found wrong when untouched memory is unprotected");
+    CHECK(wrong, "keys: nothing was found wrong when unpopulated memory is unprotected");
     test_note("keys: %s", wrong);
     wrong = fault_of_sparse(&fields_grow, "no_unpopulated,no_audit");
-    CHECK(wrong, "fields: nothing was found wrong when untouched memory is unprotected");
+    CHECK(wrong, "fields: nothing was found wrong when unpopulated memory is unprotected");
     test_note("fields: %s", wrong);
 }
 

@@ -1,4 +1,4 @@
-#include "memory/untouched.h"
+#include "memory/unpopulated.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -31,7 +31,7 @@ static bool try_out(uint64_t start)
     return can;
 }
 
-bool untouched_can_be_mapped(void)
+bool unpopulated_can_be_mapped(void)
 {
     void *mapped = mmap(NULL, 2 * HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -67,8 +67,8 @@ static int map_slice(int pagemap, uint64_t start, uint64_t end)
     return 0;
 }
 
-void untouched_map(const struct region *region, bool (*go_on)(void *context),
-                   void *context)
+void unpopulated_map(const struct region *region, bool (*go_on)(void *context),
+                     void *context)
 {
     int pagemap = pagemap_open();
     if (pagemap < 0)

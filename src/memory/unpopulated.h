@@ -9,8 +9,8 @@
  * Linux before 6.13 splits it at that write, and then this does more harm than good:
  * tried out, not read off a version.
  */
-#ifndef RDB_UFFD_MEMORY_UNTOUCHED_H
-#define RDB_UFFD_MEMORY_UNTOUCHED_H
+#ifndef RDB_UFFD_MEMORY_UNPOPULATED_H
+#define RDB_UFFD_MEMORY_UNPOPULATED_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -19,9 +19,9 @@
 
 /* Whether this kernel does as said above, as things are set up now. Some 100 us. Any
  * thread but the fault server, likewise below. */
-bool untouched_can_be_mapped(void);
+bool unpopulated_can_be_mapped(void);
 /* Maps it where a region has nothing yet, by slices, as long as `*go_on` says so. */
-void untouched_map(const struct region *region, bool (*go_on)(void *context),
-                   void *context);
+void unpopulated_map(const struct region *region, bool (*go_on)(void *context),
+                     void *context);
 
 #endif
