@@ -160,8 +160,8 @@ static void count_range(const struct dirty *dirty, struct dirty_count *count,
     count->pages += (range->end - range->start) / PAGE_BYTES;
     for (uint64_t page = range->start; page < range->end; page += PAGE_BYTES) {
         packing_sample_add(&count->sample, page);
-        if (dirty->touched)
-            touched_count_page(dirty->touched, page, &count->touched);
+        if (dirty->access_times)
+            access_times_count_page(dirty->access_times, page, &count->access_times);
     }
 }
 
@@ -189,7 +189,7 @@ static int note_page(const struct dirty *dirty, uint64_t start, uint64_t end,
                      void *context)
 {
     (void)context;
-    touched_note(dirty->touched, start, end);
+    access_times_note(dirty->access_times, start, end);
     return 0;
 }
 
@@ -265,19 +265,19 @@ int dirty_start(struct dirty *dirty, const _Atomic bool *stop)
                       &(struct sampled_work){measure_page, &dirty->sampled_bytes});
     /* Looked at before they are protected: what is written in between differs, and counts
      * if it is written again. */
-    dirty->touched = touched_create(dirty->sampled_bytes / PAGE_BYTES);
-    if (dirty->touched)
+    dirty->access_times = access_times_create(dirty->sampled_bytes / PAGE_BYTES);
+    if (dirty->access_times)
         error = visit_pages(dirty, stop, note_page, NULL);
     return error ? error : visit_pages(dirty, stop, protect_page, NULL);
 }
 
 /* Of all that was written, so much as of those pages that were looked at. */
-static uint64_t without_touched(const struct dirty_count *count)
+static uint64_t without_accesses(const struct dirty_count *count)
 {
-    if (!count->touched.noted)
+    if (!count->access_times.noted)
         return count->pages;
-    return (uint64_t)((double)count->pages * (double)count->touched.changed /
-                      (double)count->touched.noted);
+    return (uint64_t)((double)count->pages * (double)count->access_times.changed /
+                      (double)count->access_times.noted);
 }
 
 int dirty_read(const struct dirty *dirty, struct dirty_count *count,
@@ -285,9 +285,9 @@ int dirty_read(const struct dirty *dirty, struct dirty_count *count,
 {
     count->pages = 0;
     packing_sample_clear(&count->sample);
-    count->touched = (struct touched_count){0, 0};
+    count->access_times = (struct access_times_count){0, 0};
     int error = visit_pages(dirty, stop, count_page, count);
-    count->pages = without_touched(count);
+    count->pages = without_accesses(count);
     if (dirty->sampled_bytes)
         count->pages = (uint64_t)((double)count->pages * (double)dirty->bytes /
                                   (double)dirty->sampled_bytes);
@@ -306,8 +306,8 @@ void dirty_end(struct dirty *dirty, const _Atomic bool *stop)
             release_slice(dirty, dirty->regions.regions[i].start,
                           dirty->regions.regions[i].end, NULL);
     close_descriptors(dirty);
-    touched_destroy(dirty->touched);
-    dirty->touched = NULL;
+    access_times_destroy(dirty->access_times);
+    dirty->access_times = NULL;
     memory_unmap(dirty->regions.regions, dirty->regions.capacity * sizeof(struct region));
     dirty->regions.regions = NULL;
 }

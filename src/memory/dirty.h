@@ -21,10 +21,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "memory/access_times.h"
 #include "memory/packing_sample.h"
 #include "memory/pages.h"
 #include "memory/regions.h"
-#include "memory/touched.h"
 
 struct dirty_sampling {
     unsigned one_in; /* a power of two */
@@ -36,14 +36,15 @@ struct dirty {
     int pagemap;
     struct region_set regions; /* storage from memory_map() */
     struct dirty_sampling sampling;
-    uint64_t bytes, sampled_bytes; /* of the regions, once started */
-    struct touched *touched;       /* NULL: every write counts */
+    uint64_t bytes, sampled_bytes;     /* of the regions, once started */
+    struct access_times *access_times; /* NULL: every write counts */
 };
 
 struct dirty_count {
     uint64_t pages;
     struct packing_sample sample; /* of those that were seen */
-    struct touched_count touched; /* of some of them, whether more than touched */
+    struct access_times_count
+        access_times; /* of some of them, whether more has changed */
 };
 
 /* For a heap of so many bytes: enough huge pages to stand for the others. */
@@ -63,7 +64,7 @@ int dirty_open(struct dirty *dirty, const struct region_set *regions,
  * 0 or -errno; dirty_end() is needed in both cases. */
 int dirty_start(struct dirty *dirty, const _Atomic bool *stop);
 /* How many pages have been written since, all in all, as far as the sample tells, but
- * for those in which only the times of accesses have changed (touched.h). A region that
+ * for those in which only the times of accesses have changed (access_times.h). A region that
  * went away meanwhile counts as unwritten. */
 int dirty_read(const struct dirty *dirty, struct dirty_count *count,
                const _Atomic bool *stop);

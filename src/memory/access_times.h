@@ -1,4 +1,4 @@
-/* Pages that have only been touched since they were looked at.
+/* Pages in which nothing has changed but the times at which values were accessed.
  *
  * At each access, reads too, the server notes the time in the value's header; while a child
  * saves it does not (nor does it with ours). Who counts written pages between saves would
@@ -12,26 +12,26 @@
  *
  * A sum of each page leaves these three bytes out of every word. A word that changes in
  * them alone, and is something else, is missed: of pointers one in sixteen. */
-#ifndef RDB_UFFD_MEMORY_TOUCHED_H
-#define RDB_UFFD_MEMORY_TOUCHED_H
+#ifndef RDB_UFFD_MEMORY_ACCESS_TIMES_H
+#define RDB_UFFD_MEMORY_ACCESS_TIMES_H
 
 #include <stdint.h>
 
-struct touched;
+struct access_times;
 
 /* For about `pages` pages, of which a few thousand are looked at. NULL: no memory. */
-struct touched *touched_create(uint64_t pages);
-void touched_destroy(struct touched *touched);
+struct access_times *access_times_create(uint64_t pages);
+void access_times_destroy(struct access_times *times);
 /* Looks at the pages of [start, end) as they are now; ranges in rising order. Reads memory
  * that others write to or unmap: 2 us a page. One thread, as below. */
-void touched_note(struct touched *touched, uint64_t start, uint64_t end);
+void access_times_note(struct access_times *times, uint64_t start, uint64_t end);
 /* The same pages later: how many of those that were written to had been noted, and how
  * many of them have other content now. */
-struct touched_count {
+struct access_times_count {
     uint64_t noted;
     uint64_t changed;
 };
-void touched_count_page(struct touched *touched, uint64_t page,
-                        struct touched_count *count);
+void access_times_count_page(struct access_times *times, uint64_t page,
+                             struct access_times_count *count);
 
 #endif
