@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "host/deferred_free.h"
-#include "host/foreign.h"
 #include "host/guard.h"
+#include "host/module_values.h"
 #include "kernel/advice.h"
 #include "kernel/cpu_quota.h"
 #include "kernel/fault_points.h"
@@ -520,7 +520,7 @@ static int stand_in(struct snapshot *snapshot)
 /* As it was, but for the forks. */
 static void leave_server(void)
 {
-    foreign_unwatch();
+    module_values_unwatch();
     guard_remove();
     deferred_free_remove();
     allocator_restore();
@@ -568,7 +568,7 @@ static int check_leaving(char *reason, size_t size)
     if (!error)
         error = deferred_free_check(reason, size);
     if (!error)
-        error = foreign_check(reason, size);
+        error = module_values_check(reason, size);
     if (!error && !arena_pool_may_leave()) {
         snprintf(reason, size, "the hooks of its arenas were replaced since");
         error = -EBUSY;
@@ -608,22 +608,22 @@ int rdb_uffd_stop(char *reason, size_t reason_size)
 
 bool rdb_uffd_watches_values(void)
 {
-    return foreign_is_watching();
+    return module_values_is_watching();
 }
 
 void rdb_uffd_note_values(const char *why)
 {
-    foreign_note_values(why);
+    module_values_note(why);
 }
 
 void rdb_uffd_search_values(bool under_way)
 {
-    foreign_search_values(under_way);
+    module_values_search(under_way);
 }
 
 void rdb_uffd_modules_changed(void)
 {
-    foreign_modules_changed();
+    module_values_modules_changed();
 }
 
 void rdb_uffd_configure(const struct rdb_uffd_settings *settings)

@@ -13,9 +13,9 @@
 
 #include "host/child_report.h"
 #include "host/config_table.h"
-#include "host/foreign.h"
 #include "host/imports.h"
 #include "host/layout.h"
+#include "host/module_values.h"
 #include "host/transfer.h"
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
@@ -259,7 +259,7 @@ int server_identify(const char *server_name, const char *version, char *reason,
                  version, difference);
         error = -ENOTSUP;
     }
-    if (!error && foreign_watch(layout) != 0) {
+    if (!error && module_values_watch(layout) != 0) {
         snprintf(reason, reason_size, "the server does not export its list of modules");
         error = -ENOTSUP;
     }
@@ -512,7 +512,7 @@ int server_capture(const struct child_request *request, struct server_capture *c
     int error = refuse_request(request, &wish, reason, reason_size);
     capture->no_data = wish & WISH_NO_DATA;
     if (!error && !capture->no_data)
-        error = foreign_find(reason, reason_size);
+        error = module_values_find(reason, reason_size);
     if (error)
         return error;
     error = capture_all(request, wish, capture);

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "history.h"
-#include "host/foreign.h"
+#include "host/module_values.h"
 #include "host/server.h"
 #include "kernel/ability.h"
 #include "kernel/fault_points.h"
@@ -222,7 +222,7 @@ static void check_fallbacks(struct examination *on)
         advise(on,
                "report it with the log; to try again, CONFIG SET uffd.enabled no, then "
                "yes");
-    } else if (foreign_find(reason, sizeof(reason)) != 0) {
+    } else if (module_values_find(reason, sizeof(reason)) != 0) {
         say_of_every_save(on, DOCTOR_WARN, reason);
         advise(on, "unload that module if its types are not in use");
     } else if (now->fallbacks) {

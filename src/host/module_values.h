@@ -13,8 +13,8 @@
  * so that they count only once there has been a value. That is remembered until
  * the server ends. Main thread.
  */
-#ifndef RDB_UFFD_HOST_FOREIGN_H
-#define RDB_UFFD_HOST_FOREIGN_H
+#ifndef RDB_UFFD_HOST_MODULE_VALUES_H
+#define RDB_UFFD_HOST_MODULE_VALUES_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,21 +22,21 @@
 #include "host/layout.h"
 
 /* Begins to watch what is built into this server. 0, or -ENOENT when the server
- * does not export what is needed: then foreign_find() finds whatever there is. */
-int foreign_watch(const struct server_layout *layout);
+ * does not export what is needed: then module_values_find() finds whatever there is. */
+int module_values_watch(const struct server_layout *layout);
 /* Whether the type can be left as it was: 0, or -EBUSY and a sentence in `reason`. */
-int foreign_check(char *reason, size_t size);
-void foreign_unwatch(void);
+int module_values_check(char *reason, size_t size);
+void module_values_unwatch(void);
 /* Is a built-in type watched? Then what the server holds already is to be looked
- * through: foreign_search_values() as long as that takes, in which there may be some,
- * and foreign_note_values() if some are found. `why` is static text. */
-bool foreign_is_watching(void);
-void foreign_search_values(bool under_way);
-void foreign_note_values(const char *why);
+ * through: module_values_search() as long as that takes, in which there may be some,
+ * and module_values_note() if some are found. `why` is static text. */
+bool module_values_is_watching(void);
+void module_values_search(bool under_way);
+void module_values_note(const char *why);
 /* Another module was loaded: it may have set the watched variable anew. */
-void foreign_modules_changed(void);
+void module_values_modules_changed(void);
 
 /* -ENOTSUP, with a sentence in `reason`, when there may be such values; else 0. */
-int foreign_find(char *reason, size_t reason_size);
+int module_values_find(char *reason, size_t reason_size);
 
 #endif

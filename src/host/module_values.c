@@ -1,4 +1,4 @@
-#include "host/foreign.h"
+#include "host/module_values.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -50,13 +50,13 @@ static char *pointer_in(const char *structure, size_t offset)
 static int watching_set_value(void *key, void *type, void *value)
 {
     if (type == watch.type)
-        foreign_note_values("its values are in use");
+        module_values_note("its values are in use");
     return watch.set_value(key, type, value);
 }
 
 static void *watching_load(void *io, int version)
 {
-    foreign_note_values("its values are in use");
+    module_values_note("its values are in use");
     return watch.load(io, version);
 }
 
@@ -87,23 +87,23 @@ static void begin(char *type)
     claim_variable();
 }
 
-void foreign_note_values(const char *why)
+void module_values_note(const char *why)
 {
     if (!watch.in_use)
         watch.in_use = why;
 }
 
-void foreign_search_values(bool under_way)
+void module_values_search(bool under_way)
 {
     watch.searching = under_way;
 }
 
-bool foreign_is_watching(void)
+bool module_values_is_watching(void)
 {
     return watch.type != NULL;
 }
 
-void foreign_modules_changed(void)
+void module_values_modules_changed(void)
 {
     if (watch.type && *watch.variable != watching_set_value)
         claim_variable();
@@ -173,12 +173,12 @@ static int find_saved_by_fork(const char *module, char *type, void *context)
     return -ENOTSUP;
 }
 
-int foreign_find(char *reason, size_t reason_size)
+int module_values_find(char *reason, size_t reason_size)
 {
     if (!watch.layout)
         return 0;
     if (watch.type && *watch.variable != watching_set_value)
-        foreign_note_values("something else watches its values");
+        module_values_note("something else watches its values");
     struct finding finding = {reason, reason_size};
     return visit_types(find_saved_by_fork, &finding);
 }
@@ -207,7 +207,7 @@ static int find_symbols(void)
     return 0;
 }
 
-int foreign_watch(const struct server_layout *layout)
+int module_values_watch(const struct server_layout *layout)
 {
     char *type = NULL;
     memset(&watch, 0, sizeof(watch));
@@ -222,7 +222,7 @@ int foreign_watch(const struct server_layout *layout)
     return 0;
 }
 
-int foreign_check(char *reason, size_t size)
+int module_values_check(char *reason, size_t size)
 {
     if (!watch.type)
         return 0;
@@ -239,7 +239,7 @@ int foreign_check(char *reason, size_t size)
     return -EBUSY;
 }
 
-void foreign_unwatch(void)
+void module_values_unwatch(void)
 {
     if (!watch.type)
         return;
