@@ -38,7 +38,7 @@ static enum rdb_uffd_key_type type_of(api_key *key)
 }
 
 /* Servers before 7.2 know the first flag only, and pass over the others. */
-static void ask_around(const char *name, size_t length, struct rdb_uffd_testimony *said)
+static void ask_around(const char *name, size_t length, struct rdb_uffd_key_answer *said)
 {
     api_string *text = api.CreateString(own_context, name, length);
     api_key *key = api.OpenKey(own_context, text,
@@ -52,7 +52,7 @@ static void ask_around(const char *name, size_t length, struct rdb_uffd_testimon
 }
 
 /* DUMP may have been renamed, or the key be another node's. */
-static void ask_value(const char *name, size_t length, struct rdb_uffd_testimony *said)
+static void ask_value(const char *name, size_t length, struct rdb_uffd_key_answer *said)
 {
     api_reply *reply = api.Call(own_context, "DUMP", "b", name, length);
     const char *value = NULL;
@@ -69,7 +69,7 @@ static void ask_value(const char *name, size_t length, struct rdb_uffd_testimony
 }
 
 void ask_key(int database, const void *name, size_t length,
-             struct rdb_uffd_testimony *said)
+             struct rdb_uffd_key_answer *said)
 {
     said->value_length = 0;
     said->type = RDB_UFFD_NO_KEY;

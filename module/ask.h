@@ -14,6 +14,6 @@ uint64_t ask_count(int database);
 /* What it leaves behind in the server: the key counts as read just now, and in INFO a hit
  * or two and a DUMP are counted. Nothing is changed, replicated or notified. */
 void ask_key(int database, const void *name, size_t length,
-             struct rdb_uffd_testimony *said);
+             struct rdb_uffd_key_answer *said);
 
 #endif

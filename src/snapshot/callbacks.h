@@ -18,7 +18,7 @@ enum rdb_uffd_key_type {
     RDB_UFFD_STREAM,
 };
 
-struct rdb_uffd_testimony {
+struct rdb_uffd_key_answer {
     enum rdb_uffd_key_type type;
     int64_t expire;       /* milliseconds since 1970, -1: never */
     unsigned char *value; /* as DUMP has it, cut off at `room` bytes; 0: not asked for */
@@ -40,7 +40,7 @@ struct rdb_uffd_host {
     bool (*has_database)(int database);
     uint64_t (*count_keys)(int database);
     void (*ask_key)(int database, const void *name, size_t length,
-                    struct rdb_uffd_testimony *said);
+                    struct rdb_uffd_key_answer *said);
     const char *server_name;    /* "redis" or "valkey" */
     const char *server_version; /* "7.0.15" */
     const char *saver_cpus;     /* the server's bgsave_cpulist, "": any */

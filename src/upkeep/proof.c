@@ -87,7 +87,7 @@ static int compare_counts(struct proof *proof)
 /* ---- single keys ----------------------------------------------------------------- */
 
 static bool is_same_value(struct proof *proof, const struct keyspace_sample *sample,
-                          const struct rdb_uffd_testimony *said)
+                          const struct rdb_uffd_key_answer *said)
 {
     /* Too long, or the server has no DUMP. */
     if (!sample->value_length || !said->value_length)
@@ -106,8 +106,8 @@ static int compare_key(struct proof *proof, const struct keyspace_sample *sample
         [RDB_UFFD_HASH] = "hash",     [RDB_UFFD_SORTED_SET] = "sorted set",
         [RDB_UFFD_STREAM] = "stream", [RDB_UFFD_MODULE_VALUE] = "module's value",
     };
-    struct rdb_uffd_testimony said = {.value = proof->value,
-                                      .room = sample->value_length ? VALUE_ROOM : 0};
+    struct rdb_uffd_key_answer said = {.value = proof->value,
+                                       .room = sample->value_length ? VALUE_ROOM : 0};
     unsigned type = sample->type + 1;
     proof->host->ask_key(sample->database, sample->name, sample->name_length, &said);
     if (said.type == RDB_UFFD_NO_KEY)
