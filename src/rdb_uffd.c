@@ -26,7 +26,7 @@
 #include "reporting/report.h"
 #include "snapshot/eviction.h"
 #include "snapshot/freeze.h"
-#include "snapshot/guarding.h"
+#include "snapshot/guard_operations.h"
 #include "snapshot/rescue.h"
 #include "snapshot/saver.h"
 #include "snapshot/service.h"

@@ -9,7 +9,7 @@
  * saver                 saver.c run(): the reader that also ends it: crew_end(), publish(),
  *                       release_memory(); snapshot.c snapshot_lift_protection()
  * writer                a thread of the server: a store, the kernel's handle_userfault();
- *                       drop: guard.c guarded_madvise(), guarding.c keep(),
+ *                       drop: guard.c guarded_madvise(), guard_operations.c keep(),
  *                       fault_server.c fault_server_preserve()
  * server                fault_server.c serve(), serve_once(), serve_fault(), serve_request()
  *   put                 preserved.c preserved_put(), publish_first()

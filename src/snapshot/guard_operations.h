@@ -1,6 +1,6 @@
 /* What the guard (host/guard.h) asks before memory is given back or taken. */
-#ifndef RDB_UFFD_GUARDING_H
-#define RDB_UFFD_GUARDING_H
+#ifndef RDB_UFFD_GUARD_OPERATIONS_H
+#define RDB_UFFD_GUARD_OPERATIONS_H
 
 #include "host/guard.h"
 

@@ -1,4 +1,4 @@
-#include "guarding.h"
+#include "guard_operations.h"
 
 #include <errno.h>
 
