@@ -493,7 +493,7 @@ static void tell_of_lost_marks(struct snapshot *snapshot)
                 "do");
 }
 
-static int stand_in(struct snapshot *snapshot)
+static int install(struct snapshot *snapshot)
 {
     if (the_service.unsupported[0])
         return child_install(&child_operations);
@@ -545,7 +545,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     memory_probe();
     int error = create_parts(snapshot);
     if (!error)
-        error = stand_in(snapshot);
+        error = install(snapshot);
     if (error) {
         leave_server();
         destroy_parts(snapshot);
