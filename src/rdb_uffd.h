@@ -36,7 +36,7 @@
  *   RELEASING         saver thread; then the child "exits" and is reaped
  *
  * Threads: the server's main thread; the fault server (view/fault_server.h); the
- * saver (snapshot/saver.h) and those that help it walk (keyspace/crew.h); the upkeep thread
+ * saver (snapshot/saver.h) and those that help it walk (keyspace/worker_pool.h); the upkeep thread
  * (upkeep/upkeep.h), which does chores between snapshots; the watchdog
  * (snapshot/watchdog.h), which watches the fault server during one; those that help to protect
  * (memory/protection.h); the packer (memory/packer.h). Who writes what:

@@ -69,7 +69,7 @@ static bool drops_pages(int advice)
 
 /* 0, or the errno with which the call is to be refused. A free() that gives
  * memory back must not change errno under its caller, so neither do these. */
-static int keep(const void *start, size_t length, bool may_refuse)
+static int preserve(const void *start, size_t length, bool may_refuse)
 {
     if (!length || fault_point(FAULT_SKIP_ADVICE))
         return 0;
@@ -77,7 +77,7 @@ static int keep(const void *start, size_t length, bool may_refuse)
     uint64_t from = (uint64_t)(uintptr_t)start;
     const struct guard_operations *guard = ask();
     if (guard->frozen())
-        error = guard->keep(from, from + length, may_refuse);
+        error = guard->preserve(from, from + length, may_refuse);
     stop_asking();
     errno = callers_errno;
     return may_refuse ? -error : 0;
@@ -93,7 +93,7 @@ static void tell_mapped(void *start, size_t length)
 
 static int guarded_madvise(void *start, size_t length, int advice)
 {
-    int refused = drops_pages(advice) ? keep(start, length, true) : 0;
+    int refused = drops_pages(advice) ? preserve(start, length, true) : 0;
     if (refused) {
         errno = refused;
         return -1;
@@ -132,7 +132,7 @@ static int guarded_munmap(void *start, size_t length)
 {
     if (put_off(start, length))
         return 0;
-    keep(start, length, false);
+    preserve(start, length, false);
     int result = munmap(start, length);
     tell_mapped(NULL, 0);
     return result;
@@ -167,7 +167,7 @@ static void *guarded_mmap(void *wanted, size_t length, int protection, int flags
         return MAP_FAILED;
     }
     if (flags & MAP_FIXED)
-        keep(wanted, length, false);
+        preserve(wanted, length, false);
     void *start = map(wanted, length, protection, flags, descriptor, offset);
     if (start != MAP_FAILED && (flags & MAP_ANONYMOUS) && (flags & MAP_PRIVATE) &&
         (protection & PROT_WRITE))

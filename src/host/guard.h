@@ -2,7 +2,7 @@
  * server, gives memory back to the kernel or takes more.
  *
  * The kernel drops a protected page without a fault when it is told to (madvise, mmap
- * over it), so what stood there must be kept first. An advice may also be refused; it
+ * over it), so what stood there must be preserved first. An advice may also be refused; it
  * is never swallowed, because jemalloc takes success for "these pages read as zeros
  * now". And frozen memory must stay readable, since a reader of the past looks at the
  * live page first: an munmap is put off, what would move or lock it is refused.
@@ -15,11 +15,11 @@
 #include <stdint.h>
 
 struct guard_operations {
-    /* True while pages must be kept. Any thread, also in a forked child. */
+    /* True while pages must be preserved. Any thread, also in a forked child. */
     bool (*frozen)(void);
-    /* Keeps [start, end). 0 when the kernel may drop the range; -errno to
+    /* Preserves [start, end). 0 when the kernel may drop the range; -errno to
      * refuse, heeded only if `may_refuse`. Any thread. */
-    int (*keep)(uint64_t start, uint64_t end, bool may_refuse);
+    int (*preserve)(uint64_t start, uint64_t end, bool may_refuse);
     /* Whether any byte of [start, end) is read by the snapshot. Asked only while
      * frozen. Any thread. */
     bool (*is_past)(uint64_t start, uint64_t end);

@@ -360,8 +360,8 @@ static int find_entry(struct preserved *preserved, uint32_t page,
     return 0;
 }
 
-static uint32_t keep_raw(struct preserved *preserved, uint32_t slot, uint32_t page,
-                         const void *live)
+static uint32_t store_raw(struct preserved *preserved, uint32_t slot, uint32_t page,
+                          const void *live)
 {
     memcpy(slot_bytes(preserved, slot), live, PAGE_BYTES);
     preserved->slot_table[slot] = page;
@@ -384,30 +384,30 @@ static uint32_t slot_by_packing(struct preserved *preserved, bool pack, int trie
 
 /* The buffer is full: the writer waits while another page makes room, or while
  * this one goes to the spool. */
-static int keep_at_limit(struct preserved *preserved, uint32_t page, const void *live,
-                         uint32_t *entry)
+static int store_at_limit(struct preserved *preserved, uint32_t page, const void *live,
+                          uint32_t *entry)
 {
     bool spools = preserved->policy == BUFFER_SPOOL;
     bool pack = preserved->compress && (!spools || moving_pack_is_faster(preserved));
     uint32_t slot =
         slot_by_packing(preserved, pack, spools ? PACK_BEFORE_SPOOL : PACK_BEFORE_WAIT);
     if (slot != NO_SLOT) {
-        *entry = keep_raw(preserved, slot, page, live);
+        *entry = store_raw(preserved, slot, page, live);
         return 0;
     }
     return spools ? moving_spool_page(preserved, page, live, pack, entry) : -ENOBUFS;
 }
 
-static int keep_page(struct preserved *preserved, uint32_t page, const void *live,
-                     uint32_t *entry)
+static int store_page(struct preserved *preserved, uint32_t page, const void *live,
+                      uint32_t *entry)
 {
     uint32_t slot = slot_take(preserved, SLOT_RAW);
     if (slot != NO_SLOT) {
-        *entry = keep_raw(preserved, slot, page, live);
+        *entry = store_raw(preserved, slot, page, live);
         return 0;
     }
     uint64_t began = clock_usec();
-    int error = keep_at_limit(preserved, page, live, entry);
+    int error = store_at_limit(preserved, page, live, entry);
     preserved->wait_usec += clock_usec() - began;
     preserved->waits += !error;
     return error;
@@ -432,7 +432,7 @@ int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
         return error;
     if (atomic_load_explicit(entry, memory_order_relaxed))
         return 0;
-    error = keep_page(preserved, page, live, &published);
+    error = store_page(preserved, page, live, &published);
     if (!error)
         publish_first(preserved, page, entry, published);
     return error;

@@ -136,7 +136,7 @@ void preserved_end(struct preserved *preserved);
  * True if there is more to do. Upkeep thread; also [idle], for the reserve. */
 bool preserved_touch_ahead(struct preserved *preserved);
 
-/* Keeps a copy of the 4096 bytes at `live` as page `page`; no-op when it is
+/* Stores a copy of the 4096 bytes at `live` as page `page`; no-op when it is
  * preserved already. 0; -ENOBUFS when the policy is not to spool and there is
  * no room; -errno of the spool. [server] */
 int preserved_put(struct preserved *preserved, uint32_t page, const void *live);

@@ -97,10 +97,10 @@ static size_t fill_batch(struct snapshot *snapshot, const struct region *ranges,
 }
 
 /* The upkeep thread waits for the disk, the fault server only takes note, and nothing is held
- * meanwhile. What has been copied is what is kept, also if the memory is written to or
+ * meanwhile. What has been copied is what is preserved, also if the memory is written to or
  * freed at that time: then it was preserved before. A disk that fails here would fail there
  * too. */
-static int keep(struct snapshot *snapshot, const struct region *ranges, size_t count)
+static int preserve(struct snapshot *snapshot, const struct region *ranges, size_t count)
 {
     uint64_t pages[PAGES_AT_ONCE];
     uint32_t place;
@@ -120,13 +120,13 @@ static int keep(struct snapshot *snapshot, const struct region *ranges, size_t c
     return error;
 }
 
-/* First kept, then dropped: a reader that finds a page of zeros finds it kept when it
- * looks again. 0 or -errno. */
+/* First preserved, then dropped: a reader that finds a page of zeros finds it preserved
+ * when it looks again. 0 or -errno. */
 static int evict(struct snapshot *snapshot, const struct region *pages, size_t count)
 {
     struct iovec ranges[PAGES_AT_ONCE];
     uint64_t bytes = 0;
-    int error = fault_point(FAULT_EVICT_UNKEPT) ? 0 : keep(snapshot, pages, count);
+    int error = fault_point(FAULT_EVICT_UNKEPT) ? 0 : preserve(snapshot, pages, count);
     for (size_t i = 0; i < count; i++) {
         ranges[i] = (struct iovec){(void *)(uintptr_t)pages[i].start,
                                    pages[i].end - pages[i].start};

@@ -1,14 +1,14 @@
 /* Old values leave memory while a snapshot is frozen.
  *
  * A value that is overwritten meanwhile is dead for the server, but not for the
- * snapshot. Its memory cannot be used again before its pages have been kept, and
+ * snapshot. Its memory cannot be used again before its pages have been preserved, and
  * each page that the server itself used again would be a fault. So new values take
  * fresh memory instead, and once they have taken their share of the limit, the
  * upkeep thread hands the whole pages of dead values to the spool and gives the memory
  * back. Nobody waits for it: what is dead is not written to.
  *
  *   value      ▏ old page ▕ old page ▕ old page ▏      dead: free() was put off
- *   snapshot      spool      spool      spool          kept first
+ *   snapshot      spool      spool      spool          preserved first
  *   memory          -          -          -            then given back
  *
  * Only values of at least a page have such pages, and only where the policy is to

@@ -199,7 +199,7 @@ static int explain_refusal(char *reason, int error)
 
 /* A mapping was replaced behind our back: what is registered at its place is not any
  * more. All is registered and numbered anew, since other threads may have had pages
- * kept under the old numbers. */
+ * preserved under the old numbers. */
 static int freeze_again(struct snapshot *snapshot, char *reason)
 {
     const char *obstacle = rescue_obstacle(snapshot);

@@ -13,7 +13,7 @@ static bool is_frozen(void)
            !the_service.in_forked_child;
 }
 
-static int keep(uint64_t start, uint64_t end, bool may_refuse)
+static int preserve(uint64_t start, uint64_t end, bool may_refuse)
 {
     struct snapshot *snapshot = &the_snapshot;
     uint64_t limit =
@@ -59,7 +59,7 @@ static void mapped(void *start, size_t length)
 
 const struct guard_operations snapshot_guard = {
     .frozen = is_frozen,
-    .keep = keep,
+    .preserve = preserve,
     .is_past = is_past,
     .put_off = put_off_unmap,
     .prefaulted = take_prefaulted,

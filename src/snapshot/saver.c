@@ -363,7 +363,7 @@ static bool is_transfer(const struct snapshot *snapshot)
 static void release_memory(struct snapshot *snapshot)
 {
     uint64_t began = clock_usec();
-    /* From here on a fault keeps nothing: it only lifts the protection. */
+    /* From here on a fault preserves nothing: it only lifts the protection. */
     view_fail(&snapshot->view, -ECANCELED);
     audit_end(&snapshot->fault_server.audit);
     atomic_store_explicit(&snapshot->frozen, false, memory_order_release);

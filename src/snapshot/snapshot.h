@@ -74,7 +74,7 @@ struct snapshot {
     _Atomic uint32_t phase;       /* enum phase; futex word */
     _Atomic uint32_t cancellers;  /* who may be about to cancel the output */
     _Atomic bool freezing;        /* what is mapped must stay so */
-    _Atomic bool frozen;          /* pages must be kept before they are dropped */
+    _Atomic bool frozen;          /* pages must be preserved before they are dropped */
     _Atomic bool rescuing;        /* the emergency exit is being pulled (rescue.h) */
     _Atomic bool detained;        /* what the last snapshot held is still in use */
     _Atomic uint32_t end;         /* enum end, of the save under way or the last */

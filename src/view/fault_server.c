@@ -13,7 +13,7 @@
 
 #define STACK_BYTES       (256 * 1024)
 #define MESSAGES_PER_READ 32
-/* Of a range that is to be kept, between two looks at the faults: some 20 us. */
+/* Of a range that is to be preserved, between two looks at the faults: some 20 us. */
 #define PAGES_PER_LOOK 32
 
 _Static_assert(PAGES_PER_LOOK <= AUDIT_PAGES_MAX && SPOOL_BATCH_PAGES <= AUDIT_PAGES_MAX,
@@ -78,7 +78,8 @@ static int wait_for_room(struct fault_server *server, uint32_t page, const void 
     int error = -ENOBUFS;
     uint64_t began = clock_usec();
     atomic_store_explicit(&server->blocked_by_policy, true, memory_order_relaxed);
-    while (error == -ENOBUFS && !gave_up(server) && wanted_duty(server) == FAULTS_KEPT) {
+    while (error == -ENOBUFS && !gave_up(server) &&
+           wanted_duty(server) == FAULTS_PRESERVED) {
         struct pollfd wake = {.fd = server->wake_event, .events = POLLIN};
         if (poll(&wake, 1, 100) > 0) {
             uint64_t ignored;
@@ -93,8 +94,8 @@ static int wait_for_room(struct fault_server *server, uint32_t page, const void 
     return error;
 }
 
-/* Keeps one page. After an error the snapshot has been given up. */
-static int keep_page(struct fault_server *server, uint64_t address)
+/* Preserves one page. After an error the snapshot has been given up. */
+static int preserve_page(struct fault_server *server, uint64_t address)
 {
     struct preserved *preserved = server->view->preserved;
     uint32_t page;
@@ -128,7 +129,7 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     if ((int32_t)message->arg.pagefault.feat.ptid ==
         atomic_load_explicit(&server->own_thread, memory_order_relaxed))
         count(&server->statistics.saver_faults, 1);
-    keep_page(server, address);
+    preserve_page(server, address);
     lift_protection(server, address, PAGE_BYTES);
     count(&server->statistics.faults, 1);
     count(&server->beats, 1);
@@ -206,13 +207,13 @@ static int take_spooled(struct fault_server *server,
 }
 
 /* The first pages of [start, end), at most PAGES_PER_LOOK. */
-static int keep_some(struct fault_server *server, uint64_t start, uint64_t end)
+static int preserve_some(struct fault_server *server, uint64_t start, uint64_t end)
 {
     uint32_t copied =
         audit_find_new(&server->audit, start, (uint32_t)((end - start) / PAGE_BYTES));
     int error = 0;
     for (uint64_t at = start; at < end && !error; at += PAGE_BYTES) {
-        error = keep_page(server, at);
+        error = preserve_page(server, at);
         count(&server->beats, 1);
     }
     return error ? error : check_copies(server, start, copied);
@@ -228,15 +229,16 @@ static bool serve_request(struct fault_server *server, bool serving)
     if (state != REQUEST_POSTED)
         return false;
     /* We looked at our duty before a freeze, and the request is from after it: to say that
-     * there is nothing to keep would have the past dropped. Nudged, we look again. */
-    if (!serving && wanted_duty(server) == FAULTS_KEPT)
+     * there is nothing to preserve would have the past dropped. Nudged, we look again. */
+    if (!serving && wanted_duty(server) == FAULTS_PRESERVED)
         return false;
     struct preserve_request *request = &server->request;
     int result = !serving || gave_up(server) ? -EAGAIN : take_spooled(server, request);
     if (!result && request->range.start < request->range.end) {
         uint64_t end = request->range.start + PAGES_PER_LOOK * PAGE_BYTES;
         bool more = end < request->range.end;
-        result = keep_some(server, request->range.start, more ? end : request->range.end);
+        result =
+            preserve_some(server, request->range.start, more ? end : request->range.end);
         request->range.start = end;
         if (more && !result)
             return true;
@@ -319,24 +321,24 @@ static void *serve(void *argument)
     atomic_store_explicit(&server->own_id, thread_own_id(), memory_order_release);
     while (!atomic_load_explicit(&server->stopping, memory_order_acquire)) {
         enum fault_duty duty = wanted_duty(server);
-        bool keeps = duty == FAULTS_KEPT;
+        bool preserves = duty == FAULTS_PRESERVED;
         int descriptor =
             duty == FAULTS_PARKED
                 ? -1
                 : atomic_load_explicit(&server->userfaultfd, memory_order_relaxed);
         go_on_duty(server, duty);
-        if (keeps && !placed)
+        if (preserves && !placed)
             take_place(server);
-        else if (!keeps && placed)
+        else if (!preserves && placed)
             leave_place(server);
-        placed = keeps;
-        if (keeps)
+        placed = preserves;
+        if (preserves)
             more = serve_once(server, descriptor, nudged);
         else {
             fault_point_hang(FAULT_STALE_DUTY);
             serve_request(server, false);
         }
-        nudged = wait_for_work(server, descriptor, keeps && more ? 0 : -1) || more;
+        nudged = wait_for_work(server, descriptor, preserves && more ? 0 : -1) || more;
     }
     return NULL;
 }
@@ -468,7 +470,7 @@ void fault_server_arm(struct fault_server *server, int userfaultfd)
     thread_get_cpus(0, &server->writer_cpus);
     thread_stay_on(0, server->writer_cpu);
     atomic_store_explicit(&server->userfaultfd, userfaultfd, memory_order_relaxed);
-    set_duty(server, FAULTS_KEPT);
+    set_duty(server, FAULTS_PRESERVED);
 }
 
 bool fault_server_disarm(struct fault_server *server)

@@ -1,9 +1,9 @@
-/* The fault server: the one thread that keeps pages.
+/* The fault server: the one thread that preserves pages.
  *
  * While a snapshot is frozen, a thread of the server that writes to a protected
  * page stops in the kernel; the fault server reads the message, puts the page
  * into the preserved pages, lifts the protection of that page, and the writer
- * goes on. Nobody else writes to the preserved pages: who needs a range kept
+ * goes on. Nobody else writes to the preserved pages: who needs a range preserved
  * before the kernel drops it (madvise, munmap) asks fault_server_preserve().
  *
  * It touches nothing that is or may be protected: its stack and TLS, this
@@ -32,7 +32,7 @@ struct fault_statistics {
     _Atomic uint64_t saver_faults; /* faults of our own threads: should be 0 */
 };
 
-/* A range that somebody wants kept; or pages that he has spooled himself. */
+/* A range that somebody wants preserved; or pages that he has spooled himself. */
 struct preserve_request {
     struct region range;               /* what is left of it */
     uint64_t pages[SPOOL_BATCH_PAGES]; /* their addresses, rising */
@@ -42,8 +42,8 @@ struct preserve_request {
 
 /* What is done with a fault. */
 enum fault_duty {
-    FAULTS_PARKED, /* nothing is protected: none is served */
-    FAULTS_KEPT,   /* a snapshot: its page is preserved, and loses its protection */
+    FAULTS_PARKED,    /* nothing is protected: none is served */
+    FAULTS_PRESERVED, /* a snapshot: its page is preserved, and loses its protection */
 };
 
 struct fault_server {
@@ -101,7 +101,7 @@ void fault_server_stop(struct fault_server *server);
 /* Begins to keep the pages of this descriptor's faults. Before the first page is
  * protected. Main thread. */
 void fault_server_arm(struct fault_server *server, int userfaultfd);
-/* Ends that, once nothing is protected any more. True when no page will be kept any more;
+/* Ends that, once nothing is protected any more. True when no page will be preserved any more;
  * false when the server is missing, and may still keep one when it comes back. */
 bool fault_server_disarm(struct fault_server *server);
 /* What it has to do is not what it does yet. Any thread. */
@@ -124,9 +124,9 @@ void fault_server_nudge(struct fault_server *server);
  * one they share has no time for them. Any thread. */
 void fault_server_roam(struct fault_server *server);
 
-/* Keeps every page of [start, end) that belongs to the frozen view, so that the
+/* Preserves every page of [start, end) that belongs to the frozen view, so that the
  * kernel may drop the range afterwards. Returns when it is done: 0; -EAGAIN
- * when the snapshot is over or failed (nothing to keep any more), also because a page of
+ * when the snapshot is over or failed (nothing to preserve any more), also because a page of
  * it had lost its protection, or the server is missing; -ENOBUFS when
  * there is no room and the policy is not to spool. Any thread but our own. */
 int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end);

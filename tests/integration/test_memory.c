@@ -153,7 +153,8 @@ static void sparse_is_found(void)
     CHECK(wrong, "keys: nothing was found wrong when unpopulated memory is unprotected");
     test_note("keys: %s", wrong);
     wrong = fault_of_sparse(&fields_grow, "no_unpopulated,no_audit");
-    CHECK(wrong, "fields: nothing was found wrong when unpopulated memory is unprotected");
+    CHECK(wrong,
+          "fields: nothing was found wrong when unpopulated memory is unprotected");
     test_note("fields: %s", wrong);
 }
 

@@ -6,10 +6,10 @@
  *                       heap_protect()
  * reader, read_page     view.c view_read(), read_in_page(); preserved_reading.c
  *                       preserved_read(), read_once()
- * saver                 saver.c run(): the reader that also ends it: crew_end(), publish(),
+ * saver                 saver.c run(): the reader that also ends it: worker_pool_end(), publish(),
  *                       release_memory(); snapshot.c snapshot_lift_protection()
  * writer                a thread of the server: a store, the kernel's handle_userfault();
- *                       drop: guard.c guarded_madvise(), guard_operations.c keep(),
+ *                       drop: guard.c guarded_madvise(), guard_operations.c preserve(),
  *                       fault_server.c fault_server_preserve()
  * server                fault_server.c serve(), serve_once(), serve_fault(), serve_request()
  *   put                 preserved.c preserved_put(), publish_first()
@@ -48,7 +48,7 @@
 
 /* enum fault_duty */
 #define PARKED 0
-#define KEPT   1
+#define PRESERVED 1
 
 /* enum phase, as far as it matters here; phases.pml has all of it. */
 #define IDLE      0
@@ -419,14 +419,14 @@ inline put(p) {
 #ifdef FAILURES
        :: true -> error = 1 /* give_up() */
 #ifdef BLOCKS
-       :: true -> error || duty != KEPT /* wait_for_room() */
+       :: true -> error || duty != PRESERVED /* wait_for_room() */
 #endif
 #endif
        fi
     fi
 }
 
-inline keep_and_lift(p) {
+inline preserve_and_lift(p) {
 #ifdef WRONG_LIFT_BEFORE_PUBLISHING
     atomic { lift(p); w = 0 };
 #endif
@@ -541,7 +541,7 @@ inline serve_request(serving) {
 #ifdef WRONG_STALE_DUTY
     :: request == POSTED ->
 #else
-    :: request == POSTED && (serving || duty != KEPT) ->
+    :: request == POSTED && (serving || duty != PRESERVED) ->
 #endif
        if
        :: !serving || error
@@ -587,10 +587,10 @@ proctype server() {
     :: /* the top of serve() */
        atomic { now = duty; on_duty = now };
        if
-       :: now == KEPT ->
+       :: now == PRESERVED ->
           read_message();
           if
-          :: page -> page--; keep_and_lift(page); page = 0
+          :: page -> page--; preserve_and_lift(page); page = 0
           :: else
           fi;
           serve_request(1)
@@ -601,7 +601,7 @@ end:   if
        :: atomic { nudge -> nudge = 0 }
        :: now != PARKED && ANY_FAULT
 #ifdef MOVES
-       :: now == KEPT && !error && MOVABLE -> move_something()
+       :: now == PRESERVED && !error && MOVABLE -> move_something()
 #endif
        fi
     od
@@ -770,7 +770,7 @@ inline freeze() {
     error = 0;
     atomic { frozen = 1; fixed[0] = 0; fixed[1] = 0 };
     /* fault_server_arm() */
-    duty = KEPT;
+    duty = PRESERVED;
     nudge = 1;
     watch++;
 #ifndef WRONG_LATE_WATCHDOG

@@ -73,9 +73,9 @@ static struct {
     bool frozen;
     bool past;   /* what is_past() says */
     bool no_put; /* put_off() has no room */
-    int error;   /* of keep() */
+    int error;   /* of preserve() */
     void *prefaulted_block;
-    unsigned keeps, puts, readies, mappings;
+    unsigned preserved, puts, readies, mappings;
     uint64_t kept_start, kept_end;
     bool may_refuse;
     unsigned char byte_then; /* the first of what is kept, at that moment */
@@ -91,9 +91,9 @@ static bool toy_frozen(void)
 }
 
 /* Changes errno, as what the module does there may. */
-static int toy_keep(uint64_t start, uint64_t end, bool may_refuse)
+static int toy_preserve(uint64_t start, uint64_t end, bool may_refuse)
 {
-    toy.keeps++;
+    toy.preserved++;
     toy.kept_start = start;
     toy.kept_end = end;
     toy.may_refuse = may_refuse;
@@ -133,7 +133,7 @@ static void toy_mapped(void *start, size_t length)
 }
 
 static const struct guard_operations toy_operations = {.frozen = toy_frozen,
-                                                       .keep = toy_keep,
+                                                       .preserve = toy_preserve,
                                                        .is_past = toy_is_past,
                                                        .put_off = toy_put_off,
                                                        .prefaulted = toy_prefaulted,
@@ -142,7 +142,7 @@ static const struct guard_operations toy_operations = {.frozen = toy_frozen,
 /* Any function of the executable: the allocator is linked into it. */
 static const void *own_code(void)
 {
-    return (const void *)toy_keep;
+    return (const void *)toy_preserve;
 }
 
 static int set_up(void **state)
@@ -165,12 +165,12 @@ static int tear_down(void **state)
 
 static void check_kept(const void *start, size_t length, bool may_refuse)
 {
-    assert_int_equal(toy.keeps, 1);
+    assert_int_equal(toy.preserved, 1);
     assert_int_equal(toy.kept_start, (uintptr_t)start);
     assert_int_equal(toy.kept_end, (uintptr_t)start + length);
     assert_int_equal(toy.may_refuse, may_refuse);
     assert_int_equal(toy.byte_then, 0xAB);
-    toy.keeps = 0;
+    toy.preserved = 0;
 }
 
 static void check_told(const void *start, size_t length)
@@ -189,7 +189,7 @@ static bool is_mapped(void *start)
 
 /* ---- advice ---------------------------------------------------------------------- */
 
-static void keeps_what_an_advice_drops(void **state)
+static void preserves_what_an_advice_drops(void **state)
 {
     (void)state;
     assert_int_equal(madvise(memory + PAGE, PAGE, MADV_DONTNEED), 0);
@@ -215,7 +215,7 @@ static void lets_other_advice_pass(void **state)
     assert_int_equal(madvise(memory, BYTES, MADV_NOHUGEPAGE), 0);
     assert_int_equal(madvise(memory, BYTES, MADV_DONTFORK), 0);
     assert_int_equal(madvise(memory, 0, MADV_DONTNEED), 0);
-    assert_int_equal(toy.keeps, 0);
+    assert_int_equal(toy.preserved, 0);
     assert_int_equal(memory[0], 0xAB);
 }
 
@@ -249,18 +249,18 @@ static void asks_nothing_when_nothing_is_frozen(void **state)
     check_told(block, BYTES);
     assert_int_equal(munmap(block, BYTES), 0);
     check_told(NULL, 0);
-    assert_int_equal(toy.keeps, 0);
+    assert_int_equal(toy.preserved, 0);
     assert_int_equal(toy.readies, 0);
 }
 
 /* The fault point with which other tests show that they find a page not kept. */
-static void keeps_nothing_with_the_fault_point(void **state)
+static void preserves_nothing_with_the_fault_point(void **state)
 {
     (void)state;
     toy.error = -ENOBUFS;
     fault_point_set("skip_advice", true);
     assert_int_equal(madvise(memory, PAGE, MADV_DONTNEED), 0);
-    assert_int_equal(toy.keeps, 0);
+    assert_int_equal(toy.preserved, 0);
     assert_int_equal(memory[0], 0);
 }
 
@@ -277,7 +277,7 @@ static void puts_off_what_is_past(void **state)
     assert_int_equal(toy.puts, 1);
     assert_int_equal(toy.kept_start, (uintptr_t)memory + PAGE);
     assert_int_equal(toy.kept_end, (uintptr_t)memory + 3 * PAGE);
-    assert_int_equal(toy.keeps, 0);
+    assert_int_equal(toy.preserved, 0);
     assert_int_equal(toy.mappings, 0);
     assert_int_equal(memory[PAGE], 0xAB);
     toy.no_put = true;
@@ -297,7 +297,7 @@ static void refuses_to_lock_or_move_what_is_past(void **state)
     assert_int_equal(errno, ENOMEM);
     assert_ptr_equal(mremap(memory, PAGE, 2 * PAGE, MREMAP_MAYMOVE), MAP_FAILED);
     assert_int_equal(errno, ENOMEM);
-    assert_int_equal(toy.keeps, 0);
+    assert_int_equal(toy.preserved, 0);
     assert_int_equal(memory[0], 0xAB);
     /* What is mapped over with memory reads as zeros, and was kept before. */
     assert_ptr_equal(mmap(memory, PAGE, PROT_READ | PROT_WRITE, PLAIN | MAP_FIXED, -1, 0),
@@ -308,7 +308,7 @@ static void refuses_to_lock_or_move_what_is_past(void **state)
 }
 
 /* These two cannot be refused: the caller counts on them. */
-static void keeps_what_is_unmapped(void **state)
+static void preserves_what_is_unmapped(void **state)
 {
     (void)state;
     toy.error = -ENOBUFS;
@@ -320,7 +320,7 @@ static void keeps_what_is_unmapped(void **state)
     assert_false(is_mapped(memory + 2 * PAGE));
 }
 
-static void keeps_what_is_mapped_over(void **state)
+static void preserves_what_is_mapped_over(void **state)
 {
     (void)state;
     toy.error = -ENOBUFS;
@@ -352,7 +352,7 @@ static void moves_what_is_not_past(void **state)
     assert_ptr_equal(moved, memory + PAGE);
     check_told(NULL, 0);
     assert_false(is_mapped(memory + 2 * PAGE));
-    assert_int_equal(toy.keeps, 0);
+    assert_int_equal(toy.preserved, 0);
     assert_int_equal(kernel_munmap(place, BYTES), 0);
 }
 
@@ -412,7 +412,7 @@ static void gives_prefaulted_memory_to_nobody_else(void **state)
         assert_int_equal(kernel_munmap(block, BYTES), 0);
     }
     assert_int_equal(toy.readies, 0);
-    assert_int_equal(toy.keeps, 0);
+    assert_int_equal(toy.preserved, 0);
 }
 
 /* ---- errno ----------------------------------------------------------------------- */
@@ -455,7 +455,7 @@ static const char *const names[GOT_TABLE_NAMES] = {"madvise", "munmap", "mmap", 
 
 static void check_program_is_as_before(void)
 {
-    toy.keeps = toy.mappings = toy.readies = 0;
+    toy.preserved = toy.mappings = toy.readies = 0;
     toy.error = -ENOBUFS;
     assert_int_equal(madvise(memory, PAGE, MADV_DONTNEED), 0);
     assert_int_equal(memory[0], 0);
@@ -465,7 +465,7 @@ static void check_program_is_as_before(void)
     assert_int_equal(munmap(block, 2 * PAGE), 0);
     block = mmap64(NULL, PAGE, PROT_READ | PROT_WRITE, PLAIN, -1, 0);
     assert_int_equal(munmap(block, PAGE), 0);
-    assert_int_equal(toy.keeps + toy.mappings + toy.readies, 0);
+    assert_int_equal(toy.preserved + toy.mappings + toy.readies, 0);
     toy.error = 0;
 }
 
@@ -528,15 +528,15 @@ static void guards_the_executable_beside_a_library(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        GUARDED_TEST(keeps_what_an_advice_drops),
+        GUARDED_TEST(preserves_what_an_advice_drops),
         GUARDED_TEST(lets_other_advice_pass),
         GUARDED_TEST(refuses_an_advice),
         GUARDED_TEST(asks_nothing_when_nothing_is_frozen),
-        GUARDED_TEST(keeps_nothing_with_the_fault_point),
+        GUARDED_TEST(preserves_nothing_with_the_fault_point),
         GUARDED_TEST(puts_off_what_is_past),
         GUARDED_TEST(refuses_to_lock_or_move_what_is_past),
-        GUARDED_TEST(keeps_what_is_unmapped),
-        GUARDED_TEST(keeps_what_is_mapped_over),
+        GUARDED_TEST(preserves_what_is_unmapped),
+        GUARDED_TEST(preserves_what_is_mapped_over),
         GUARDED_TEST(moves_what_is_not_past),
         GUARDED_TEST(gives_prefaulted_memory_while_frozen),
         GUARDED_TEST(takes_new_memory_when_none_is_prefaulted),

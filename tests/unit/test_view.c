@@ -302,7 +302,7 @@ static void spooled_pages_may_be_dropped(void **state)
     release();
 }
 
-static void *keep_many(void *argument)
+static void *preserve_many(void *argument)
 {
     fault_server_preserve(&toy->server, (uintptr_t)argument,
                           (uintptr_t)argument + 400 * PAGE_BYTES);
@@ -322,7 +322,7 @@ static void faults_come_between_requested_pages(void **state)
     fault_points_init();
     assert_true(fault_point_set("spool_slow", true));
     atomic_store(&toy->stopping, false);
-    pthread_create(&thread, NULL, keep_many, toy->words + WORDS / 2);
+    pthread_create(&thread, NULL, preserve_many, toy->words + WORDS / 2);
     usleep(50000);
     toy->words[WORDS - 1] = 1;
     assert_false(atomic_load(&toy->stopping));
@@ -331,7 +331,7 @@ static void faults_come_between_requested_pages(void **state)
     release();
 }
 
-static void *keep_first_page(void *argument)
+static void *preserve_first_page(void *argument)
 {
     *(int *)argument = fault_server_preserve(&toy->server, (uintptr_t)toy->words,
                                              (uintptr_t)toy->words + PAGE_BYTES);
@@ -349,7 +349,7 @@ static void hold_the_parked_server(void)
 }
 
 /* The server lost its CPU before the freeze, and finds a request from after it: the past
- * is dropped when that is answered with "nothing to keep". */
+ * is dropped when that is answered with "nothing to preserve". */
 static void a_request_waits_for_the_right_duty(void **state)
 {
     (void)state;
@@ -357,7 +357,7 @@ static void a_request_waits_for_the_right_duty(void **state)
     int result = 1;
     hold_the_parked_server();
     freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
-    pthread_create(&thread, NULL, keep_first_page, &result);
+    pthread_create(&thread, NULL, preserve_first_page, &result);
     while (!fault_server_is_due(&toy->server) || !atomic_load(&toy->server.request_state))
         usleep(100);
     uint32_t seen = atomic_load(&toy->server.on_duty);
