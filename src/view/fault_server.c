@@ -280,7 +280,7 @@ static bool serve_once(struct fault_server *server, int descriptor, bool quiet)
         preserved_tend(server->view->preserved);
     /* The writer that was just let go may be waiting for this very CPU: back to
      * sleep at once, and without a timer, which costs as much as the copy of a
-     * page. What need not be done in a fault waits for the upkeep thread's next nudge. */
+     * page. What need not be done in a fault waits for the watchdog's next nudge. */
     if (got != 0 || !quiet || more_requested)
         return more_requested;
     int more = gave_up(server) ? 0 : preserved_work(server->view->preserved);
