@@ -20,7 +20,7 @@ docs: ## write what is said of settings and INFO fields, from docs/reference
 PICTURES := $(patsubst %.dot,%.svg,$(wildcard docs/pictures/*.dot))
 pictures: $(PICTURES) ## draw the documents' pictures from their sources (Graphviz)
 docs/pictures/%.svg: docs/pictures/%.dot
-	dot -Tsvg $< | sed '/<!-- Generated/,/-->/d' >$@
+	{ dot -Tsvg $< | sed '/<!-- Generated/,/-->/d'; echo "<!-- $$(md5sum <$<) -->"; } >$@
 
 documents: ## check that what the documents name is there
 	tools/check-documents
