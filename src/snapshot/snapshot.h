@@ -105,7 +105,7 @@ struct snapshot {
     _Atomic uint32_t chores; /* futex word: something to do */
     _Atomic uint64_t huge_pages_mended;
     _Atomic bool mend_wanted;
-    _Atomic uint64_t room_to_spare;   /* bytes; room.h */
+    _Atomic uint64_t memory_spare;    /* bytes; memory_budget.h */
     _Atomic uint64_t eviction_wanted; /* bytes of dead values, in this snapshot */
     _Atomic bool eviction_hurry;
     _Atomic uint64_t evicted_bytes;

@@ -13,8 +13,8 @@
 #include "memory/decommitted.h"
 #include "memory/unpopulated.h"
 #include "snapshot/eviction.h"
+#include "snapshot/memory_budget.h"
 #include "snapshot/rescue.h"
-#include "snapshot/room.h"
 
 #define STACK_BYTES (256 * 1024)
 #define IDLE_MSEC   1000
@@ -46,7 +46,7 @@ static bool is_worth_mending(struct snapshot *snapshot, int pagemap, uint64_t at
     /* A collapse would fill what is given back. And it takes the huge page before it gives
      * back the small ones. */
     if (decommitted_overlaps(at, at + HUGE_PAGE_BYTES) ||
-        room_to_spare(snapshot) < 2 * HUGE_PAGE_BYTES)
+        memory_budget_spare(snapshot) < 2 * HUGE_PAGE_BYTES)
         return false;
     int present = pagemap_count_present(pagemap, at, at + HUGE_PAGE_BYTES);
     return present >= (int)MEND_PAGES_LEAST || fault_point(FAULT_FILL_HOLES);
@@ -157,7 +157,7 @@ static void fill_prefaulted(struct snapshot *snapshot)
     heap_lock(&snapshot->heap);
     uint64_t heap = regions_bytes(&snapshot->heap.registered) / PREFAULTED_SHARE;
     heap_unlock(&snapshot->heap);
-    uint64_t spare = room_to_spare(snapshot) / PREFAULTED_ROOM_SHARE;
+    uint64_t spare = memory_budget_spare(snapshot) / PREFAULTED_ROOM_SHARE;
     if (spare < PREFAULTED_BYTES_MIN) {
         prefaulted_release(&snapshot->prefaulted);
         return;
@@ -206,7 +206,7 @@ static void do_chores(struct snapshot *snapshot)
         dirty_rate_refuse();
         return;
     }
-    room_look(snapshot);
+    memory_budget_update(snapshot);
     allocator_stay_at_home();
     arena_pool_purge();
     refresh(snapshot);
@@ -232,7 +232,7 @@ static void stand_by(struct snapshot *snapshot)
     thread_stay_off(&all_cpus, snapshot->fault_server.writer_cpu);
     while ((phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire)) !=
            PHASE_NONE) {
-        room_look(snapshot);
+        memory_budget_update(snapshot);
         if (!atomic_load_explicit(&snapshot->writers_pressed, memory_order_relaxed))
             touch_ahead(snapshot);
         /* New values that find none wait for the kernel to clear 2 MB. */

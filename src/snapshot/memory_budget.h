@@ -8,17 +8,17 @@
  * Looked at by the upkeep thread, ever anew: what others in the group take is seen too.
  * Until the next look the server itself may take more; the reserve is for that.
  */
-#ifndef RDB_UFFD_ROOM_H
-#define RDB_UFFD_ROOM_H
+#ifndef RDB_UFFD_MEMORY_BUDGET_H
+#define RDB_UFFD_MEMORY_BUDGET_H
 
 #include <stdint.h>
 
 #include "snapshot.h"
 
 /* Looks, and has the buffer keep to it. Some 100 us. Upkeep thread. */
-void room_look(struct snapshot *snapshot);
+void memory_budget_update(struct snapshot *snapshot);
 /* Bytes of that which may be taken now for convenience: whole huge pages, memory
  * prefaulted. UINT64_MAX without a limit. As of the last look; any thread. */
-uint64_t room_to_spare(const struct snapshot *snapshot);
+uint64_t memory_budget_spare(const struct snapshot *snapshot);
 
 #endif

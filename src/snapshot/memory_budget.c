@@ -1,4 +1,4 @@
-#include "room.h"
+#include "memory_budget.h"
 
 #include "kernel/memory_room.h"
 
@@ -13,7 +13,7 @@ static uint64_t ceiling_with(const struct memory_room *room, uint64_t held)
     return held > gone ? held - gone : 0;
 }
 
-void room_look(struct snapshot *snapshot)
+void memory_budget_update(struct snapshot *snapshot)
 {
     struct preserved *preserved = &snapshot->preserved;
     uint64_t ceiling = UINT64_MAX, spare = UINT64_MAX;
@@ -28,14 +28,14 @@ void room_look(struct snapshot *snapshot)
         ceiling = ceiling_with(&room, held);
         spare = room.left > reserve ? room.left - reserve : 0;
     }
-    atomic_store_explicit(&snapshot->room_to_spare, spare, memory_order_relaxed);
+    atomic_store_explicit(&snapshot->memory_spare, spare, memory_order_relaxed);
     preserved_set_ceiling(preserved, ceiling);
     /* What is held above it goes to the spool. */
     if (snapshot_phase(snapshot) != PHASE_NONE && preserved_bytes(preserved) > ceiling)
         fault_server_nudge(&snapshot->fault_server);
 }
 
-uint64_t room_to_spare(const struct snapshot *snapshot)
+uint64_t memory_budget_spare(const struct snapshot *snapshot)
 {
-    return atomic_load_explicit(&snapshot->room_to_spare, memory_order_relaxed);
+    return atomic_load_explicit(&snapshot->memory_spare, memory_order_relaxed);
 }
