@@ -9,7 +9,6 @@
 
 #include <getopt.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,17 +50,6 @@ struct options {
     uint64_t before;
     const char *priority, *timeline, *memory;
 };
-
-void die(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    fputs("loadgen: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    va_end(arguments);
-    exit(1);
-}
 
 static uint64_t number(const char *text)
 {
