@@ -24,7 +24,9 @@ static const int policy_values[] = {BUFFER_SPOOL, BUFFER_BLOCK, BUFFER_ABORT};
 
 /* ---- checking values ------------------------------------------------------------- */
 
-int settings_parse_memory(const char *text, uint64_t *bytes)
+/* Bytes of "64mb", "1g", "1048576"; -EINVAL when it is no such thing, -ERANGE
+ * when it does not fit. */
+static int parse_memory(const char *text, uint64_t *bytes)
 {
     static const struct {
         const char *name;
@@ -70,7 +72,7 @@ static int parse_limit(const char *text, struct rdb_uffd_settings *into, char *e
         return 0;
     }
     uint64_t bytes;
-    if (settings_parse_memory(text, &bytes) != 0) {
+    if (parse_memory(text, &bytes) != 0) {
         snprintf(error, ERROR_BYTES,
                  "must be a memory size such as 256mb, or a percentage of used memory "
                  "such as 25%%");

@@ -76,23 +76,6 @@ static struct {
 };
 #define CALLERS (sizeof(callers) / sizeof(callers[0]))
 
-const char *child_cause_name(enum child_cause cause)
-{
-    switch (cause) {
-    case CHILD_SAVE_DISK:
-        return "save";
-    case CHILD_SAVE_SOCKET:
-        return "replica sync";
-    case CHILD_REWRITE_AOF:
-        return "AOF rewrite";
-    case CHILD_SLOT_MIGRATION:
-        return "slot migration";
-    case CHILD_OTHER:
-        break;
-    }
-    return "other";
-}
-
 const char *child_trigger_name(const struct child_request *request)
 {
     if (request->cause == CHILD_REWRITE_AOF)

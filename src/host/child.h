@@ -80,7 +80,6 @@ pid_t child_pid(void);
 /* The other end of a pipe that the server made lately, by either of its ends;
  * -1 when it is not known. Main thread. */
 int child_pipe_peer(int descriptor);
-const char *child_cause_name(enum child_cause cause);
 /* What made the server ask, as far as its stack tells: "command", "save point"
  * (or a BGSAVE that had to wait for its turn), "replica", "aof rewrite", "slot
  * migration", "other". Static text. */

@@ -103,16 +103,6 @@ bool decommitted_overlaps(uint64_t start, uint64_t end)
     return overlaps;
 }
 
-uint64_t decommitted_bytes(void)
-{
-    if (!decommitted)
-        return 0;
-    short_lock_take(&decommitted->lock);
-    uint64_t bytes = regions_bytes(&decommitted->set);
-    short_lock_release(&decommitted->lock);
-    return bytes;
-}
-
 static int leave_out(struct region_set *set)
 {
     int error = 0;

@@ -38,7 +38,6 @@ bool decommitted_give_up(uint64_t start, uint64_t end);
 void decommitted_take_back(uint64_t start, uint64_t end);
 /* Part of [start, end) is decommitted. */
 bool decommitted_overlaps(uint64_t start, uint64_t end);
-uint64_t decommitted_bytes(void);
 /* From here on nothing becomes decommitted; what is, if it is worth a region of its own, is
  * taken out of `set`. 0 or -errno of regions_remove(). Main thread, in the freeze. */
 int decommitted_freeze(struct region_set *set);

@@ -59,9 +59,19 @@ int heap_create(struct heap *heap)
     return -ENOMEM;
 }
 
+/* And forgets what was registered. */
+static void close_userfaultfd(struct heap *heap)
+{
+    int descriptor = heap->userfaultfd;
+    heap->userfaultfd = -1;
+    if (descriptor >= 0)
+        close(descriptor);
+    regions_clear(&heap->registered);
+}
+
 void heap_destroy(struct heap *heap)
 {
-    heap_close(heap);
+    close_userfaultfd(heap);
     if (heap->pagemap >= 0)
         close(heap->pagemap);
     if (heap->statm >= 0)
@@ -148,15 +158,6 @@ int heap_open(struct heap *heap, const struct ability *ability)
     regions_clear(&heap->registered);
     heap_note_change(heap);
     return 0;
-}
-
-void heap_close(struct heap *heap)
-{
-    int descriptor = heap->userfaultfd;
-    heap->userfaultfd = -1;
-    if (descriptor >= 0)
-        close(descriptor);
-    regions_clear(&heap->registered);
 }
 
 static bool is_disarmed(const struct heap *heap)

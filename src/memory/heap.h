@@ -63,8 +63,6 @@ bool heap_is_stale(const struct heap *heap);
 
 /* Opens the userfaultfd, and the page map, if they are not open. 0 or -errno. */
 int heap_open(struct heap *heap, const struct ability *ability);
-/* Closes it and forgets what was registered. */
-void heap_close(struct heap *heap);
 /* The emergency exit: everything loses its protection at once and all who wait
  * wake up. The descriptor's number stays taken (by an eventfd), because the
  * fault server may be about to use it; the next heap_open() opens a new one.

@@ -94,14 +94,6 @@ const struct region *regions_find(const struct region_set *set, uint64_t address
     return region && region->start <= address ? region : NULL;
 }
 
-bool regions_cover(const struct region_set *set, uint64_t start, uint64_t end)
-{
-    if (start >= end)
-        return true;
-    const struct region *region = regions_find(set, start);
-    return region && end <= region->end;
-}
-
 int regions_subtract(const struct region_set *set, const struct region_set *without,
                      struct region_set *result)
 {

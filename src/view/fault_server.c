@@ -408,7 +408,8 @@ static bool wait_for_duty(struct fault_server *server, enum fault_duty duty)
     return true;
 }
 
-bool fault_server_is_late(const struct fault_server *server)
+/* What it has to do is not what it does yet. */
+static bool is_late(const struct fault_server *server)
 {
     return atomic_load_explicit(&server->on_duty, memory_order_acquire) !=
            (uint32_t)wanted_duty(server);
@@ -416,8 +417,7 @@ bool fault_server_is_late(const struct fault_server *server)
 
 bool fault_server_is_due(const struct fault_server *server)
 {
-    return atomic_load_explicit(&server->busy, memory_order_relaxed) ||
-           fault_server_is_late(server) ||
+    return atomic_load_explicit(&server->busy, memory_order_relaxed) || is_late(server) ||
            atomic_load_explicit(&server->request_state, memory_order_relaxed) ==
                REQUEST_POSTED;
 }
@@ -440,7 +440,7 @@ bool fault_server_is_back(struct fault_server *server)
 {
     if (!fault_server_is_missing(server))
         return true;
-    if (wanted_duty(server) != FAULTS_PARKED || fault_server_is_late(server) ||
+    if (wanted_duty(server) != FAULTS_PARKED || is_late(server) ||
         atomic_load_explicit(&server->busy, memory_order_acquire))
         return false;
     atomic_store_explicit(&server->missing, false, memory_order_release);
