@@ -11,8 +11,10 @@ $(BUILD)/tools/layouts/from_binary: $(BUILD)/tools/layouts/from_binary.o \
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -ldw -lelf
 -include $(wildcard $(BUILD)/tools/layouts/*.d)
 
-layers: ## check that calls go downward only
-	tools/check-layers
+layers: $(MODULE_OBJECTS) $(BENCH_OBJECTS) ## check that calls go downward only, in no circle, and to functions that are needed
+	@tools/check-layers
+	@tools/check-calls $(BUILD) $(MODULE_OBJECTS)
+	@tools/check-calls $(BUILD) $(BENCH_OBJECTS)
 
 docs: ## write what is said of settings and INFO fields, from docs/reference
 	tools/write-reference .
