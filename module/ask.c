@@ -1,5 +1,7 @@
 #include "ask.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static api_context *own_context;
@@ -78,4 +80,40 @@ void ask_key(int database, const void *name, size_t length,
     ask_around(name, length, said);
     if (said->type != RDB_UFFD_NO_KEY && said->room)
         ask_value(name, length, said);
+}
+
+static int64_t field_of(api_server_info *info, const char *name)
+{
+    const char *text = api.ServerInfoGetFieldC(info, name);
+    return text ? strtoll(text, NULL, 10) : -1;
+}
+
+void ask_clocks(int64_t *unix_time, int64_t *lru_clock)
+{
+    api_server_info *info = api.GetServerInfo(own_context, "server");
+    int64_t usec = field_of(info, "server_time_usec");
+    *unix_time = usec < 0 ? -1 : usec / 1000000;
+    *lru_clock = field_of(info, "lru_clock");
+    api.FreeServerInfo(own_context, info);
+}
+
+/* One line a client, with " fd=9 " in it. */
+static bool has_descriptor(const char *list, size_t length, int descriptor)
+{
+    char wanted[32];
+    int bytes = snprintf(wanted, sizeof(wanted), " fd=%d ", descriptor);
+    return memmem(list, length, wanted, (size_t)bytes) != NULL;
+}
+
+bool ask_replica(int descriptor)
+{
+    size_t length = 0;
+    api_reply *reply = api.Call(own_context, "CLIENT", "ccc", "LIST", "TYPE", "REPLICA");
+    const char *list = reply && api.CallReplyType(reply) == API_REPLY_STRING
+                           ? api.CallReplyStringPtr(reply, &length)
+                           : NULL;
+    bool found = list && has_descriptor(list, length, descriptor);
+    if (reply)
+        api.FreeCallReply(reply);
+    return found;
 }

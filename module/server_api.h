@@ -15,6 +15,7 @@
 #define API_ERR                           1
 #define API_VERSION                       1
 #define API_CONFIG_DEFAULT                0
+#define API_CONFIG_IMMUTABLE              1
 #define API_OPTION_HANDLE_IO_ERRORS       (1 << 0)
 #define API_OPTION_HANDLE_REPL_ASYNC_LOAD (1 << 2)
 #define API_OPTION_HANDLE_SLOT_MIGRATION  (1 << 5) /* Valkey 9: a must for MIGRATESLOTS */

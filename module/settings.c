@@ -16,7 +16,7 @@ static int running;
 
 /* As the operator wrote it, for CONFIG GET. */
 static char limit_text[32] = "256mb";
-static api_string *limit_string, *directory_string;
+static api_string *limit_string, *directory_string, *layout_string;
 
 static const char *policy_names[] = {"spool", "block", "abort"};
 static const int policy_values[] = {BUFFER_SPOOL, BUFFER_BLOCK, BUFFER_ABORT};
@@ -113,6 +113,17 @@ static int check_directory(const char *path, char *error)
     return 0;
 }
 
+/* What is in it is judged when the server is known: a file that is wrong costs no start. */
+static int take_layout_file(const char *path, char *error)
+{
+    if (strlen(path) >= sizeof(settings.layout_file)) {
+        snprintf(error, ERROR_BYTES, "the path is too long");
+        return -ENAMETOOLONG;
+    }
+    snprintf(settings.layout_file, sizeof(settings.layout_file), "%s", path);
+    return 0;
+}
+
 /* ---- the server's callbacks ------------------------------------------------------ */
 
 static void changed(void)
@@ -171,6 +182,22 @@ static int set_directory(const char *name, api_string *value, void *data,
     snprintf(settings.spool_directory, sizeof(settings.spool_directory), "%s", path);
     changed();
     return API_OK;
+}
+
+static api_string *get_layout_file(const char *name, void *data)
+{
+    (void)name, (void)data;
+    return as_string(&layout_string, settings.layout_file);
+}
+
+/* The server calls it for its configuration file only: it is immutable. */
+static int set_layout_file(const char *name, api_string *value, void *data,
+                           api_string **error)
+{
+    (void)name, (void)data;
+    char why[ERROR_BYTES];
+    return take_layout_file(api.StringPtrLen(value, NULL), why) == 0 ? API_OK
+                                                                     : refuse(error, why);
 }
 
 static int get_policy(const char *name, void *data)
@@ -237,6 +264,9 @@ static int register_all(api_context *context)
                                  get_limit, set_limit, NULL, NULL) != API_OK ||
         api.RegisterStringConfig(context, "spool-dir", "", API_CONFIG_DEFAULT,
                                  get_directory, set_directory, NULL, NULL) != API_OK ||
+        api.RegisterStringConfig(context, "layout-file", "", API_CONFIG_IMMUTABLE,
+                                 get_layout_file, set_layout_file, NULL,
+                                 NULL) != API_OK ||
         api.RegisterEnumConfig(context, "buffer-policy", BUFFER_SPOOL, API_CONFIG_DEFAULT,
                                policy_names, policy_values, POLICIES, get_policy,
                                set_policy, NULL, NULL) != API_OK ||
@@ -299,6 +329,8 @@ static int set_by_text(const char *name, const char *text, char *error)
             snprintf(limit_text, sizeof(limit_text), "%s", text);
         return result;
     }
+    if (strcasecmp(name, "layout-file") == 0)
+        return take_layout_file(text, error);
     if (strcasecmp(name, "spool-dir") == 0) {
         int result = check_directory(text, error);
         if (!result)
@@ -309,7 +341,7 @@ static int set_by_text(const char *name, const char *text, char *error)
     snprintf(error, ERROR_BYTES,
              "there is no such setting; there are buffer-limit, buffer-policy, "
              "spool-dir, compression, huge-pages, threads, fallback, "
-             "enabled");
+             "enabled, layout-file");
     return -EINVAL;
 }
 
@@ -319,7 +351,7 @@ int settings_load(api_context *context, api_string **arguments, int count)
     rdb_uffd_default_settings(&settings);
     snprintf(limit_text, sizeof(limit_text), "256mb");
     running = 0;
-    limit_string = directory_string = NULL;
+    limit_string = directory_string = layout_string = NULL;
     if (register_all(context) != API_OK) {
         api.Log(NULL, "warning", "uffd: wrong value in the configuration file");
         return API_ERR;

@@ -120,10 +120,16 @@ static enum child_decision fall_back(struct snapshot *snapshot, int cause, char 
 
 static int prove(struct snapshot *snapshot, char *reason)
 {
+    struct keyspace_kinds before = the_service.proved_kinds;
     int error =
         proof_try(snapshot->host, &the_service.proved_kinds, reason, REASON_BYTES);
     if (!error)
         the_service.proved = true;
+    if (the_service.doubt_of_kind &&
+        memcmp(&before, &the_service.proved_kinds, sizeof(before)) != 0) {
+        the_service.doubt_of_kind = false;
+        the_service.doubt[0] = '\0';
+    }
     if (error != -EAGAIN)
         the_service.proof_tried_usec = clock_usec();
     return error;
@@ -189,9 +195,15 @@ static int capture(struct snapshot *snapshot, char *reason)
 {
     struct server_capture *captured = &snapshot->capture;
     int error = server_capture(&snapshot->request, captured, reason, REASON_BYTES);
-    if (error || !captured->imports)
+    if (error)
         return error;
-    error = proof_try_imports(captured, reason, REASON_BYTES);
+    if (captured->imports)
+        error = proof_try_imports(captured, reason, REASON_BYTES);
+    if (!error && server_layout_is_of_file()) {
+        captured->roots.only_compared = true;
+        captured->roots.compared = the_service.proved_kinds;
+        error = proof_try_save(snapshot->host, captured, reason, REASON_BYTES);
+    }
     if (error)
         server_capture_release(captured);
     return error;
@@ -276,10 +288,14 @@ static void note_doubt(struct snapshot *snapshot)
     else if (snapshot->walk_error)
         snprintf(the_service.doubt, REASON_BYTES, "save %llu met %s, reading %s",
                  (unsigned long long)snapshot->record.id,
-                 snapshot->walk_error == -ENOTSUP
-                     ? "what only a fork can save"
+                 snapshot->walk_error == -ENOTSUP ? "what only a fork can save"
+                 : snapshot->walk_error == -ENODATA
+                     ? "what the layout from a file is not proved for yet"
                      : "unexpected data in the server's memory",
                  snapshot->failed_where ? snapshot->failed_where : "its keys");
+    the_service.doubt_of_kind = snapshot->walk_error == -ENODATA;
+    if (the_service.doubt_of_kind)
+        the_service.proof_tried_usec = 0;
     /* It may have been memory that nobody has registered. */
     if (snapshot->walk_error)
         heap_note_change(&snapshot->heap);
@@ -400,7 +416,8 @@ static void find_obstacle(struct snapshot *snapshot, char *reason)
     const struct rdb_uffd_host *host = snapshot->host;
     reason[0] = '\0';
     if (server_identify(host->server_name, host->server_version,
-                        the_service.layout_reason, REASON_BYTES) == 0)
+                        snapshot->settings.layout_file, the_service.layout_reason,
+                        REASON_BYTES) == 0)
         prove_at_load(snapshot);
     the_service.has_allocator = allocator_find() == 0 && !fault_point(FAULT_NO_JEMALLOC);
     if (ability_probe(&snapshot->ability) != 0 || fault_point(FAULT_NO_USERFAULTFD))

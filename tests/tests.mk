@@ -29,6 +29,7 @@ test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SER
 	@tests/install-dependencies
 	@$(MAKE) --no-print-directory tests-built
 	@RDB_UFFD_MODULE=$(CURDIR)/rdb_uffd.so TEST_MODULES=$(CURDIR)/$(BUILD)/tests/modules \
+		LAYOUTS_TOOL=$(CURDIR)/$(BUILD)/tools/layouts/from_binary \
 		TEST_SANDBOX=$(CURDIR)/$(TEST_SANDBOX) UFFD_WATCH=$(CURDIR)/uffd-watch \
 		REFERENCE_FILE=$(CURDIR)/docs/SETTINGS-AND-INFO.md OPERATIONS_FILE=$(CURDIR)/docs/OPERATIONS.md \
 		tests/integration/run-tests \

@@ -267,6 +267,16 @@ static int stand_in_pipe(int ends[2])
     return keep_pipe(real.pipe(ends), ends);
 }
 
+bool child_pipe_made(unsigned back, int ends[2])
+{
+    if (back >= PIPES_KEPT || back >= child.pipes_made)
+        return false;
+    const int *kept = child.pipes[(child.pipes_made - 1 - back) % PIPES_KEPT];
+    ends[0] = kept[0];
+    ends[1] = kept[1];
+    return true;
+}
+
 int child_pipe_peer(int descriptor)
 {
     for (unsigned back = 1; back <= PIPES_KEPT && back <= child.pipes_made; back++) {

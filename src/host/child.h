@@ -80,6 +80,9 @@ pid_t child_pid(void);
 /* The other end of a pipe that the server made lately, by either of its ends;
  * -1 when it is not known. Main thread. */
 int child_pipe_peer(int descriptor);
+/* The pipe that the server has made last (`back` 0), or so many before it. False: there
+ * were not so many. Main thread. */
+bool child_pipe_made(unsigned back, int ends[2]);
 /* What made the server ask, as far as its stack tells: "command", "save point"
  * (or a BGSAVE that had to wait for its turn), "replica", "aof rewrite", "slot
  * migration", "other". Static text. */

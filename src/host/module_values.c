@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "host/got.h"
+#include "kernel/checked_read.h"
 #include "kernel/symbols.h"
 
 /* In a list, and in a node of one. */
@@ -15,6 +16,9 @@
 #define NODE_VALUE 16
 /* In an entry of `modules`, where the server does not export dictGetVal. */
 #define ENTRY_VALUE 8
+/* Far more than a module has: a longer list is none. */
+#define TYPES_MAX  10000
+#define NAME_BYTES 65
 
 typedef int (*set_value_function)(void *key, void *type, void *value);
 typedef void *(*load_function)(void *io, int version);
@@ -38,11 +42,11 @@ static struct {
     bool searching;     /* … as far as is known by now */
 } watch;
 
-static char *pointer_in(const char *structure, size_t offset)
+/* Nothing that a table says is followed before it is proved. */
+static int read_pointer(struct checked_reader *reader, const char *structure,
+                        size_t offset, char **pointer)
 {
-    char *pointer;
-    memcpy(&pointer, structure + offset, sizeof(pointer));
-    return pointer;
+    return checked_read(reader, pointer, (uintptr_t)structure + offset, sizeof(*pointer));
 }
 
 /* ---- the built-in type ----------------------------------------------------------- */
@@ -60,12 +64,16 @@ static void *watching_load(void *io, int version)
     return watch.load(io, version);
 }
 
-static bool is_built_in(const char *type)
+/* Its own function that reads a value, by its name: what stands beside it does something
+ * else, and is not to be exchanged. */
+static bool is_built_in(struct checked_reader *reader, const char *type)
 {
-    Dl_info type_image, server_image;
-    return dladdr(pointer_in(type, watch.layout->type_load), &type_image) &&
-           dladdr(symbols.modules, &server_image) &&
-           type_image.dli_fbase == server_image.dli_fbase;
+    Dl_info function, server_image;
+    char *load;
+    return read_pointer(reader, type, watch.layout->type_load, &load) == 0 &&
+           dladdr(load, &function) && dladdr(symbols.modules, &server_image) &&
+           function.dli_fbase == server_image.dli_fbase && function.dli_saddr == load &&
+           function.dli_sname && strstr(function.dli_sname, "Load");
 }
 
 static void set_load(load_function load)
@@ -112,35 +120,67 @@ void module_values_modules_changed(void)
 /* ---- all types ------------------------------------------------------------------- */
 
 /* Returns other than 0 to end the visit, which then returns it. */
-typedef int (*type_visit)(const char *module, char *type, void *context);
+typedef int (*type_visit)(struct checked_reader *reader, const char *module, char *type,
+                          void *context);
 
-static int visit_module(const char *module, type_visit visit, void *context)
+/* A type belongs to the module in whose list it is. */
+static int visit_type(struct checked_reader *reader, const char *module, const char *node,
+                      type_visit visit, void *context)
 {
-    const char *types = pointer_in(module, watch.layout->module_types);
-    const char *node = types ? pointer_in(types, LIST_HEAD) : NULL;
-    for (int result; node; node = pointer_in(node, NODE_NEXT))
-        if ((result = visit(module, pointer_in(node, NODE_VALUE), context)) != 0)
-            return result;
-    return 0;
+    char *type, *owner;
+    int error = read_pointer(reader, node, NODE_VALUE, &type);
+    if (!error)
+        error = read_pointer(reader, type, watch.layout->type_module, &owner);
+    if (!error && owner != module)
+        error = -EBADMSG;
+    return error ? error : visit(reader, module, type, context);
+}
+
+static int visit_module(struct checked_reader *reader, const char *module,
+                        type_visit visit, void *context)
+{
+    char *types, *node = NULL;
+    int result = read_pointer(reader, module, watch.layout->module_types, &types);
+    if (!result && types)
+        result = read_pointer(reader, types, LIST_HEAD, &node);
+    for (unsigned left = TYPES_MAX; !result && node; left--) {
+        if (!left)
+            return -EBADMSG;
+        result = visit_type(reader, module, node, visit, context);
+        if (!result)
+            result = read_pointer(reader, node, NODE_NEXT, &node);
+    }
+    return result;
+}
+
+static char *module_in(struct checked_reader *reader, const char *entry)
+{
+    char *module = NULL;
+    if (symbols.dict_value)
+        return symbols.dict_value(entry);
+    return read_pointer(reader, entry, ENTRY_VALUE, &module) == 0 ? module : NULL;
 }
 
 static int visit_types(type_visit visit, void *context)
 {
-    int result = 0;
+    struct checked_reader reader;
+    int result = checked_reader_open(&reader);
+    if (result)
+        return result;
     void *iterator = symbols.dict_iterator(*symbols.modules);
     for (char *entry; !result && (entry = symbols.dict_next(iterator));)
-        result = visit_module(symbols.dict_value ? symbols.dict_value(entry)
-                                                 : pointer_in(entry, ENTRY_VALUE),
-                              visit, context);
+        result = visit_module(&reader, module_in(&reader, entry), visit, context);
     symbols.dict_release(iterator);
+    checked_reader_close(&reader);
     return result;
 }
 
-static int find_built_in(const char *module, char *type, void *context)
+static int find_built_in(struct checked_reader *reader, const char *module, char *type,
+                         void *context)
 {
     (void)module;
     char **found = context;
-    if (!is_built_in(type))
+    if (!is_built_in(reader, type))
         return 0;
     if (*found)
         return -E2BIG;
@@ -153,19 +193,35 @@ struct finding {
     size_t size;
 };
 
-static int find_saved_by_fork(const char *module, char *type, void *context)
+/* Cut off where it ends, or where it would be none. */
+static void read_name(struct checked_reader *reader, const char *module, char *name)
+{
+    char *text;
+    size_t length = 0;
+    if (read_pointer(reader, module, watch.layout->module_name, &text) != 0)
+        text = NULL;
+    while (text && length < NAME_BYTES - 1 &&
+           checked_read(reader, name + length, (uintptr_t)text + length, 1) == 0 &&
+           name[length] > ' ' && name[length] < 127)
+        length++;
+    name[length] = '\0';
+}
+
+static int find_saved_by_fork(struct checked_reader *reader, const char *module,
+                              char *type, void *context)
 {
     struct finding *finding = context;
-    const char *name = pointer_in(module, watch.layout->module_name);
+    char name[NAME_BYTES];
+    read_name(reader, module, name);
     if (type != watch.type)
         snprintf(finding->reason, finding->size,
-                 "module '%.64s' has data types, which only it can save", name);
+                 "module '%s' has data types, which only it can save", name);
     else if (watch.in_use)
         snprintf(finding->reason, finding->size,
-                 "module '%.64s', which only can save them: %s", name, watch.in_use);
+                 "module '%s', which only can save them: %s", name, watch.in_use);
     else if (watch.searching)
         snprintf(finding->reason, finding->size,
-                 "module '%.64s', which only can save its values: the keys are still "
+                 "module '%s', which only can save its values: the keys are still "
                  "being looked through for some",
                  name);
     else
@@ -180,7 +236,12 @@ int module_values_find(char *reason, size_t reason_size)
     if (watch.type && *watch.variable != watching_set_value)
         module_values_note("something else watches its values");
     struct finding finding = {reason, reason_size};
-    return visit_types(find_saved_by_fork, &finding);
+    int error = visit_types(find_saved_by_fork, &finding);
+    if (error && error != -ENOTSUP) {
+        snprintf(reason, reason_size, "the modules' types are not where they should be");
+        error = -ENOTSUP;
+    }
+    return error;
 }
 
 /* ---- start and end --------------------------------------------------------------- */
@@ -216,9 +277,13 @@ int module_values_watch(const struct server_layout *layout)
         return error;
     watch.layout = layout;
     watch.variable = symbol_find("RedisModule_ModuleTypeSetValue");
-    if (visit_types(find_built_in, &type) == 0 && type && watch.variable &&
-        *watch.variable)
+    error = visit_types(find_built_in, &type);
+    if (!error && type && watch.variable && *watch.variable)
         begin(type);
+    if (error && error != -E2BIG) {
+        memset(&watch, 0, sizeof(watch));
+        return error;
+    }
     return 0;
 }
 

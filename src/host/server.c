@@ -15,6 +15,7 @@
 #include "host/config_table.h"
 #include "host/imports.h"
 #include "host/layout.h"
+#include "host/layout_file.h"
 #include "host/module_values.h"
 #include "host/transfer.h"
 #include "kernel/fault_points.h"
@@ -82,38 +83,49 @@ static int find_symbols(char *reason, size_t reason_size)
         const char *name;
         void *where;
         unsigned wanted; /* 0: of every server, or of those that have this */
+        bool tells;      /* who exports it has it */
     } all[] = {
-        {"server", &symbols.image, 0},
-        {"lzf_compress", &symbols.lzf_compress, 0},
-        {"lzf_decompress", &symbols.lzf_decompress, 0},
-        {"crc64", &symbols.crc64, 0},
-        {"siphash", &symbols.siphash, HAS_EXPIRES_BY_NAME},
-        {"dictGetHashFunctionSeed", &symbols.hash_seed, HAS_EXPIRES_BY_NAME},
-        {"rdbSaveInfoAuxFields", &symbols.aux_fields, 0},
-        {"rdbSaveModulesAux", &symbols.modules_aux, 0},
-        {"rdbSaveFunctions", &symbols.functions, 0},
-        {"rdbPopulateSaveInfo", &symbols.populate_save_info, 0},
-        {"rioInitWithBuffer", &symbols.rio_with_buffer, 0},
-        {"sdsempty", &symbols.sds_empty, 0},
-        {"sdsfree", &symbols.sds_free, 0},
-        {"connectionTypeTcp", &symbols.tcp_connections, HAS_DIRECT_TRANSFERS},
-        {"mstrHashDictTypeWithHFE", &symbols.expiring_hash_type, HAS_EXPIRING_FIELDS},
-        {"entryHashDictTypeWithHFE", &symbols.expiring_hash_type, HAS_EXPIRING_ENTRIES},
-        {"asmIsTrimInProgress", &symbols.is_trimming, HAS_TRIM_JOBS},
-        {"lru_getIdleSecs", &symbols.lru_idle_seconds, HAS_CLOCKS_OF_ITS_OWN},
-        {"clusterRDBSaveSlotImports", &symbols.slot_imports, HAS_SLOT_IMPORTS},
-        {"countKeysInSlot", &symbols.keys_in_slot, HAS_SLOT_IMPORTS},
-        {"replicaRdbVersion", &symbols.replica_rdb_version, HAS_OLDER_FORMATS},
+        {"server", &symbols.image, 0, false},
+        {"lzf_compress", &symbols.lzf_compress, 0, false},
+        {"lzf_decompress", &symbols.lzf_decompress, 0, false},
+        {"crc64", &symbols.crc64, 0, false},
+        {"siphash", &symbols.siphash, HAS_EXPIRES_BY_NAME, false},
+        {"dictGetHashFunctionSeed", &symbols.hash_seed, HAS_EXPIRES_BY_NAME, false},
+        {"rdbSaveInfoAuxFields", &symbols.aux_fields, 0, false},
+        {"rdbSaveModulesAux", &symbols.modules_aux, 0, false},
+        {"rdbSaveFunctions", &symbols.functions, 0, false},
+        {"rdbPopulateSaveInfo", &symbols.populate_save_info, 0, false},
+        {"rioInitWithBuffer", &symbols.rio_with_buffer, 0, false},
+        {"sdsempty", &symbols.sds_empty, 0, false},
+        {"sdsfree", &symbols.sds_free, 0, false},
+        {"connectionTypeTcp", &symbols.tcp_connections, HAS_DIRECT_TRANSFERS, false},
+        {"mstrHashDictTypeWithHFE", &symbols.expiring_hash_type, HAS_EXPIRING_FIELDS,
+         true},
+        {"entryHashDictTypeWithHFE", &symbols.expiring_hash_type, HAS_EXPIRING_ENTRIES,
+         true},
+        {"asmIsTrimInProgress", &symbols.is_trimming, HAS_TRIM_JOBS, true},
+        {"lru_getIdleSecs", &symbols.lru_idle_seconds, HAS_CLOCKS_OF_ITS_OWN, true},
+        {"clusterRDBSaveSlotImports", &symbols.slot_imports, HAS_SLOT_IMPORTS, true},
+        {"countKeysInSlot", &symbols.keys_in_slot, HAS_SLOT_IMPORTS, false},
+        {"replicaRdbVersion", &symbols.replica_rdb_version, HAS_OLDER_FORMATS, true},
     };
     for (size_t i = 0; i < COUNT(all); i++) {
-        if (all[i].wanted && !(layout->has & all[i].wanted))
+        bool wanted = !all[i].wanted || layout->has & all[i].wanted;
+        if (!wanted && !all[i].tells)
             continue;
         void *found = symbol_find(all[i].name);
-        if (!found) {
+        if (found && !wanted) {
+            snprintf(reason, reason_size,
+                     "the server exports %s, which the known layout has not",
+                     all[i].name);
+            return -ENOTSUP;
+        }
+        if (!found && wanted) {
             snprintf(reason, reason_size, "the server does not export %s", all[i].name);
             return -ENOTSUP;
         }
-        memcpy(all[i].where, &found, sizeof(found));
+        if (wanted)
+            memcpy(all[i].where, &found, sizeof(found));
     }
     return 0;
 }
@@ -209,9 +221,35 @@ static const char *find_settings(void)
     return config_table_find(wanted, COUNT(wanted));
 }
 
+/* A table may say anything. */
+static bool is_inside(void)
+{
+    const uint16_t offsets[] = {
+        layout->pid,
+        layout->main_thread_id,
+        layout->db,
+        layout->dbnum,
+        layout->unix_time,
+        layout->lru_clock,
+        layout->child_info_pipe,
+        layout->rdb_pipe_read,
+        layout->rdb_child_exit_pipe,
+        layout->rdb_pipe_conns,
+        layout->rdb_pipe_numconns,
+        layout->replicas,
+    };
+    size_t bytes = symbol_bytes(symbols.image);
+    for (size_t i = 0; i < COUNT(offsets); i++)
+        if (offsets[i] + sizeof(uint64_t) > bytes)
+            return false;
+    return true;
+}
+
 /* Values that are known for sure must be found where the table says. */
 static const char *misplaced_value(void)
 {
+    if (!is_inside())
+        return "its variables end before the last of them";
     int64_t now = (int64_t)time(NULL);
     if (image_int(layout->pid) != (int32_t)getpid() || fault_point(FAULT_MOVED_LAYOUT))
         return "its pid is not where it should be";
@@ -240,16 +278,46 @@ static const char *mismatch(void)
     return difference ? difference : misplaced_stream();
 }
 
-int server_identify(const char *server_name, const char *version, char *reason,
-                    size_t reason_size)
+static bool is_of(const struct server_layout *table, const char *server_name,
+                  const char *version)
 {
-    layout = layout_find(server_name, version);
-    if (!layout) {
-        snprintf(reason, reason_size,
-                 "%s %s is not known to this version of the module: look for a newer one",
-                 server_name, version);
-        return -ENOTSUP;
+    size_t length = strlen(table->version);
+    bool all = length && table->version[length - 1] == '.';
+    return strcmp(table->server, server_name) == 0 &&
+           (all ? strncmp(version, table->version, length)
+                : strcmp(version, table->version)) == 0;
+}
+
+static const struct server_layout *choose_layout(const char *server_name,
+                                                 const char *version,
+                                                 const char *layout_file, char *reason,
+                                                 size_t reason_size)
+{
+    const struct server_layout *table;
+    if (!*layout_file) {
+        table = layout_find(server_name, version);
+        if (!table)
+            snprintf(reason, reason_size,
+                     "%s %s is not known to this version of the module: look for a newer "
+                     "one, or give it a layout-file",
+                     server_name, version);
+        return table;
     }
+    table = layout_file_read(layout_file, reason, reason_size);
+    if (table && !is_of(table, server_name, version)) {
+        snprintf(reason, reason_size, "layout-file is for %s %s, and this is %s %s",
+                 table->server, table->version, server_name, version);
+        return NULL;
+    }
+    return table;
+}
+
+int server_identify(const char *server_name, const char *version, const char *layout_file,
+                    char *reason, size_t reason_size)
+{
+    layout = choose_layout(server_name, version, layout_file, reason, reason_size);
+    if (!layout)
+        return -ENOTSUP;
     child_report_set_size(layout->report_bytes);
     int error = find_symbols(reason, reason_size);
     const char *difference = error ? NULL : mismatch();
@@ -259,8 +327,14 @@ int server_identify(const char *server_name, const char *version, char *reason,
                  version, difference);
         error = -ENOTSUP;
     }
-    if (!error && module_values_watch(layout) != 0) {
-        snprintf(reason, reason_size, "the server does not export its list of modules");
+    int watched = error ? 0 : module_values_watch(layout);
+    if (watched) {
+        snprintf(reason, reason_size,
+                 watched == -ENOENT
+                     ? "the server does not export its list of modules"
+                     : "this build of %s %s does not match the known layout: "
+                       "its modules are not where they should be",
+                 server_name, version);
         error = -ENOTSUP;
     }
     if (error)
@@ -306,6 +380,9 @@ static const char *refuse_transfer(int32_t *wish)
     if ((transfer.targets[0].wish ^ *wish) !=
         (transfer.direct ? layout->own_connection : 0))
         return "a transfer of an unknown kind";
+    /* What stands there proves the wish no further. */
+    if (*wish && layout->keyspace == KEYSPACE_OF_FILE)
+        return "a transfer of a part, with a layout from a file,";
     if (wants_older_format(transfer.targets[0].client))
         return "a transfer to an older replica";
     return NULL;
@@ -423,6 +500,21 @@ rdb_decompress_function server_decompress(void)
     return symbols.lzf_decompress;
 }
 
+int server_dump_version(void)
+{
+    return atoi(layout->magic + MAGIC_NAME);
+}
+
+bool server_layout_is_of_file(void)
+{
+    return layout->keyspace == KEYSPACE_OF_FILE;
+}
+
+bool server_has_lru_clock(void)
+{
+    return layout->lru_clock != 0;
+}
+
 static int duplicate(int descriptor)
 {
     return descriptor < 0 ? -1 : fcntl(descriptor, F_DUPFD_CLOEXEC, 3);
@@ -450,9 +542,25 @@ static int capture_sockets(struct server_capture *capture)
         int copy = duplicate(transfer.targets[i].descriptor);
         if (copy < 0)
             return -EBADF;
+        capture->server_sockets[capture->socket_count] = transfer.targets[i].descriptor;
         capture->sockets[capture->socket_count++] = copy;
     }
     return error;
+}
+
+/* The pipes that the server has just made for the child lie where the table says: first
+ * those of a transfer through the server, the one for reports last. */
+static bool are_pipes_found(bool transfer)
+{
+    int made[2];
+    uint16_t write_end = (uint16_t)(layout->child_info_pipe + sizeof(int));
+    if (!child_pipe_made(0, made) || made[0] != image_int(layout->child_info_pipe) ||
+        made[1] != image_int(write_end))
+        return false;
+    return !transfer ||
+           (child_pipe_made(1, made) &&
+            made[1] == image_int(layout->rdb_child_exit_pipe) &&
+            child_pipe_made(2, made) && made[0] == image_int(layout->rdb_pipe_read));
 }
 
 /* Descriptors of our own: the server closes its copies as soon as fork()
@@ -463,6 +571,10 @@ static int capture_descriptors(const struct child_request *request,
     capture->directory = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (capture->directory < 0)
         return -errno;
+    bool transfer =
+        request->cause == CHILD_SAVE_SOCKET && !transfer_is_direct(layout, symbols.image);
+    if (!are_pipes_found(transfer))
+        return -EBADF;
     capture->report_pipe =
         duplicate(image_int((uint16_t)(layout->child_info_pipe + sizeof(int))));
     if (request->cause != CHILD_SAVE_SOCKET)

@@ -17,15 +17,23 @@
 #include "rdb/output.h"
 
 /* Finds the server's exported symbols and proves the layout table of its
- * version. 0; -ENOTSUP with a sentence in `reason` (at least 160 bytes) that
+ * version: the one in `layout_file` (host/layout_file.h), or if that is "" a built-in one.
+ * 0; -ENOTSUP with a sentence in `reason` (at least 160 bytes) that
  * says what is not known. Once, at load. `version` as INFO says it ("7.0.15"). */
-int server_identify(const char *server_name, const char *version, char *reason,
-                    size_t reason_size);
+int server_identify(const char *server_name, const char *version, const char *layout_file,
+                    char *reason, size_t reason_size);
 
 /* What a walk needs to know of this instant. After server_identify(), main thread. */
 void server_roots(struct keyspace_roots *roots);
 /* The server's own lzf_decompress(). */
 rdb_decompress_function server_decompress(void);
+
+/* The version of its dumps, as the table says. */
+int server_dump_version(void);
+/* The table is not built in: it is proved more strictly (upkeep/proof.h). */
+bool server_layout_is_of_file(void);
+/* Whether that table has its clock of accesses. */
+bool server_has_lru_clock(void);
 
 /* Puts the calling thread on these CPUs, as a child would be (bgsave_cpulist or
  * aof_rewrite_cpulist, as the server reads it). Nothing happens when the server lacks
@@ -50,10 +58,11 @@ struct server_capture {
     int transfer_pipe;               /* dup: where a replica transfer goes, else -1 */
     int sockets[SERVER_SOCKETS_MAX]; /* dup: or the replicas' own, where it goes to */
     size_t socket_count;             /* without the server between, else 0 */
-    int exit_pipe;                   /* dup: the server closes its other end when it has
+    int server_sockets[SERVER_SOCKETS_MAX]; /* the server's own numbers of these */
+    int exit_pipe;   /* dup: the server closes its other end when it has
                                 read all of the transfer, else -1 */
-    int directory;                   /* O_PATH-like descriptor of the cwd, -1 */
-    int report_pipe;                 /* dup of child_info_pipe's write end, -1 */
+    int directory;   /* O_PATH-like descriptor of the cwd, -1 */
+    int report_pipe; /* dup of child_info_pipe's write end, -1 */
     /* magic, aux fields, module data BEFORE, functions, slots that are being imported:
      * bytes ready to write */
     unsigned char *header;

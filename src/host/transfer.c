@@ -13,6 +13,10 @@
 #define NODE_VALUE 16
 /* The state of a replica that gets a dump. */
 #define GETS_DUMP 7
+/* What every replica can that gets a dump without a file, in the number before its wish; and
+ * what all but tools can. */
+#define CAN_READ_TO_MARK 1
+#define CAN_CONTINUE     2
 /* Far more than a server has: a longer list is none. */
 #define REPLICAS_MAX 10000
 
@@ -53,21 +57,37 @@ static int find_replication(struct search *search, uint64_t client, uint64_t *re
                : 0;
 }
 
+/* A wrong wish would be a dump without data, so that its place is proved by what stands
+ * before it. */
+static int read_wish(struct search *search, uint64_t at, struct transfer_target *target)
+{
+    uint16_t bytes = search->layout->client_request_bytes;
+    uint32_t abilities = 0;
+    target->wish = 0;
+    int error = checked_read(&search->reader, &abilities, at - bytes, bytes);
+    if (!error)
+        error = checked_read(&search->reader, &target->wish, at, bytes);
+    if (error || target->state != GETS_DUMP)
+        return error;
+    /* A tool's wish may look like abilities of so little. */
+    uint32_t wanted = search->layout->keyspace == KEYSPACE_OF_FILE
+                          ? CAN_READ_TO_MARK | CAN_CONTINUE
+                          : CAN_READ_TO_MARK;
+    return (abilities & wanted) == wanted && abilities < 256 ? 0 : -EBADMSG;
+}
+
 static int read_standing(struct search *search, uint64_t client,
                          struct transfer_target *target)
 {
     const struct server_layout *layout = search->layout;
     uint64_t replication;
-    target->wish = 0;
     int error = find_replication(search, client, &replication);
     if (!error)
         error = checked_read(&search->reader, &target->state,
                              replication + layout->client_replica_state,
                              sizeof(target->state));
     return error ? error
-                 : checked_read(&search->reader, &target->wish,
-                                replication + layout->client_request,
-                                layout->client_request_bytes);
+                 : read_wish(search, replication + layout->client_request, target);
 }
 
 /* Its other end may be gone by now. */

@@ -160,6 +160,28 @@ const struct family *family_named(const char *name)
     return NULL;
 }
 
+/* Where a stream's numbers end, and the most of a group that is read. */
+static bool has_room(const struct family *family)
+{
+    return family->database_bytes >= 16 && family->database_bytes % 8 == 0 &&
+           family->stream_numbers + 64u <= 88 && family->group_consumers >= 32;
+}
+
+const char *family_unfit(const struct family *family, const struct family *like)
+{
+    if (!has_room(family))
+        return "the size of a database or of a stream's parts";
+        /* What a family does not have is 0. */
+#define SAME_ABSENCE(name, most)                                                         \
+    if (!family->name != !like->name)                                                    \
+        return #name;
+    FAMILY_OPTIONAL_NUMBERS(SAME_ABSENCE)
+#undef SAME_ABSENCE
+    return family->dict_exponents == like->dict_exponents || family->dict_exponents >= 48
+               ? NULL
+               : "dict_exponents";
+}
+
 void family_define(const struct family *family)
 {
     of_file = *family;

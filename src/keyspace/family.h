@@ -71,26 +71,31 @@ struct family {
 };
 
 /* The members that are numbers, in the order in which layout files have them, and the most
- * that each may be: walkers have no more room. */
-#define FAMILY_NUMBERS(NUMBER)                                                           \
+ * that each may be: walkers have no more room. Those of the first list are 0 where a family
+ * does not have what they are about, and never where it has. */
+#define FAMILY_OPTIONAL_NUMBERS(NUMBER)                                                  \
     NUMBER(dict_exponents, 54)                                                           \
-    NUMBER(database_bytes, 4096)                                                         \
     NUMBER(volatile_keys, 4088)                                                          \
     NUMBER(store_tables, 4088)                                                           \
     NUMBER(store_count, 4088)                                                            \
     NUMBER(store_keys, 4088)                                                             \
     NUMBER(store_importing, 4088)                                                        \
     NUMBER(store_imported_keys, 4088)                                                    \
+    NUMBER(stream_producers, 4088)                                                       \
+    NUMBER(expiring_listpack, 24)
+#define FAMILY_NUMBERS(NUMBER)                                                           \
+    FAMILY_OPTIONAL_NUMBERS(NUMBER)                                                      \
+    NUMBER(database_bytes, 4096)                                                         \
     NUMBER(stream_rax, 80)                                                               \
     NUMBER(stream_numbers, 24)                                                           \
     NUMBER(stream_groups, 80)                                                            \
-    NUMBER(group_consumers, 48)                                                          \
-    NUMBER(stream_producers, 4088)                                                       \
-    NUMBER(expiring_listpack, 24)
+    NUMBER(group_consumers, 48)
 
 const struct family *family_of(enum keyspace_layout layout);
 /* The one of that name, NULL: none. */
 const struct family *family_named(const char *name);
+/* The first number that walkers of the forms of `like` could not do with, NULL: none. */
+const char *family_unfit(const struct family *family, const struct family *like);
 /* What KEYSPACE_OF_FILE stands for from now on. Main thread, nothing frozen. */
 void family_define(const struct family *family);
 

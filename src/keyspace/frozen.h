@@ -23,8 +23,9 @@ struct walk {
     struct keyspace_observer *observer;
     const char *where; /* what is being read: a static string */
     uint64_t keys;
-    uint64_t expiring;   /* of these keys */
-    struct batch *batch; /* keyspace.c's; NULL until it is needed */
+    uint64_t expiring;    /* of these keys */
+    uint8_t stream_parts; /* that the last stream had: enum stream_part */
+    struct batch *batch;  /* keyspace.c's; NULL until it is needed */
     size_t batch_bytes;
     struct worker_pool *pool; /* NULL: this thread walks alone */
     struct rax_scratch *rax[RAX_LEVELS];

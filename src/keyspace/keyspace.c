@@ -58,12 +58,26 @@ static int save_expire(struct walk *walk, int64_t expire)
     return error ? error : rdb_encode_milliseconds(walk->encoder, expire);
 }
 
+static bool is_compared(struct walk *walk, const struct frozen_object *object,
+                        int64_t expire)
+{
+    const struct keyspace_kinds *compared = &walk->roots->compared;
+    if (!walk->roots->only_compared)
+        return true;
+    if (object->type == OBJECT_STREAM && compared->stream_parts != STREAM_ALL_PARTS) {
+        walk->where = "a stream";
+        return false;
+    }
+
+    return compared->seen[object->type][object->encoding][expire != NO_EXPIRE];
+}
+
 static int save_key(struct walk *walk, struct frozen_object *object,
                     const struct frozen_string *name, int64_t expire)
 {
     int type = object_prepare(walk, object);
     walk->where = type == -ENOTSUP ? "a module's value" : "a key";
-    int error = type < 0 ? type : 0;
+    int error = type < 0 ? type : is_compared(walk, object, expire) ? 0 : -ENODATA;
     if (!error && expire != NO_EXPIRE)
         error = save_expire(walk, expire);
     if (!error && walk->roots->save_idle_time)

@@ -34,6 +34,17 @@ enum keyspace_layout {
     KEYSPACE_OF_FILE, /* as a layout file says (family_define) */
 };
 
+/* Parts of a stream that may not be there. */
+enum stream_part { STREAM_ENTRIES = 1, STREAM_CONSUMERS = 2, STREAM_PENDING = 4 };
+#define STREAM_ALL_PARTS (STREAM_ENTRIES | STREAM_CONSUMERS | STREAM_PENDING)
+
+/* Of which kinds keys were compared with what the server says of them: by type, encoding,
+ * and whether it expires; and of streams, which parts. */
+struct keyspace_kinds {
+    uint8_t seen[16][16][2];
+    uint8_t stream_parts;
+};
+
 /* What a walk needs to know of the frozen instant; filled by the host part on
  * the main thread inside the freeze. Plain numbers: it may be copied freely. */
 struct keyspace_roots {
@@ -50,6 +61,11 @@ struct keyspace_roots {
     int64_t unix_time;  /* server.unixtime, seconds: LFU decay counts from it */
     int lfu_decay_time; /* minutes */
     int key_save_delay; /* rdb-key-save-delay, microseconds; < 0: one in so many keys */
+    /* With a layout from a file, a walk that meets a key of another kind ends with -ENODATA;
+     * nor is any stream believed before all parts of one have been compared: what is looked
+     * for in the wrong place may just seem not to be there. */
+    bool only_compared;
+    struct keyspace_kinds compared;
 };
 
 /* What a server in cluster mode has. */

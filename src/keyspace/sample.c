@@ -5,17 +5,21 @@
 #include "keyspace/slots.h"
 
 /* A table is looked into at so many places ... */
-#define SPOTS 16
+#define SPOTS          16
+#define SPOTS_THOROUGH 64
 /* ... for so many keys each, in so many buckets at most. */
-#define SPOT_KEYS    8
-#define SPOT_BUCKETS 4096
-#define SPOT_BYTES   (UINT64_C(1) << 20)
+#define SPOT_KEYS          8
+#define SPOT_KEYS_THOROUGH 64
+#define SPOT_BUCKETS       4096
+#define SPOT_BYTES         (UINT64_C(1) << 20)
 /* What may be read of one key and its value. */
 #define KEY_BYTES (UINT64_C(256) << 10)
 /* Databases and a cluster's slots that are looked into, those without keys aside. */
 #define DATABASES_MOST 8
 #define SLOTS_MOST     32
 #define SLOTS_AT_ONCE  512
+/* Of one kind, until one had all parts. */
+#define STREAMS_MOST 8
 
 struct sampling {
     struct keyspace_samples *samples;
@@ -65,6 +69,7 @@ static int take_value(struct walk *walk, const struct frozen_object *object,
                       struct keyspace_sample *sample)
 {
     sample->value_length = 0;
+    walk->stream_parts = 0;
     int error = rdb_encode_byte(walk->encoder, object->rdb_type);
     if (!error)
         error = object_save(walk, object);
@@ -72,8 +77,15 @@ static int take_value(struct walk *walk, const struct frozen_object *object,
         error = rdb_encoder_flush(walk->encoder);
     if (error == -E2BIG)
         sample->value_length = error = 0;
+    sample->parts = walk->stream_parts;
     rdb_encoder_reset(walk->encoder);
     return error;
+}
+
+static uint8_t *taken_of(struct sampling *sampling, const struct frozen_object *object,
+                         int64_t expire)
+{
+    return &sampling->taken.seen[object->type][object->encoding][expire != NO_EXPIRE];
 }
 
 static int take_key(struct walk *walk, struct sampling *sampling)
@@ -95,21 +107,26 @@ static int take_key(struct walk *walk, struct sampling *sampling)
     int error = take_name(walk, &walk->batch->names[0], sample);
     if (!error)
         error = take_value(walk, object, sample);
-    if (!error)
-        sampling->samples->count++;
-    return error;
+    /* Of a value that is too long only type and expiry could be compared. */
+    if (error || (sampling->samples->thorough && !sample->value_length))
+        return error;
+    sampling->samples->count++;
+    ++*taken_of(sampling, object, sample->expire);
+    return 0;
 }
 
-static bool is_wanted(struct sampling *sampling, const struct frozen_object *object,
+static bool is_wanted(const struct sampling *sampling, const struct frozen_object *object,
                       int64_t expire)
 {
     bool expires = expire != NO_EXPIRE;
     uint8_t seen = sampling->kinds->seen[object->type][object->encoding][expires];
-    uint8_t *taken = &sampling->taken.seen[object->type][object->encoding][expires];
-    if ((expires && expire < sampling->not_before) || seen + *taken > 0)
+    uint8_t taken = sampling->taken.seen[object->type][object->encoding][expires];
+    /* The next one may have what was missing in the last. */
+    bool more = object->type == OBJECT_STREAM && taken < STREAMS_MOST &&
+                sampling->kinds->stream_parts != STREAM_ALL_PARTS;
+    if (expires && expire < sampling->not_before)
         return false;
-    ++*taken;
-    return true;
+    return seen + taken == 0 || more;
 }
 
 static int look_at_key(struct walk *walk, const struct frozen_entry *entry,
@@ -129,7 +146,8 @@ static int look_at_keys(struct walk *walk, const struct frozen_entry *entries,
 {
     struct sampling *sampling = context;
     struct checked_reader *live = walk->reader->live;
-    for (size_t i = 0; i < count && i < SPOT_KEYS; i++) {
+    size_t most = sampling->samples->thorough ? SPOT_KEYS_THOROUGH : SPOT_KEYS;
+    for (size_t i = 0; i < count && i < most; i++) {
         uint64_t allowed = live->allowed;
         live->allowed = KEY_BYTES;
         int error = look_at_key(walk, &entries[i], sampling);
@@ -145,7 +163,8 @@ static int look_at_keys(struct walk *walk, const struct frozen_entry *entries,
 static int sample_table(struct walk *walk, const struct frozen_table *table,
                         struct sampling *sampling)
 {
-    uint64_t buckets = table_buckets(table), step = buckets / SPOTS + 1;
+    unsigned spots = sampling->samples->thorough ? SPOTS_THOROUGH : SPOTS;
+    uint64_t buckets = table_buckets(table), step = buckets / spots + 1;
     uint64_t width = step < SPOT_BUCKETS ? step : SPOT_BUCKETS;
     /* Not the same places every time. */
     uint64_t first = (uint64_t)sampling->not_before % step;

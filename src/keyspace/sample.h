@@ -13,14 +13,10 @@
 #define SAMPLE_BYTES_MAX 65536 /* of a name, and of a value as it is written */
 #define SAMPLE_NO_EXPIRE NO_EXPIRE
 
-/* Of which kinds there were some: by type, encoding, and whether it expires. */
-struct keyspace_kinds {
-    uint8_t seen[16][16][2];
-};
-
 struct keyspace_sample {
     int database;
     uint8_t *seen; /* of its kind, in the caller's kinds */
+    uint8_t parts; /* of a stream: which of its parts it has */
     enum object_type type;
     int64_t expire; /* SAMPLE_NO_EXPIRE, or milliseconds since 1970 */
     size_t name_length;
@@ -34,6 +30,7 @@ struct keyspace_sample {
 /* In memory from memory_map(). */
 struct keyspace_samples {
     bool imported; /* wanted are keys of slots that are being imported, else others */
+    bool thorough; /* look at many more keys: tens of milliseconds */
     size_t count;
     struct keyspace_sample samples[SAMPLES_MAX];
 };

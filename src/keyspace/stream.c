@@ -42,6 +42,7 @@ static int save_listpack(struct walk *walk, const unsigned char *key, size_t len
 {
     (void)context;
     uint32_t bytes;
+    walk->stream_parts |= STREAM_ENTRIES;
     int error = rdb_encode_string(walk->encoder, key, length);
     if (!error)
         error = frozen_read(walk, &bytes, data, sizeof(bytes));
@@ -59,6 +60,7 @@ static int save_pending(struct walk *walk, const unsigned char *key, size_t leng
 {
     bool with_delivery = *(bool *)context;
     unsigned char pending[16];
+    walk->stream_parts |= STREAM_PENDING;
     if (length != ID_BYTES)
         return -EBADMSG;
     int error = rdb_encode_raw(walk->encoder, key, ID_BYTES);
@@ -84,6 +86,7 @@ static int save_consumer(struct walk *walk, const unsigned char *key, size_t len
 {
     (void)context;
     unsigned char consumer[32];
+    walk->stream_parts |= STREAM_CONSUMERS;
     bool active = walk->family->consumer_activity;
     int error = frozen_read(walk, consumer, data, active ? 32 : 24);
     if (!error)
@@ -173,9 +176,12 @@ int stream_save(struct walk *walk, frozen_address address)
     const struct family *family = walk->family;
     unsigned char stream[STREAM_BYTES];
     walk->where = "a stream";
-    size_t read = family->stream_groups > family->stream_numbers
-                      ? family->stream_groups + 8u
-                      : family->stream_numbers + 64u;
+    walk->stream_parts = 0;
+    size_t read = family->stream_numbers + 64u;
+    if (read < family->stream_groups + 8u)
+        read = family->stream_groups + 8u;
+    if (read < family->stream_rax + 8u)
+        read = family->stream_rax + 8u;
     int error = frozen_read(walk, stream, address, read);
     frozen_address rax = error ? 0 : word_at(stream, family->stream_rax);
     if (!error)

@@ -76,8 +76,9 @@ static void check_server(struct examination *on)
         return;
     }
     say(on, DOCTOR_FAIL, "%s", now->layout_reason);
-    advise(on, "use a build of a server version that this module knows, or a module "
-               "that knows this one; until then saves use fork");
+    advise(on,
+           "use a build of a server version that this module knows, or a module "
+           "that knows this one, or give it a layout-file; until then saves use fork");
 }
 
 static void check_allocator(struct examination *on)

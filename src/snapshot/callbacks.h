@@ -41,6 +41,11 @@ struct rdb_uffd_host {
     uint64_t (*count_keys)(int database);
     void (*ask_key)(int database, const void *name, size_t length,
                     struct rdb_uffd_key_answer *said);
+    /* Its clocks as INFO has them: seconds since 1970, and of accesses; -1: it does not
+     * say. */
+    void (*ask_clocks)(int64_t *unix_time, int64_t *lru_clock);
+    /* Whether a replica of the server's is at this descriptor. */
+    bool (*is_replica)(int descriptor);
     const char *server_name;    /* "redis" or "valkey" */
     const char *server_version; /* "7.0.15" */
     const char *saver_cpus;     /* the server's bgsave_cpulist, "": any */

@@ -170,7 +170,8 @@ static void take_place(struct snapshot *snapshot, const struct thread_cpus *all,
 /* What no walk of a keyspace that is as it should be ends with. */
 static bool is_unexpected(const struct snapshot *snapshot, int error)
 {
-    return (error == -EFAULT || error == -EBADMSG || error == -ENOTSUP) &&
+    return (error == -EFAULT || error == -EBADMSG || error == -ENOTSUP ||
+            error == -ENODATA) &&
            atomic_load_explicit(&snapshot->view.error, memory_order_acquire) == 0;
 }
 
@@ -393,6 +394,8 @@ static const char *name_error(int error)
 {
     if (error == -EFAULT || error == -EBADMSG)
         return "unexpected data in the server's memory";
+    if (error == -ENODATA)
+        return "a kind of value that the layout from a file is not proved for yet";
     if (error == -ENOBUFS)
         return "the snapshot buffer is full (buffer-policy abort)";
     if (error == -ETIMEDOUT)

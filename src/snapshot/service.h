@@ -20,6 +20,7 @@ struct service {
     struct keyspace_kinds proved_kinds;
     uint64_t proof_tried_usec;
     char doubt[REASON_BYTES]; /* what a walk met that cannot be, "" if none did */
+    bool doubt_of_kind;       /* … or what was not compared: until something more is */
     bool has_allocator;
     char guard_reason[REASON_BYTES]; /* why its calls cannot be guarded, "" if they are */
     bool merging_lifted;             /* KSM was on for this process when we came */

@@ -18,6 +18,8 @@ struct rdb_uffd_settings {
     unsigned buffer_percent;    /* of the memory in use at the freeze, 1 … 100 */
     unsigned threads;           /* that save, at most RDB_UFFD_THREADS_MAX; 0: chosen */
     char spool_directory[1024]; /* "": the server's working directory */
+    char layout_file[1024];     /* "": the server's layout is built in; looked at once, by
+                               rdb_uffd_start() */
 };
 
 #define RDB_UFFD_THREADS_MAX 16

@@ -11,8 +11,11 @@
 #include "kernel/memory.h"
 #include "keyspace/sample.h"
 
-/* Databases whose numbers of keys are compared. */
+/* Databases whose numbers of keys are compared; with a layout from a file there may not be
+ * more. */
 #define DATABASES_MOST 64
+/* More kinds than one pass takes, and streams without some of their parts. */
+#define PASSES_MOST 8
 /* Keys that expire sooner are not asked for: that would delete them. */
 #define NOT_SOON_MSEC 2000
 /* DUMP ends with two bytes of version and eight of checksum. */
@@ -22,6 +25,7 @@
 
 struct proof {
     const struct rdb_uffd_host *host;
+    bool strict; /* the layout is from a file */
     struct keyspace_kinds *kinds;
     struct keyspace_kinds forgotten; /* of keys that are being imported */
     struct keyspace_roots roots;
@@ -68,6 +72,9 @@ static int databases(const struct keyspace_roots *roots)
 static int compare_counts(struct proof *proof)
 {
     int count = proof->roots.database_count;
+    if (proof->strict && count > DATABASES_MOST)
+        return differs(proof, "a layout from a file is for %d databases at most",
+                       DATABASES_MOST);
     if (!proof->host->has_database(count - 1) || proof->host->has_database(count))
         return differs(proof, "there seem to be %d databases", count);
     proof->keys = 0;
@@ -86,12 +93,24 @@ static int compare_counts(struct proof *proof)
 
 /* ---- single keys ----------------------------------------------------------------- */
 
+/* False: it is too long, or the server has no DUMP. */
+static bool is_comparable(const struct keyspace_sample *sample,
+                          const struct rdb_uffd_key_answer *said)
+{
+    return sample->value_length && said->value_length;
+}
+
+/* What DUMP says of itself. */
+static bool is_same_version(const struct rdb_uffd_key_answer *said)
+{
+    const unsigned char *version = said->value + said->value_length - DUMP_END;
+    return said->value_length >= DUMP_END &&
+           (version[0] | version[1] << 8) == server_dump_version();
+}
+
 static bool is_same_value(struct proof *proof, const struct keyspace_sample *sample,
                           const struct rdb_uffd_key_answer *said)
 {
-    /* Too long, or the server has no DUMP. */
-    if (!sample->value_length || !said->value_length)
-        return true;
     return said->value_length >= DUMP_END &&
            rdb_is_same_value(sample->value, sample->value_length, said->value,
                              said->value_length - DUMP_END, server_decompress(),
@@ -117,15 +136,22 @@ static int compare_key(struct proof *proof, const struct keyspace_sample *sample
     if (sample->expire != said.expire)
         return differs(proof, "a key seems to expire at %lld, the server says %lld",
                        (long long)sample->expire, (long long)said.expire);
-    if (!is_same_value(proof, sample, &said))
+    bool comparable = is_comparable(sample, &said);
+    if (comparable && !is_same_value(proof, sample, &said))
         return differs(proof, "a %s would be saved wrongly", types[type]);
-    *sample->seen = 1;
+    if (comparable && !is_same_version(&said))
+        return differs(proof, "its dumps are not of version %d", server_dump_version());
+    if (comparable)
+        proof->kinds->stream_parts |= sample->parts;
+    if (comparable || !proof->strict)
+        *sample->seen = 1;
     return 0;
 }
 
 static int compare_keys(struct proof *proof)
 {
     const char *where = NULL;
+    proof->samples.thorough = proof->strict;
     int error =
         keyspace_sample(&proof->roots, &proof->reader, wall_clock_msec() + NOT_SOON_MSEC,
                         proof->kinds, &proof->samples, &where);
@@ -148,6 +174,9 @@ static bool is_any_seen(const struct keyspace_kinds *kinds)
 static int compare_some(struct proof *proof)
 {
     int error = compare_keys(proof);
+    for (int again = 0; !error && again < PASSES_MOST; again++)
+        if (proof->strict && proof->samples.count == SAMPLES_MAX)
+            error = compare_keys(proof);
     if (error || is_any_seen(proof->kinds))
         return error;
     snprintf(proof->reason, proof->reason_size,
@@ -176,11 +205,17 @@ static int compare_all(struct proof *proof)
     int error = compare_counts(proof);
     if (error)
         return error;
-    return proof->keys ? compare_some(proof) : compare_imported(proof);
+    if (proof->keys)
+        return compare_some(proof);
+    if (!proof->strict)
+        return compare_imported(proof);
+    snprintf(proof->reason, proof->reason_size,
+             "the layout from a file is not proved yet: there is no key to compare");
+    return -ENODATA;
 }
 
-int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
-              char *reason, size_t reason_size)
+static int prove_by(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
+                    int (*compare)(struct proof *), char *reason, size_t reason_size)
 {
     struct proof *proof = memory_map(sizeof(*proof));
     int error = proof ? 0 : -ENOMEM;
@@ -192,9 +227,10 @@ int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
         proof->kinds = kinds;
         proof->reason = reason;
         proof->reason_size = reason_size;
+        proof->strict = server_layout_is_of_file();
         server_roots(&proof->roots);
         view_reader_init_live(&proof->reader, &proof->live);
-        error = compare_all(proof);
+        error = compare(proof);
         checked_reader_close(&proof->live);
     }
     memory_unmap(proof, sizeof(*proof));
@@ -202,6 +238,40 @@ int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
         snprintf(reason, reason_size, "the known layout cannot be proved: %s",
                  strerror(-error));
     return error;
+}
+
+int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
+              char *reason, size_t reason_size)
+{
+    return prove_by(host, kinds, compare_all, reason, reason_size);
+}
+
+/* ---- a save with a layout from a file -------------------------------------------- */
+
+/* Databases may have come into use, and what looked like the clocks at load may go on to
+ * look like something else. */
+static int compare_instant(struct proof *proof)
+{
+    int64_t unix_time, lru_clock;
+    int error = compare_counts(proof);
+    proof->host->ask_clocks(&unix_time, &lru_clock);
+    if (!error && unix_time != proof->roots.unix_time)
+        error = differs(proof, "its clock is not where it should be");
+    if (!error && server_has_lru_clock() && lru_clock != proof->roots.lru_clock)
+        error = differs(proof, "its clock of accesses is not where it should be");
+    return error;
+}
+
+int proof_try_save(const struct rdb_uffd_host *host, const struct server_capture *capture,
+                   char *reason, size_t reason_size)
+{
+    for (size_t i = 0; i < capture->socket_count; i++)
+        if (!host->is_replica(capture->server_sockets[i])) {
+            snprintf(reason, reason_size,
+                     "the replicas' sockets are not where they should be");
+            return -ENOTSUP;
+        }
+    return prove_by(host, NULL, compare_instant, reason, reason_size);
 }
 
 /* ---- slots that are being imported ----------------------------------------------- */

@@ -18,6 +18,12 @@
  * at first. Main thread, nothing frozen; takes a millisecond or two. */
 int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
               char *reason, size_t reason_size);
+/* At every save with a layout from a file, which nobody has tested: numbers of keys, clocks,
+ * and the replicas' sockets. What the save meets that was not compared ends it
+ * (keyspace_roots). 0; -ENOTSUP or -errno, then `reason` says what stands against it. Main
+ * thread, nothing frozen. */
+int proof_try_save(const struct rdb_uffd_host *host, const struct server_capture *capture,
+                   char *reason, size_t reason_size);
 /* At every save of a server that is importing slots: whether walks find those slots, and
  * as many keys in them, as the server says. 0; -ENOTSUP or -errno, then `reason` says
  * what stands against it. Main thread, nothing frozen; takes a millisecond or so. */

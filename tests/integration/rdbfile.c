@@ -178,6 +178,32 @@ const char *rdb_difference(const char *first, const char *second)
     return difference;
 }
 
+/* Behind the aux fields it begins with. */
+static size_t first_behind_aux(struct content content)
+{
+    size_t at = MAGIC_LENGTH, field, name_length;
+    struct content name;
+    while (
+        (field = aux_field(content.bytes + at, content.length - at, &name, &name_length)))
+        at += field;
+    return at;
+}
+
+const char *rdb_keys_difference(const char *first, const char *second)
+{
+    struct content a = map_file(first), b = map_file(second);
+    const size_t smallest = MAGIC_LENGTH + 1 + CHECKSUM_LENGTH;
+    const char *difference =
+        a.length < smallest || b.length < smallest    ? "a file is too short"
+        : memcmp(a.bytes, b.bytes, MAGIC_LENGTH) != 0 ? "the magic words differ"
+                                                      : NULL;
+    if (!difference)
+        difference = body_difference(a, b, first_behind_aux(a), first_behind_aux(b));
+    unmap_file(a);
+    unmap_file(b);
+    return difference;
+}
+
 void check_dump(const char *path, bool has_checksum)
 {
     const char *command = getenv("CHECK_COMMAND");

@@ -13,6 +13,9 @@ bool files_are_equal(const char *first, const char *second);
  * else what differs, and where. */
 const char *rdb_difference(const char *first, const char *second);
 
+/* The same, whatever the aux fields say. */
+const char *rdb_keys_difference(const char *first, const char *second);
+
 /* The server's own checker must find the file whole, its checksum included
  * (unless it has none). */
 void check_dump(const char *path, bool has_checksum);

@@ -1,0 +1,424 @@
+/* Layout files: a server that is served by one, files that are wrong, and files that lie.
+ *
+ * A lie is a right file with one number moved, or exchanged for another's. What comes of it
+ * must be no wrong dump: the file is refused, or saves fork, or the number does not matter and
+ * the dump is what SAVE writes. The server must live on, each time with a module that is
+ * loaded anew. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fill.h"
+#include "replicas.h"
+#include "snapshot.h"
+
+#define LIES       40
+#define SOAK_LIES  400
+#define KEYS       40
+#define LINES_MAX  100
+#define LINE_BYTES 128
+
+struct layout {
+    char lines[LINES_MAX][LINE_BYTES];
+    int count;
+};
+
+static const char *name_of_server(struct server *server)
+{
+    return server_info(server, "valkey_version")   ? "valkey"
+           : server_info(server, "redict_version") ? "redict"
+                                                   : "redis";
+}
+
+static const char *version_of_server(struct server *server)
+{
+    return server_info(server, format_text("%s_version", name_of_server(server)));
+}
+
+/* What the module knows of this server, as a file says it. */
+static struct layout layout_of(struct server *server)
+{
+    struct layout layout = {0};
+    const char *tool = getenv("LAYOUTS_TOOL");
+    CHECK(tool, "LAYOUTS_TOOL is not set");
+    FILE *output = popen(format_text("%s --known %s %s", tool, name_of_server(server),
+                                     version_of_server(server)),
+                         "r");
+    CHECK(output, "%s: %s", tool, strerror(errno));
+    while (layout.count < LINES_MAX &&
+           fgets(layout.lines[layout.count], LINE_BYTES, output))
+        layout.count++;
+    CHECK(pclose(output) == 0 && layout.count > 10, "%s said nothing", tool);
+    return layout;
+}
+
+static const char *write_layout(const struct layout *layout)
+{
+    const char *path = format_text("%s/layout", test_directory());
+    FILE *file = fopen(path, "w");
+    CHECK(file, "%s: %s", path, strerror(errno));
+    for (int i = 0; i < layout->count; i++)
+        fputs(layout->lines[i], file);
+    CHECK(fclose(file) == 0, "%s: %s", path, strerror(errno));
+    return path;
+}
+
+static char *line_of(struct layout *layout, const char *name)
+{
+    for (int i = 0; i < layout->count; i++)
+        if (strncmp(layout->lines[i], name, strlen(name)) == 0 &&
+            layout->lines[i][strlen(name)] == ' ')
+            return layout->lines[i];
+    fail("a layout has no %s", name);
+}
+
+/* ---- data ------------------------------------------------------------------------ */
+
+static bool has_field_times(struct server *server)
+{
+    return server_knows(server, "HPEXPIRE");
+}
+
+/* What fill() leaves out: other databases, streams with all that belongs to them. */
+static void fill_more(struct server *server)
+{
+    fill(server->connection, FILL_ALL, KEYS, 4711);
+    for (int i = 0; i < 4; i++) {
+        const char *key = format_text("groups:%d", i);
+        for (int entry = 0; entry < 30; entry++)
+            server_ok(server, "XADD %s * name value%d", key, entry);
+        server_ok(server, "XGROUP CREATE %s one 0", key);
+        server_ok(server, "XGROUP CREATE %s other $", key);
+        server_ok(server, "XREADGROUP GROUP one reader COUNT 10 STREAMS %s >", key);
+        server_ok(server, "XREADGROUP GROUP one second COUNT 5 STREAMS %s >", key);
+        server_ok(server, "HSET times:%d field value other value", i);
+        if (has_field_times(server))
+            server_ok(server, "HPEXPIRE times:%d 1000000000 FIELDS 1 field", i);
+    }
+    server_ok(server, "SELECT 3");
+    for (int i = 0; i < 20; i++)
+        server_ok(server, "SET third:%d value", i);
+    server_ok(server, "SELECT 0");
+}
+
+static struct server *start_with_data(const char *fault, bool with_module)
+{
+    struct server *server =
+        server_start(&(struct server_options){.config = FILL_CONFIG DISKLESS_CONFIG,
+                                              .fault = fault,
+                                              .without_module = !with_module});
+    fill_more(server);
+    return server;
+}
+
+static void load(struct server *server, const char *path)
+{
+    server_ok(server, "MODULE LOAD %s layout-file %s", module_path(), path);
+    server->has_module = true;
+}
+
+static void unload(struct server *server)
+{
+    /* A save that has just ended may not have let go of everything. */
+    double end = patient_seconds() + 10;
+    while (server_command(server, "MODULE UNLOAD uffd")->type == REDIS_REPLY_ERROR) {
+        CHECK(patient_seconds() < end, "the module cannot be unloaded");
+        sleep_msec(5);
+    }
+    server->has_module = false;
+}
+
+/* ---- what a save makes of it ----------------------------------------------------- */
+
+/* BGSAVE in one go with SAVE. NULL, or what is wrong. */
+static const char *save_and_compare(struct server *server)
+{
+    unlink(server_path(server, "background.rdb"));
+    save_twice_at_once(server, "reference.rdb", "background.rdb", "0");
+    if (!server_save_wait(server))
+        return format_text("the save failed: %s", server_info(server, "uffd_last_error"));
+    return rdb_difference(server_path(server, "reference.rdb"),
+                          server_path(server, "background.rdb"));
+}
+
+static bool is_supported(struct server *server)
+{
+    return server_info_number(server, "uffd_supported") == 1;
+}
+
+/* ---- a transfer ------------------------------------------------------------------ */
+
+#define MARK_BYTES 40
+#define DUMP_BYTES (8 << 20)
+
+/* Between the mark that begins a dump and the same mark; NULL: not all of it is there. */
+static char *dump_in(char *bytes, size_t length, size_t *dump_length)
+{
+    char *mark = memmem(bytes, length, "$EOF:", 5);
+    if (!mark || bytes + length < mark + 5 + MARK_BYTES + 2)
+        return NULL;
+    mark += 5;
+    char *dump = mark + MARK_BYTES + 2;
+    char *end = memmem(dump, (size_t)(bytes + length - dump), mark, MARK_BYTES);
+    *dump_length = end ? (size_t)(end - dump) : 0;
+    return end ? dump : NULL;
+}
+
+/* What a replica of the server gets, into `path`. */
+static void receive_dump(struct server *server, bool functions_only, const char *path)
+{
+    static const char request[] = "PSYNC ? -1\r\n";
+    redisContext *replica = server_connect(server);
+    char *bytes = malloc(DUMP_BYTES), *dump = NULL;
+    size_t length = 0, dump_length;
+    freeReplyObject(redisCommand(replica, "REPLCONF capa eof capa psync2"));
+    /* Valkey 9.1 writes an older format for who does not say; others know no such thing. */
+    freeReplyObject(
+        redisCommand(replica, "REPLCONF version %s", version_of_server(server)));
+    if (functions_only)
+        freeReplyObject(redisCommand(replica, "REPLCONF rdb-filter-only functions"));
+    redisSetTimeout(replica, (struct timeval){.tv_sec = 20});
+    CHECK(write(replica->fd, request, strlen(request)) == (ssize_t)strlen(request), "%s",
+          strerror(errno));
+    while (!dump) {
+        ssize_t got = read(replica->fd, bytes + length, DUMP_BYTES - length);
+        CHECK(got > 0, "the transfer ends after %zu bytes: %s", length, strerror(errno));
+        length += (size_t)got;
+        dump = dump_in(bytes, length, &dump_length);
+    }
+    FILE *file = fopen(path, "w");
+    CHECK(file && fwrite(dump, 1, dump_length, file) == dump_length && fclose(file) == 0,
+          "%s: %s", path, strerror(errno));
+    redisFree(replica);
+    free(bytes);
+    wait_until_no_child(server, 10);
+}
+
+/* … which but for its aux fields, with the offset, is what SAVE writes. */
+static const char *transfer_and_compare(struct server *server)
+{
+    const char *path = format_text("%s/received.rdb", test_directory());
+    /* The clocks of accesses go on between the two. */
+    server_config_set(server, "maxmemory-policy", "noeviction");
+    server_config_set(server, "dbfilename", "reference.rdb");
+    server_ok(server, "SAVE");
+    receive_dump(server, false, path);
+    return rdb_keys_difference(server_path(server, "reference.rdb"), path);
+}
+
+/* … and for a tool that wants no data: what it has got of the server alone. */
+static const char *functions_of(struct server *server)
+{
+    const char *path = format_text("%s/functions-%d.rdb", test_directory(), rand());
+    receive_dump(server, true, path);
+    return path;
+}
+
+/* ---- files that are right, and that are wrong ------------------------------------ */
+
+/* A version that no table knows. */
+static void served(void)
+{
+    needs_module();
+    struct server *server = start_with_data("newer_server", false);
+    struct layout layout = layout_of(server);
+    snprintf(line_of(&layout, "version"), LINE_BYTES, "version 99.9.9\n");
+    load(server, write_layout(&layout));
+    CHECK(is_supported(server), "%s", server_info(server, "uffd_unsupported_reason"));
+    const char *difference = save_and_compare(server);
+    CHECK(!difference, "%s", difference);
+    check_fork_free(server, 1);
+    difference = transfer_and_compare(server);
+    CHECK(!difference, "%s", difference);
+    check_fork_free(server, 2);
+    CHECK(strstr(server_config_get(server, "uffd.layout-file"), "/layout"), "CONFIG GET");
+    server_error(server, "CONFIG SET uffd.layout-file /another");
+    server_stop(server);
+}
+
+static void set_by_configuration(void)
+{
+    needs_module();
+    struct server *server =
+        server_start(&(struct server_options){.without_module = true});
+    struct layout layout = layout_of(server);
+    const char *path = write_layout(&layout);
+    server_stop(server);
+    server = server_start(&(struct server_options){
+        .config = format_text(FILL_CONFIG "uffd.layout-file %s", path)});
+    CHECK(is_supported(server), "%s", server_info(server, "uffd_unsupported_reason"));
+    fill_more(server);
+    const char *difference = save_and_compare(server);
+    CHECK(!difference, "%s", difference);
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
+/* Says what is wrong and where, and saves by fork; once that is mended, serves. */
+static void check_wrong(struct server *server, const char *path, const char *said)
+{
+    load(server, path);
+    const char *reason = server_info(server, "uffd_unsupported_reason");
+    CHECK(!is_supported(server) && strstr(reason, said), "not '%s' but: %s", said,
+          reason);
+    CHECK(server_log_count(server, said), "the log does not say '%s'", said);
+    const char *difference = save_and_compare(server);
+    CHECK(!difference, "%s", difference);
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "not counted");
+    unload(server);
+}
+
+static void wrong_files(void)
+{
+    needs_module();
+    struct server *server = start_with_data(NULL, false);
+    const struct layout right = layout_of(server);
+    struct layout wrong = right;
+    snprintf(line_of(&wrong, "pid"), LINE_BYTES, "piid 0\n");
+    check_wrong(server, write_layout(&wrong), "'piid' is nothing that a layout has");
+    wrong = right;
+    snprintf(line_of(&wrong, "pid"), LINE_BYTES, "pid zero\n");
+    check_wrong(server, write_layout(&wrong), "'zero' of pid is no number");
+    wrong = right;
+    snprintf(line_of(&wrong, "dbnum"), LINE_BYTES, "dbnum 70000\n");
+    check_wrong(server, write_layout(&wrong), "dbnum is at most 65535");
+    wrong = right;
+    snprintf(line_of(&wrong, "dbnum"), LINE_BYTES, "pid 0\n");
+    check_wrong(server, write_layout(&wrong), "pid is there twice");
+    wrong = right;
+    wrong.count /= 2;
+    check_wrong(server, write_layout(&wrong), "is missing");
+    wrong = right;
+    snprintf(line_of(&wrong, "family"), LINE_BYTES, "family redis-1.0\n");
+    check_wrong(server, write_layout(&wrong), "there is no family 'redis-1.0'");
+    wrong = right;
+    snprintf(line_of(&wrong, "version"), LINE_BYTES, "version 1.2.3\n");
+    check_wrong(server, write_layout(&wrong), "1.2.3, and this is");
+    check_wrong(server, module_path(), "layout-file line 1:");
+    check_wrong(server, "/dev/null", "server is missing");
+    check_wrong(server, "/nowhere/layout", "cannot be opened: No such file");
+    check_wrong(server, test_directory(), "cannot be read: Is a directory");
+    load(server, write_layout(&right));
+    CHECK(is_supported(server), "%s", server_info(server, "uffd_unsupported_reason"));
+    server_stop(server);
+}
+
+/* ---- lies ------------------------------------------------------------------------ */
+
+static long number_in(const char *line)
+{
+    const char *value = strchr(line, ' ');
+    return value ? strtol(value, NULL, 10) : 0;
+}
+
+static bool is_number(const char *line)
+{
+    const char *value = strchr(line, ' ');
+    return value && value[1] >= '0' && value[1] <= '9' &&
+           strncmp(line, "version", 7) != 0;
+}
+
+static int random_line(const struct layout *layout, uint64_t *random)
+{
+    for (;;) {
+        int line = (int)(random_next(random) % (uint64_t)layout->count);
+        if (is_number(layout->lines[line]))
+            return line;
+    }
+}
+
+/* Moves the number of one line; what has been done. */
+static const char *lie(struct layout *layout, int line, uint64_t *random)
+{
+    static const long steps[] = {-16, -8, -4, 4, 8, 16};
+    char *text = layout->lines[line];
+    long old = number_in(text), new = old;
+    char *name = strndup(text, strcspn(text, " "));
+    while (new == old || new < 0) {
+        uint64_t choice = random_next(random) % 8;
+        if (choice < 6)
+            new = old + steps[choice];
+        else if (choice == 6)
+            new = number_in(layout->lines[random_line(layout, random)]);
+        else
+            new = (long)(random_next(random) % (uint64_t)(2 * old + 64));
+    }
+    snprintf(text, LINE_BYTES, "%s %ld\n", name, new);
+    return format_text("%s %ld instead of %ld", name, new, old);
+}
+
+/* The evictions decide which clocks the dump has. */
+static void draw_policy(struct server *server, uint64_t *random)
+{
+    static const char *const policies[] = {"noeviction", "allkeys-lru", "allkeys-lfu"};
+    server_config_set(server, "maxmemory-policy", policies[random_next(random) % 3]);
+}
+
+/* 'r'efused, or 'f'orked, 's'erved: the save; the transfer; that of functions only. */
+static char *judge(struct server *server, const char *functions, const char *what)
+{
+    char *verdict = format_text("rrr");
+    if (!is_supported(server))
+        return verdict;
+    for (int i = 0; i < 3; i++) {
+        double replaced = server_info_number(server, "uffd_forks_replaced");
+        const char *difference =
+            i == 0   ? save_and_compare(server)
+            : i == 1 ? transfer_and_compare(server)
+                     : rdb_keys_difference(functions, functions_of(server));
+        CHECK(!difference, "%s, kind %d of save: %s", what, i, difference);
+        verdict[i] =
+            server_info_number(server, "uffd_forks_replaced") > replaced ? 's' : 'f';
+    }
+    return verdict;
+}
+
+static void tell_lie(struct server *server, const struct layout *right,
+                     const char *functions, int line, uint64_t seed)
+{
+    uint64_t random = seed;
+    struct layout wrong = *right;
+    const char *what = lie(&wrong, line, &random);
+    draw_policy(server, &random);
+    load(server, write_layout(&wrong));
+    char *verdict = judge(server, functions, what);
+    if (getenv("TELL"))
+        printf("%s %s\n", verdict, what);
+    unload(server);
+}
+
+/* Each member in turn, from one on that is drawn, so that few runs tell all of them. */
+static void offsets_moved(void)
+{
+    needs_module();
+    uint64_t random = test_seed();
+    struct server *server = start_with_data(NULL, false);
+    struct layout right = layout_of(server);
+    const char *functions = functions_of(server);
+    int line = random_line(&right, &random);
+    for (int i = 0; i < (test_is_soak() ? SOAK_LIES : LIES); i++) {
+        do
+            line = (line + 1) % right.count;
+        while (!is_number(right.lines[line]));
+        tell_lie(server, &right, functions, line, random_next(&random));
+    }
+    load(server, write_layout(&right));
+    CHECK(strncmp(judge(server, functions, "the truth"), "ss", 2) == 0,
+          "the truth is not believed");
+    server_stop(server);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"served", served, 30},
+        {"set_by_configuration", set_by_configuration, 30},
+        {"wrong_files", wrong_files, 60},
+        {"offsets_moved", offsets_moved, 1200},
+        {0},
+    };
+    return test_run("lies", cases, argc, argv);
+}
