@@ -82,6 +82,7 @@ install: rdb_uffd.so uffd-watch ## install below PREFIX (/usr/local), DESTDIR fo
 	sed 's|^loadmodule .*|loadmodule $(PREFIX)/lib/redis/modules/rdb_uffd.so|' redis-module.conf \
 		>$(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/redis-module.conf
 	install -D -m 0644 docs/OPERATIONS.md $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/OPERATIONS.md
+	install -m 0644 docs/SETTINGS-AND-INFO.md $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/
 	install -D -m 0644 packaging/seccomp/rdb_uffd.json $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/seccomp.json
 	install -D -m 0644 packaging/systemd/rdb_uffd.conf $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/systemd-drop-in.conf
 	install -D -m 0644 packaging/udev/60-rdb_uffd.rules $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/60-rdb_uffd.rules
