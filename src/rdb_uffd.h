@@ -32,15 +32,16 @@
  *
  *   prepare, freeze   main thread, inside the server's fork()
  *   SAVING            saver thread; faults served by the fault server
+ *   CREATING          the temporary file: it is made whole or not at all
  *   PUBLISHING        too late for a kill
- *   RELEASING         saver thread; then the child "exits" and is reaped
+ *   RELEASING         saver thread; then the child "exits": reaped(), main thread
  *
- * Threads: the server's main thread; the fault server (view/fault_server.h); the
- * saver (snapshot/saver.h) and those that help it walk (keyspace/worker_pool.h); the upkeep thread
- * (upkeep/upkeep.h), which does chores between snapshots; the watchdog
- * (snapshot/watchdog.h), which watches the fault server during one; those that help to protect
- * (memory/protection.h); the packer (memory/packer.h). Who writes what:
- * snapshot/snapshot.h.
+ *   A fault server that hangs: rescue_pull(), on the watchdog, lifts the protection and
+ *   fails the view, and the saver goes its way as after any failure. If it hangs as well,
+ *   rescue_end_child() ends the child; rescue_tend(), on the upkeep thread, releases once
+ *   both have come back, and until then begin() falls back.
+ *
+ * Threads, locks, wake-ups: docs/THREADS.md. Who writes what: snapshot/snapshot.h.
  *
  * Every function here is called on the main thread.
  */

@@ -3,12 +3,34 @@
  * Freeing a value writes to the allocator's own tables, which are protected like
  * all else. Those pages are few (one in two thousand) but every free hits one:
  * right after a freeze each overwritten value cost two more faults than the
- * write itself. So the main thread's free() only notes the address, and the
- * memory is given back when the snapshot is over, a little at a time. But for what
- * lies in fresh memory, where new values go: that is freed, and used again, at once.
+ * write itself.
  *
- * Bounded in number, and in bytes where they cannot be evicted (snapshot/eviction.h); beyond
- * that, and for all other threads, free() frees. Main thread, but where it says so.
+ * What becomes of a block that the server frees during a save, from free() to the kernel:
+ *
+ *   free() of another thread       the allocator's at once; its writes fault like any
+ *   free() of the main thread      put_off() here:
+ *     in fresh memory              freed, and used again, at once: arena_pool_free()
+ *     of no interest to UFFD.DIRTYRATE (`is_kept_back`): freed at once
+ *     no room for the note: too many, or too many bytes that cannot be evicted
+ *                                  freed past the thread cache, so that no new value comes
+ *                                  to lie on a protected page: arena_pool_free_past()
+ *     else                         its address is noted; nothing of it is written or read
+ *        │
+ *        ├─ of a page or more, and new values have taken much memory (share_limit() in
+ *        │  rdb_uffd.c): the upkeep thread writes its pages to the spool, tells the fault
+ *        │  server, and gives the memory back: snapshot/eviction.h. It stays noted.
+ *        ├─ new values have taken their part of the limit, or the save is over, or the
+ *        │  measurement: the tick, rdb_uffd_tick(), ends it with deferred_free_end(). Then
+ *        │  it frees for a millisecond a tick, deferred_free_some(), and every other
+ *        │  free() makes up for two. A new save leaves what is noted to the tick after it.
+ *        ├─ the module is unloaded: all of it is freed, deferred_free_remove().
+ *        └─ in a real fork's child: forgotten; the notes are its parent's.
+ *
+ *   What the allocator gives back to the kernel passes the guard (host/guard.h). While
+ *   frozen, what madvise() drops is preserved first, or refused; what munmap() takes stays
+ *   mapped until the end of the snapshot (memory/deferred_unmap.h).
+ *
+ * Main thread, but where it says so.
  */
 #ifndef RDB_UFFD_HOST_DEFERRED_FREE_H
 #define RDB_UFFD_HOST_DEFERRED_FREE_H
@@ -40,12 +62,13 @@ void deferred_free_end(void);
 /* What has been put off, each piece of memory given once: nobody will read or write it
  * until deferred_free_let_go(), which must follow in any case. Returns how many, at most
  * `most`. One other thread, which holds a lock meanwhile: deferred_free_end() waits for as
- * long, a millisecond or two. */
+ * long. That is a millisecond or two, as long as the fault server answers (docs/WAITS.md).
+ */
 size_t deferred_free_hold(struct iovec *memory, size_t most);
 void deferred_free_let_go(void);
 /* For a while without holding, since the main thread may have to wait for whoever holds:
- * deferred_free_opening() while holding, let go, and then hold again, in any case. True if what
- * was given before may still be used; false if it may have been freed since. */
+ * deferred_free_opening() while holding, let go, and then hold again, in any case. True
+ * if what was given before may still be used; false if it may have been freed since. */
 uint64_t deferred_free_opening(void);
 bool deferred_free_hold_again(uint64_t opening);
 /* False when the main thread waits for deferred_free_let_go(). */

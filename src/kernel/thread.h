@@ -69,10 +69,11 @@ uint64_t thread_cpu_usec(pid_t id);
 int futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_msec);
 void futex_wake_all(_Atomic uint32_t *word);
 
-/* A lock for what takes microseconds, but for that of host/deferred_free.h. Zeroed memory is a free one; it must lie where
- * nothing is ever protected.
+/* A lock for what takes microseconds; that of host/deferred_free.h takes longer. Zeroed
+ * memory is a free one; it must lie where nothing is ever protected.
  *
- * Ranks: who holds one of these may take what stands below it, nothing else.
+ * Ranks: who holds one of these may take what stands below it, nothing else. All locks,
+ * and what is done without: docs/THREADS.md.
  *
  *   1 heap_lock(), memory/heap.h
  *   2 the allocator's own locks: it calls the guard and the hooks with them held

@@ -4,6 +4,7 @@
  * preserved (view/view.h): the page may have changed under it, but it must be there. So
  * an munmap() of frozen memory is noted and done later. Nothing has to be preserved for
  * it, since nobody writes to what he has given up; the memory was the dataset's before.
+ * Blocks that are freed: host/deferred_free.h.
  *
  * Any thread but the fault server. */
 #ifndef RDB_UFFD_MEMORY_DEFERRED_UNMAP_H

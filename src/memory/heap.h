@@ -7,9 +7,8 @@
  * a wrong snapshot. Shared mappings never count; all that our own threads write to is
  * in such.
  *
- * Lock: heap_lock()/heap_unlock() around every function below but
- * heap_note_change(). Held by the upkeep thread while it refreshes and by the
- * main thread from prepare to the end of the freeze; never by a fault server.
+ * Lock: heap_lock()/heap_unlock() around every function below but where it says
+ * otherwise. Who takes it, and what may be taken under it: docs/THREADS.md.
  */
 #ifndef RDB_UFFD_MEMORY_HEAP_H
 #define RDB_UFFD_MEMORY_HEAP_H

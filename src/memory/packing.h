@@ -68,7 +68,8 @@ size_t piece_pack(struct piece *piece, LZ4_stream_t *stream,
 size_t piece_of_raw(struct piece *piece, uint32_t page, const void *page_bytes);
 /* Gives the first `wanted` of the 4096 bytes of page `page` back (`to` has room for
  * all of them): a reader mostly wants a few, and what lies behind need not be
- * unpacked. `bytes_there`: how much of the piece was read. 0, or -EIO when it is damaged or another page's. Any thread. */
+ * unpacked. `bytes_there`: how much of the piece was read. 0, or -EIO when it is damaged
+ * or another page's. Any thread. */
 int piece_unpack(const struct piece *piece, size_t bytes_there,
                  const struct dictionary *dictionary, uint32_t page, void *to,
                  size_t wanted);

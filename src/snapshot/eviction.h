@@ -12,7 +12,8 @@
  *   memory          -          -          -            then given back
  *
  * Only values of at least a page have such pages, and only where the policy is to
- * spool. free() itself happens after the snapshot (host/deferred_free.h).
+ * spool. free() itself happens after the snapshot (host/deferred_free.h,
+ * which has the whole life of such a value).
  */
 #ifndef RDB_UFFD_EVICTION_H
 #define RDB_UFFD_EVICTION_H

@@ -1,6 +1,7 @@
 /* The one snapshot there can be at a time, and what its threads share.
  *
  * Who may wait for whom, and how long at most: docs/WAITS.md.
+ * All threads, the order of locks, who wakes whom: docs/THREADS.md.
  *
  * In the module's own data, which is never protected and which a forked child
  * gets a copy of. Fields are grouped by who writes them.
