@@ -161,6 +161,7 @@ static const struct server_layout layouts[] = {
         .connection_descriptor = 16,
         .client_request_bytes = 4,
         .own_connection = 8,
+        .no_compression = 16,
         .module_name = 8,
         .module_types = 24,
         .type_module = 0,

@@ -51,6 +51,7 @@ struct server_layout {
     uint16_t client_replication, client_replica_state;
     uint16_t client_request, client_request_bytes;
     uint16_t own_connection;            /* in what it asks for: straight to its socket */
+    uint16_t no_compression;            /* likewise: strings as they are */
     uint16_t module_name, module_types; /* RedisModule */
     uint16_t type_module, type_load;    /* moduleType.module, .rdb_load */
 };
@@ -86,6 +87,7 @@ extern const struct layout_ability {
     NUMBER(connection_descriptor, 4088)                                                  \
     NUMBER(client_request_bytes, 4)                                                      \
     NUMBER(own_connection, 4096)                                                         \
+    NUMBER(no_compression, 4096)                                                         \
     NUMBER(module_name, 4088)                                                            \
     NUMBER(module_types, 4088)                                                           \
     NUMBER(type_module, 4088)                                                            \

@@ -66,7 +66,8 @@ static struct {
 
 /* The variables of its settings. */
 static struct {
-    const int *compression, *checksum, *sync_dump, *sync_rewrite, *preamble;
+    int *compression; /* changed for a moment: capture_streams() */
+    const int *checksum, *sync_dump, *sync_rewrite, *preamble;
     const int *cluster, *maxmemory_policy, *lfu_decay_time, *key_save_delay;
     char *const *file_name;
 } settings;
@@ -376,12 +377,13 @@ static const char *refuse_transfer(int32_t *wish)
         return why;
     if (!transfer.count)
         return "a transfer to nobody";
-    *wish = transfer.targets[0].wish & (WISH_NO_DATA | WISH_NO_FUNCTIONS);
+    *wish = transfer.targets[0].wish &
+            (WISH_NO_DATA | WISH_NO_FUNCTIONS | layout->no_compression);
     if ((transfer.targets[0].wish ^ *wish) !=
         (transfer.direct ? layout->own_connection : 0))
         return "a transfer of an unknown kind";
     /* What stands there proves the wish no further. */
-    if (*wish && layout->keyspace == KEYSPACE_OF_FILE)
+    if (*wish & ~layout->no_compression && layout->keyspace == KEYSPACE_OF_FILE)
         return "a transfer of a part, with a layout from a file,";
     if (wants_older_format(transfer.targets[0].client))
         return "a transfer to an older replica";
@@ -587,12 +589,27 @@ static int capture_descriptors(const struct child_request *request,
     return capture->transfer_pipe < 0 || capture->exit_pipe < 0 ? -EBADF : 0;
 }
 
+/* What the server's own functions write, as a child would have it that has been asked for
+ * strings as they are. */
+static int capture_streams(const struct child_request *request, int32_t wish,
+                           struct server_capture *capture)
+{
+    int compression = *settings.compression;
+    if (wish & layout->no_compression)
+        *settings.compression = 0;
+    if (*settings.compression)
+        capture->compress = symbols.lzf_compress;
+    int error = capture_header(request, wish, capture);
+    if (!error)
+        error = capture_trailer(capture);
+    *settings.compression = compression;
+    return error;
+}
+
 static int capture_all(const struct child_request *request, int32_t wish,
                        struct server_capture *capture)
 {
     server_roots(&capture->roots);
-    if (*settings.compression)
-        capture->compress = symbols.lzf_compress;
     if (*settings.checksum)
         capture->checksum = symbols.crc64;
     bool aof = request->cause == CHILD_REWRITE_AOF;
@@ -601,11 +618,7 @@ static int capture_all(const struct child_request *request, int32_t wish,
     int error = capture_name(request, capture);
     if (!error)
         error = capture_descriptors(request, capture);
-    if (!error)
-        error = capture_header(request, wish, capture);
-    if (!error)
-        error = capture_trailer(capture);
-    return error;
+    return error ? error : capture_streams(request, wish, capture);
 }
 
 static void forget_descriptors(struct server_capture *capture)

@@ -22,6 +22,10 @@ void replica_wait_link(struct server *replica);
 /* When writes have stopped: the same offsets, then the same DEBUG DIGEST. */
 void check_same_data(struct server *master, struct server *replica);
 
+/* What the server sends through its pipe to a replica that asks for a whole dump, into
+ * `path`. `wish`: what it tells by REPLCONF, or NULL. Ends when the server has ended too. */
+void receive_dump(struct server *server, const char *wish, const char *path);
+
 /* ---- without a file ---- */
 
 #define DISKLESS_CONFIG "repl-diskless-sync yes\nrepl-diskless-sync-delay 0\n"

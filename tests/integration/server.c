@@ -439,6 +439,18 @@ const char *server_info(struct server *server, const char *field)
     return value;
 }
 
+const char *server_name(struct server *server)
+{
+    return server_info(server, "valkey_version")   ? "valkey"
+           : server_info(server, "redict_version") ? "redict"
+                                                   : "redis";
+}
+
+const char *server_version(struct server *server)
+{
+    return server_info(server, format_text("%s_version", server_name(server)));
+}
+
 double server_info_number(struct server *server, const char *field)
 {
     const char *value = server_info(server, field);

@@ -74,6 +74,9 @@ void server_config_set(struct server *server, const char *name, const char *valu
 const char *server_config_get(struct server *server, const char *name);
 /* A field of INFO everything; NULL if there is none. The number must be there. */
 const char *server_info(struct server *server, const char *field);
+/* "redis", "valkey", "redict"; and its version. */
+const char *server_name(struct server *server);
+const char *server_version(struct server *server);
 double server_info_number(struct server *server, const char *field);
 /* Whether there is such a command. */
 bool server_knows(struct server *server, const char *command);

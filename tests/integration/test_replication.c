@@ -326,6 +326,28 @@ static void functions_only(void)
     server_stop(master);
 }
 
+/* Strings as they are, of the keys and of the functions: what replicas of Redis 8.6 ask for
+ * that read a dump from the socket. */
+static void uncompressed(void)
+{
+    const char *wish = "rdb-no-compress 1";
+    struct server *master = master_start(diskless_config, test_seed());
+    const char *by_child = format_text("%s/by-child.rdb", test_directory());
+    const char *ours = format_text("%s/ours.rdb", test_directory());
+    const char *packed = format_text("%s/packed.rdb", test_directory());
+    if (server_command(master, "REPLCONF rdb-no-compress 0")->type == REDIS_REPLY_ERROR)
+        not_applicable("no replica can ask for that");
+    receive_dump(master, NULL, packed);
+    receive_dump(master, wish, ours);
+    check_fork_free(master, 2);
+    server_config_set(master, "uffd.enabled", "no");
+    receive_dump(master, wish, by_child);
+    const char *difference = rdb_keys_difference(by_child, ours);
+    CHECK(!difference, "%s", difference);
+    CHECK(rdb_keys_difference(packed, ours), "the wish changes nothing");
+    server_stop(master);
+}
+
 /* ---- what the master tells and knows ---- */
 
 /* What the server learns through its pipe while the transfer runs. */
@@ -417,6 +439,7 @@ int main(int argc, char **argv)
         {"progress_through_pipe", progress_through_pipe, 120},
         {"command_line_dump", command_line_dump, 30},
         {"functions_only", functions_only, 30},
+        {"uncompressed", uncompressed, 30},
         {"clients_elsewhere", clients_elsewhere, 60},
         {0},
     };

@@ -57,6 +57,9 @@ void probe(void)
 #elif defined(SLAVE_REQ_RDB_CHANNEL)
     VALUE(own_connection, SLAVE_REQ_RDB_CHANNEL);
 #endif
+#ifdef SLAVE_REQ_RDB_NO_COMPRESS
+    VALUE(no_compression, SLAVE_REQ_RDB_NO_COMPRESS);
+#endif
     FIELD(module_name, struct PROBE_MODULE, name);
     FIELD(module_types, struct PROBE_MODULE, types);
 #ifdef PROBE_TYPE_ENTITY
