@@ -23,8 +23,8 @@ help: ## this list
 
 # nodelete: after MODULE UNLOAD its code stays mapped. Threads of the allocator, or of others,
 # may be on their way out of a function of ours, say in the madvise() that it has called.
-rdb_uffd.so: $(MODULE_OBJECTS)
-	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-z,now -Wl,-z,nodelete -o $@ $^ $(MODULE_LIBS)
+rdb_uffd.so: $(MODULE_OBJECTS) module/module.ld
+	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-z,now -Wl,-z,nodelete -Wl,-T,module/module.ld -o $@ $(MODULE_OBJECTS) $(MODULE_LIBS)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(dir $@)

@@ -93,7 +93,8 @@ static void add_number(const struct info_visitor *visitor, const char *name,
 /* The server puts "uffd_" before every name. */
 void info_fill(api_info *info, int for_crash_report)
 {
-    (void)for_crash_report;
+    if (for_crash_report)
+        rdb_uffd_note_crash();
     const struct info_visitor visitor = {
         .text = add_text, .number = add_number, .context = info};
     api.InfoAddSection(info, "");

@@ -24,6 +24,7 @@
 #include "memory/deferred_unmap.h"
 #include "reporting/log.h"
 #include "reporting/report.h"
+#include "snapshot/crash.h"
 #include "snapshot/eviction.h"
 #include "snapshot/freeze.h"
 #include "snapshot/guard_operations.h"
@@ -228,6 +229,7 @@ static enum child_decision begin(const struct child_request *request, int *error
     if (!snapshot->settings.enabled || request->cause == CHILD_OTHER)
         return CHILD_REAL_FORK;
     begin_record(snapshot, request);
+    crash_look();
     deferred_free_end();
     allocator_restore();
     if (the_service.unsupported[0])
@@ -560,12 +562,15 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     thread_allow_placing(the_service.unsupported[0] || sandbox_allows_placing());
     snapshot->ability.error = the_service.unsupported[0] ? -ENOTSUP : 0;
     memory_probe();
-    int error = create_parts(snapshot);
+    int error = crash_stand_in();
+    if (!error)
+        error = create_parts(snapshot);
     if (!error)
         error = install(snapshot);
     if (error) {
         leave_server();
         destroy_parts(snapshot);
+        crash_leave();
         return error;
     }
     the_service.cpu_quota = cpu_quota_percent("");
@@ -619,6 +624,7 @@ int rdb_uffd_stop(char *reason, size_t reason_size)
     heap_disarm_now(&snapshot->heap);
     leave_server();
     destroy_parts(snapshot);
+    crash_leave();
     the_service.started = false;
     return 0;
 }
@@ -705,6 +711,12 @@ static bool share_limit(struct snapshot *snapshot)
 static bool stay_below_limit(struct snapshot *snapshot)
 {
     return allocator_stay_below(FRESH_BYTES_FREE + snapshot_limit(snapshot) / 2, 0);
+}
+
+void rdb_uffd_note_crash(void)
+{
+    if (the_service.started)
+        crash_begin();
 }
 
 void rdb_uffd_tick(void)

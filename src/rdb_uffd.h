@@ -43,7 +43,7 @@
  *
  * Threads, locks, wake-ups: docs/THREADS.md. Who writes what: snapshot/snapshot.h.
  *
- * Every function here is called on the main thread.
+ * Every function here is called on the main thread, but for rdb_uffd_note_crash().
  */
 #ifndef RDB_UFFD_H
 #define RDB_UFFD_H
@@ -83,6 +83,9 @@ void rdb_uffd_note_values(const char *why);
 void rdb_uffd_search_values(bool under_way);
 /* Another module was loaded. */
 void rdb_uffd_modules_changed(void);
+
+/* The server's crash report is being written. Any thread, async-signal-safe. */
+void rdb_uffd_note_crash(void);
 
 /* To be called a few times a second: hands over what other threads want logged
  * and does what only the main thread may do. */

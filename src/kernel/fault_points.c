@@ -2,7 +2,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 _Atomic uint64_t fault_points_on;
 
@@ -31,6 +33,34 @@ void fault_point_hang(enum fault_point_id point)
     const struct timespec nap = {.tv_nsec = 1000000};
     while (fault_point(point))
         nanosleep(&nap, NULL);
+}
+
+/* On page 0. The compiler must not know it. */
+static volatile uintptr_t nowhere = 4080;
+
+const void *fault_point_nowhere(void)
+{
+    return (const void *)nowhere;
+}
+
+/* Of a file that is shorter. */
+const void *fault_point_lost_page(void)
+{
+    static _Atomic(const char *) lost;
+    const char *page = atomic_load_explicit(&lost, memory_order_acquire);
+    if (page)
+        return page;
+    int file = memfd_create("uffd-lost", MFD_CLOEXEC);
+    page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0);
+    close(file);
+    atomic_store_explicit(&lost, page, memory_order_release);
+    return page;
+}
+
+void fault_point_crash(enum fault_point_id point)
+{
+    if (fault_point(point))
+        *(volatile char *)nowhere = 1;
 }
 
 bool fault_points_init(void)

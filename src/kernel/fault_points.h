@@ -63,6 +63,12 @@
     POINT(NO_ZERO_DEVICE, "no_zero_device")       /* /dev/zero is not there */           \
     POINT(PLAIN_ZERO_DEVICE, "plain_zero_device") /* it is listed as plain memory */     \
     POINT(REPLACED_MAPPING, "replaced_mapping") /* … since the last look at the map */ \
+    POINT(WILD_READ, "wild_read") /* what is read of the server is at a wrong address */ \
+    POINT(LOST_PAGE, "lost_page") /* … is on a page that the machine has lost */       \
+    POINT(LOST_PRESERVING, "lost_preserving") /* … what the fault server copies is */          \
+    POINT(WILD_SAVER, "wild_saver")   /* it writes to a wrong address */                 \
+    POINT(WILD_SERVER, "wild_server") /* … the fault server does, at a fault */        \
+    POINT(WILD_UPKEEP, "wild_upkeep") /* … the upkeep thread does */                          \
     POINT(NO_MEMORY, "no_memory")               /* buffers cannot be mapped */
 
 #define FAULT_ENUM(name, text) FAULT_##name,
@@ -79,6 +85,20 @@ static inline bool fault_point(enum fault_point_id point)
            (UINT64_C(1) << point);
 }
 
+/* Where to read instead of at `real`: with the point, where a read raises SIGSEGV, or
+ * SIGBUS. */
+const void *fault_point_nowhere(void);
+const void *fault_point_lost_page(void);
+static inline const void *fault_point_wild(enum fault_point_id point, const void *real)
+{
+    return fault_point(point) ? fault_point_nowhere() : real;
+}
+static inline const void *fault_point_lost(enum fault_point_id point, const void *real)
+{
+    return fault_point(point) ? fault_point_lost_page() : real;
+}
+/* With the point, a write that raises SIGSEGV. */
+void fault_point_crash(enum fault_point_id point);
 /* As something that the kernel does not let go of: until the point is switched off.
  * Without the point, nothing. */
 void fault_point_hang(enum fault_point_id point);

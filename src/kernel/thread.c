@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernel/fatal_signals.h"
 #include "kernel/memory.h"
 
 /* A sanitizer keeps much of its own where the thread-local storage is: on the stack. */
@@ -19,42 +20,92 @@
 #define SANITIZER_BYTES ((size_t)0)
 #endif
 
-int thread_start(struct thread *thread, const char *name, size_t stack_bytes,
-                 void *(*body)(void *), void *argument)
-{
-    memset(thread, 0, sizeof(*thread));
-    stack_bytes += SANITIZER_BYTES;
-    thread->stack = memory_map_inherited(stack_bytes);
-    if (!thread->stack)
-        return -ENOMEM;
-    thread->stack_bytes = stack_bytes;
+/* The server's crash report runs on the stack of who has crashed; its test of the memory
+ * keeps 1 MB there. Address space only. */
+#define REPORT_BYTES ((size_t)2 << 20)
 
+/* The stacks of ours; 0: a free place. */
+#define STACKS_MAX 64
+static struct {
+    _Atomic uintptr_t start, end;
+} stacks[STACKS_MAX];
+
+static void note_stack(uintptr_t start, uintptr_t end)
+{
+    for (size_t i = 0; i < STACKS_MAX; i++) {
+        uintptr_t none = 0;
+        if (!atomic_compare_exchange_strong_explicit(&stacks[i].start, &none, start,
+                                                     memory_order_relaxed,
+                                                     memory_order_relaxed))
+            continue;
+        atomic_store_explicit(&stacks[i].end, end, memory_order_release);
+        return;
+    }
+}
+
+static void forget_stack(uintptr_t start)
+{
+    for (size_t i = 0; i < STACKS_MAX; i++)
+        if (atomic_load_explicit(&stacks[i].start, memory_order_relaxed) == start) {
+            atomic_store_explicit(&stacks[i].end, 0, memory_order_relaxed);
+            atomic_store_explicit(&stacks[i].start, 0, memory_order_release);
+        }
+}
+
+bool thread_is_ours(void)
+{
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    for (size_t i = 0; i < STACKS_MAX; i++)
+        if (here < atomic_load_explicit(&stacks[i].end, memory_order_acquire) &&
+            here >= atomic_load_explicit(&stacks[i].start, memory_order_relaxed))
+            return true;
+    return false;
+}
+
+/* The new thread inherits the mask: the server's handlers must run on the server's own
+ * threads, but for those of what it does wrong itself: blocked, the kernel would end the
+ * process without a word. */
+static int create_thread(struct thread *thread, void *(*body)(void *), void *argument)
+{
     pthread_attr_t attributes;
-    sigset_t all, before;
-    sigfillset(&all);
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    fatal_signals_take_out(&blocked);
     pthread_attr_init(&attributes);
-    pthread_attr_setstack(&attributes, thread->stack, stack_bytes);
-    /* The new thread inherits the mask: the server's handlers must run on the
-     * server's own threads. */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_attr_setstack(&attributes, thread->stack, thread->stack_bytes);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
     int error = pthread_create(&thread->id, &attributes, body, argument);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
-    if (error) {
-        memory_unmap(thread->stack, stack_bytes);
-        thread->stack = NULL;
-        return -error;
-    }
-    pthread_setname_np(thread->id, name);
-    thread->running = true;
-    return 0;
+    return -error;
 }
 
 static void has_ended(struct thread *thread)
 {
+    forget_stack((uintptr_t)thread->stack);
     memory_unmap(thread->stack, thread->stack_bytes);
     thread->stack = NULL;
     thread->running = false;
+}
+
+int thread_start(struct thread *thread, const char *name, size_t stack_bytes,
+                 void *(*body)(void *), void *argument)
+{
+    memset(thread, 0, sizeof(*thread));
+    stack_bytes += SANITIZER_BYTES + REPORT_BYTES;
+    thread->stack = memory_map_inherited(stack_bytes);
+    if (!thread->stack)
+        return -ENOMEM;
+    thread->stack_bytes = stack_bytes;
+    note_stack((uintptr_t)thread->stack, (uintptr_t)thread->stack + stack_bytes);
+    int error = create_thread(thread, body, argument);
+    if (error) {
+        has_ended(thread);
+        return error;
+    }
+    pthread_setname_np(thread->id, name);
+    thread->running = true;
+    return 0;
 }
 
 void thread_join(struct thread *thread)
@@ -201,11 +252,29 @@ void futex_wake_all(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
+/* So often a lock is looked at that gives way. */
+#define LOOKS_AT_BROKEN 100
+static _Atomic bool locks_give_way;
+
+void short_locks_give_way(bool give_way)
+{
+    atomic_store_explicit(&locks_give_way, give_way, memory_order_relaxed);
+}
+
+bool short_lock_try(struct short_lock *lock)
+{
+    return !atomic_exchange_explicit(&lock->held, 1, memory_order_acquire);
+}
+
 /* Sleeping lets a holder run that shares this CPU. */
 void short_lock_take(struct short_lock *lock)
 {
-    while (atomic_exchange_explicit(&lock->held, 1, memory_order_acquire))
+    for (unsigned looks = 0; !short_lock_try(lock); looks++) {
+        if (looks >= LOOKS_AT_BROKEN &&
+            atomic_load_explicit(&locks_give_way, memory_order_relaxed))
+            return;
         sleep_usec(1);
+    }
 }
 
 void short_lock_release(struct short_lock *lock)

@@ -18,9 +18,10 @@ struct thread {
     bool running;
 };
 
-/* Starts `body` with all signals blocked, on a stack of its own made with
- * memory_map_inherited(): glibc puts the thread's TLS on it too. `name`: at most 15
- * characters. 0 or -errno. */
+/* Starts `body` with all signals blocked but those that end the server
+ * (kernel/fatal_signals.h), on a stack of its own made with memory_map_inherited(): glibc
+ * puts the thread's TLS on it too. It is larger than asked for, by what the server's crash
+ * report needs. `name`: at most 15 characters. 0 or -errno. */
 int thread_start(struct thread *thread, const char *name, size_t stack_bytes,
                  void *(*body)(void *), void *argument);
 /* Waits for the end of `body` and frees the stack. */
@@ -30,6 +31,8 @@ void thread_join(struct thread *thread);
  * on its way to sleep (begun just now; or stopped with the process, and continued). */
 void thread_join_sleeper(struct thread *thread, _Atomic uint32_t *word);
 
+/* Whether the caller was started by thread_start(). Async-signal-safe. */
+bool thread_is_ours(void);
 pid_t thread_own_id(void);
 
 /* Which CPUs a thread may run on. `id`: of a thread of this process, 0 for the
@@ -87,7 +90,12 @@ struct short_lock {
     _Atomic uint32_t held;
 };
 void short_lock_take(struct short_lock *lock);
+bool short_lock_try(struct short_lock *lock);
 void short_lock_release(struct short_lock *lock);
+
+/* The server crashes, perhaps in a holder: from now on (or not any more) who finds a short
+ * lock held goes on without it after some milliseconds. Async-signal-safe. */
+void short_locks_give_way(bool give_way);
 
 /* Of the monotonic clock. */
 uint64_t clock_usec(void);

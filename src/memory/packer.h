@@ -46,6 +46,7 @@ struct packer {
     LZ4_stream_t stream;          /* the thread's */
     LZ4_stream_t own_stream;      /* for who packs without the thread */
     struct piece own_piece;
+    unsigned char own_page[PAGE_BYTES];
     struct packer_job jobs[PACKER_JOBS];
 };
 

@@ -106,6 +106,15 @@ uint64_t prefaulted_bytes(struct prefaulted_memory *prefaulted)
     return bytes;
 }
 
+void prefaulted_abandon(struct prefaulted_memory *prefaulted)
+{
+    if (!short_lock_try(&prefaulted->lock))
+        return;
+    give_back(prefaulted->at, prefaulted->end);
+    prefaulted->at = prefaulted->end = 0;
+    short_lock_release(&prefaulted->lock);
+}
+
 void prefaulted_release(struct prefaulted_memory *prefaulted)
 {
     short_lock_take(&prefaulted->lock);

@@ -46,5 +46,7 @@ int prefaulted_leave_out(struct prefaulted_memory *prefaulted, struct region_set
 uint64_t prefaulted_bytes(struct prefaulted_memory *prefaulted);
 /* Gives what is prefaulted back. */
 void prefaulted_release(struct prefaulted_memory *prefaulted);
+/* The same in a crash: async-signal-safe, nothing if somebody is at it. */
+void prefaulted_abandon(struct prefaulted_memory *prefaulted);
 
 #endif

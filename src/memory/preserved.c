@@ -7,6 +7,7 @@
 
 #include "kernel/advice.h"
 #include "kernel/fault_points.h"
+#include "kernel/guarded_copy.h"
 #include "kernel/memory.h"
 #include "kernel/thread.h"
 #include "memory/packer.h"
@@ -360,13 +361,19 @@ static int find_entry(struct preserved *preserved, uint32_t page,
     return 0;
 }
 
-static uint32_t store_raw(struct preserved *preserved, uint32_t slot, uint32_t page,
-                          const void *live)
+static int store_raw(struct preserved *preserved, uint32_t slot, uint32_t page,
+                    const void *live, uint32_t *entry)
 {
-    memcpy(slot_bytes(preserved, slot), live, PAGE_BYTES);
+    int error = guarded_copy(slot_bytes(preserved, slot),
+                             fault_point_lost(FAULT_LOST_PRESERVING, live), PAGE_BYTES);
+    if (error) {
+        slot_free(preserved, slot);
+        return error;
+    }
     preserved->slot_table[slot] = page;
     preserved->raw_count++;
-    return ENTRY_MAKE(ENTRY_RAW, slot);
+    *entry = ENTRY_MAKE(ENTRY_RAW, slot);
+    return 0;
 }
 
 /* A slot for a page at the limit, as long as that costs less than the spool. */
@@ -391,10 +398,8 @@ static int store_at_limit(struct preserved *preserved, uint32_t page, const void
     bool pack = preserved->compress && (!spools || moving_pack_is_faster(preserved));
     uint32_t slot =
         slot_by_packing(preserved, pack, spools ? PACK_BEFORE_SPOOL : PACK_BEFORE_WAIT);
-    if (slot != NO_SLOT) {
-        *entry = store_raw(preserved, slot, page, live);
-        return 0;
-    }
+    if (slot != NO_SLOT)
+        return store_raw(preserved, slot, page, live, entry);
     return spools ? moving_spool_page(preserved, page, live, pack, entry) : -ENOBUFS;
 }
 
@@ -402,10 +407,8 @@ static int store_page(struct preserved *preserved, uint32_t page, const void *li
                       uint32_t *entry)
 {
     uint32_t slot = slot_take(preserved, SLOT_RAW);
-    if (slot != NO_SLOT) {
-        *entry = store_raw(preserved, slot, page, live);
-        return 0;
-    }
+    if (slot != NO_SLOT)
+        return store_raw(preserved, slot, page, live, entry);
     uint64_t began = clock_usec();
     int error = store_at_limit(preserved, page, live, entry);
     preserved->wait_usec += clock_usec() - began;

@@ -138,7 +138,7 @@ bool preserved_touch_ahead(struct preserved *preserved);
 
 /* Stores a copy of the 4096 bytes at `live` as page `page`; no-op when it is
  * preserved already. 0; -ENOBUFS when the policy is not to spool and there is
- * no room; -errno of the spool. [server] */
+ * no room; -EFAULT when it cannot be read; -errno of the spool. [server] */
 int preserved_put(struct preserved *preserved, uint32_t page, const void *live);
 /* The same of a page whose raw piece somebody has written to the spool, at `place`: no-op
  * when it has been preserved meanwhile. 0, or -ENOBUFS and the like when there is no room

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "kernel/fault_points.h"
+#include "kernel/guarded_copy.h"
 #include "memory/packer.h"
 #include "memory/preserved_internal.h"
 
@@ -51,7 +53,8 @@ bool log_copy(const struct preserved *preserved, uint32_t slot, uint32_t at, voi
 {
     while (length) {
         size_t part = PAGE_BYTES - at < length ? PAGE_BYTES - at : length;
-        memcpy(to, (unsigned char *)slot_bytes(preserved, slot) + at, part);
+        if (guarded_copy(to, (unsigned char *)slot_bytes(preserved, slot) + at, part))
+            return false;
         to = (unsigned char *)to + part;
         length -= part;
         if (!length)
@@ -222,10 +225,14 @@ int moving_spool_page(struct preserved *preserved, uint32_t page, const void *li
 {
     struct packer *packer = preserved->packer;
     struct piece *piece = &packer->own_piece;
+    void *copy = packer->own_page;
+    int error = guarded_copy(copy, fault_point_lost(FAULT_LOST_PRESERVING, live), PAGE_BYTES);
+    if (error)
+        return error;
     if (pack)
         need_dictionary(preserved);
-    if (!pack || !piece_pack(piece, &packer->own_stream, &packer->dictionary, page, live))
-        piece_of_raw(piece, page, live);
+    if (!pack || !piece_pack(piece, &packer->own_stream, &packer->dictionary, page, copy))
+        piece_of_raw(piece, page, copy);
     return spool_piece(preserved, piece, entry);
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernel/fault_points.h"
+#include "kernel/guarded_copy.h"
 #include "memory/packer.h"
 #include "memory/preserved_internal.h"
 
@@ -85,11 +86,13 @@ static int read_once(struct preserved *preserved, uint32_t page, _Atomic uint32_
 {
     struct piece piece;
     long bytes;
+    int error;
     switch (ENTRY_TAG(seen)) {
     case ENTRY_RAW:
-        memcpy(to, (unsigned char *)slot_bytes(preserved, ENTRY_PLACE(seen)) + offset,
-               length);
-        return still_there(entry, seen) ? 0 : -EAGAIN;
+        error = guarded_copy(
+            to, (unsigned char *)slot_bytes(preserved, ENTRY_PLACE(seen)) + offset,
+            length);
+        return still_there(entry, seen) ? error : -EAGAIN;
     case ENTRY_PACKED:
         bytes = (long)copy_piece(preserved, ENTRY_PLACE(seen), &piece);
         if (!still_there(entry, seen))

@@ -55,6 +55,12 @@ bool rescue_pull(struct snapshot *snapshot, uint32_t watch)
     return due;
 }
 
+void rescue_from_crash(struct snapshot *snapshot)
+{
+    rescue_pull(snapshot,
+                atomic_load_explicit(&snapshot->watches, memory_order_seq_cst));
+}
+
 void rescue_end_watched(struct snapshot *snapshot, uint32_t watch)
 {
     if (begin_rescue(snapshot, watch))

@@ -19,6 +19,9 @@
  * fault server any more. False if the snapshot that `watch` was counted for is over.
  * Watchdog. */
 bool rescue_pull(struct snapshot *snapshot, uint32_t watch);
+/* The same for whatever is under way now: the server crashes. Any thread,
+ * async-signal-safe. */
+void rescue_from_crash(struct snapshot *snapshot);
 /* Ends the child of that snapshot, as failed. Nothing if it is over. Watchdog. */
 void rescue_end_watched(struct snapshot *snapshot, uint32_t watch);
 /* Ends the child in the saver's place. False if it has ended. Any thread. */

@@ -217,6 +217,7 @@ static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
     thread_get_cpus(0, &all_cpus);
     take_place(snapshot, &all_cpus, &for_workers);
     let_writers_begin(&save);
+    fault_point_crash(FAULT_WILD_SAVER);
     int error = rdb_encode_raw(encoder, capture->header, capture->header_length);
     if (!error)
         error = write_keys(&save, encoder, &for_workers);
@@ -415,6 +416,7 @@ static void note_failure(struct snapshot *snapshot, int error, bool given_up)
         return;
     }
     if (given_up) {
+        what = error == -EFAULT ? "a page of the server's memory cannot be read" : what;
         verb = spool ? ", writing to the spool" : "";
     } else if (rdb_output_tell_failure(snapshot->output, doing, sizeof(doing))) {
         what = strerrordesc_np(-error);

@@ -12,6 +12,7 @@
 #include "memory/arena_pool.h"
 #include "memory/decommitted.h"
 #include "memory/unpopulated.h"
+#include "snapshot/crash.h"
 #include "snapshot/eviction.h"
 #include "snapshot/memory_budget.h"
 #include "snapshot/rescue.h"
@@ -19,6 +20,7 @@
 #define STACK_BYTES (256 * 1024)
 #define IDLE_MSEC   1000
 #define TOUCH_MSEC  40
+#define REPORT_USEC 10000
 /* One huge page at a time and then a rest: a collapse holds the memory map's
  * lock for some 100 us, and the server's page faults wait for it. */
 #define MEND_REST_USEC 400
@@ -248,6 +250,10 @@ static void *run(void *argument)
     struct snapshot *snapshot = argument;
     while (!atomic_load_explicit(&snapshot->stopping, memory_order_acquire)) {
         uint32_t chores = atomic_load_explicit(&snapshot->chores, memory_order_acquire);
+        fault_point_crash(FAULT_WILD_UPKEEP);
+        /* What it looks at is written to by the report. */
+        while (crash_is_under_way())
+            sleep_usec(REPORT_USEC);
         rescue_tend(snapshot);
         if (snapshot_phase(snapshot) != PHASE_NONE)
             stand_by(snapshot);

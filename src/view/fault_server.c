@@ -104,6 +104,7 @@ static int preserve_page(struct fault_server *server, uint64_t address)
         return 0;
     const void *live = (const void *)(uintptr_t)address;
     fault_point_hang(FAULT_HUNG_SERVER);
+    fault_point_crash(FAULT_WILD_SERVER);
     uint64_t waits = preserved->waits, wait_usec = preserved->wait_usec;
     int error = preserved_put(preserved, page, live);
     bool blocked = error == -ENOBUFS && preserved->policy == BUFFER_BLOCK;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernel/fault_points.h"
+#include "kernel/guarded_copy.h"
 #include "kernel/memory.h"
 
 /* More mappings than the kernel's default allows a process to have. */
@@ -122,13 +123,15 @@ static bool enter_region(struct view_reader *reader, uint64_t from, uint64_t len
 }
 
 /* Live bytes that the server may be writing at this moment: what was torn is
- * thrown away by the caller. ThreadSanitizer cannot know that. */
-__attribute__((no_sanitize("thread"))) static inline void
-copy_live(void *to, frozen_address from, size_t length)
+ * thrown away by the caller. ThreadSanitizer does not see into guarded_copy(). */
+static inline int copy_live(void *to, frozen_address from, size_t length)
 {
-    memcpy(to, (const void *)(uintptr_t)from, length);
+    const void *live = (const void *)(uintptr_t)from;
+    live = fault_point_wild(FAULT_WILD_READ, fault_point_lost(FAULT_LOST_PAGE, live));
+    int error = guarded_copy(to, live, length);
     /* The copy before the second look: see the picture in view.h. */
     atomic_thread_fence(memory_order_acquire);
+    return error;
 }
 
 static inline int view_error(const struct view *view)
@@ -143,9 +146,9 @@ static int read_in_page(struct view_reader *reader, uint32_t page, void *to,
     struct preserved *preserved = reader->view->preserved;
     size_t offset = from & PAGE_MASK;
     if (!preserved_has(preserved, page)) {
-        copy_live(to, from, length);
+        int error = copy_live(to, from, length);
         if (!preserved_has(preserved, page))
-            return view_error(reader->view);
+            return error ? error : view_error(reader->view);
     }
     reader->preserved_reads++;
     int error = preserved_read(preserved, page, offset, to, length);
@@ -193,9 +196,9 @@ int view_read(struct view_reader *reader, void *to, frozen_address from, size_t 
     bool one_chunk = ((from ^ (from + length - 1)) >> CHUNK_SHIFT) == 0;
     const struct preserved *preserved = reader->view->preserved;
     if (one_chunk && preserved_chunk_is_empty(preserved, chunk)) {
-        copy_live(to, from, length);
+        int error = copy_live(to, from, length);
         if (preserved_chunk_is_empty(preserved, chunk))
-            return view_error(reader->view);
+            return error ? error : view_error(reader->view);
     }
     return read_by_pages(reader, chunk, to, from, length);
 }
