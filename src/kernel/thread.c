@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -130,6 +131,15 @@ void thread_join_sleeper(struct thread *thread, _Atomic uint32_t *word)
 pid_t thread_own_id(void)
 {
     return (pid_t)syscall(SYS_gettid);
+}
+
+#define RSEQ_BYTES 32u /* as glibc registers it */
+
+void thread_end_rseq(void)
+{
+    if (__rseq_size)
+        syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, RSEQ_BYTES,
+                RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
 }
 
 /* ---- CPUs ------------------------------------------------------------------------ */

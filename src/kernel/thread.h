@@ -34,6 +34,10 @@ void thread_join_sleeper(struct thread *thread, _Atomic uint32_t *word);
 /* Whether the caller was started by thread_start(). Async-signal-safe. */
 bool thread_is_ours(void);
 pid_t thread_own_id(void);
+/* Ends the calling thread's restartable sequences (rseq), for good. The kernel looks at
+ * them whenever it takes the thread its CPU: who writes to all memory, thread-local storage
+ * included, would be ended for it. Async-signal-safe. */
+void thread_end_rseq(void);
 
 /* Which CPUs a thread may run on. `id`: of a thread of this process, 0 for the
  * calling one. */

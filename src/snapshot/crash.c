@@ -49,6 +49,7 @@ void crash_begin(void)
     }
     if (thread_is_ours())
         let_report_see_this_thread();
+    thread_end_rseq();
     short_locks_give_way(true);
     rescue_from_crash(snapshot);
     prefaulted_abandon(&snapshot->prefaulted);

@@ -39,7 +39,8 @@ struct server {
     pid_t own_pid; /* as the server sees it */
     int port;
     bool has_module;
-    bool stopped; /* by us: not being there at the end is no failure */
+    bool stopped;   /* by us: not being there at the end is no failure */
+    bool may_crash; /* it is meant to: a report in its log is none either */
     char *directory;
     char *log;
     redisContext *connection;
