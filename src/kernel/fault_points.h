@@ -65,11 +65,11 @@
     POINT(REPLACED_MAPPING, "replaced_mapping") /* … since the last look at the map */ \
     POINT(WILD_READ, "wild_read") /* what is read of the server is at a wrong address */ \
     POINT(LOST_PAGE, "lost_page") /* … is on a page that the machine has lost */       \
-    POINT(LOST_PRESERVING, "lost_preserving") /* … what the fault server copies is */          \
-    POINT(WILD_SAVER, "wild_saver")   /* it writes to a wrong address */                 \
+    POINT(LOST_PRESERVING, "lost_preserving") /* … what the fault server copies is */  \
+    POINT(WILD_SAVER, "wild_saver")           /* it writes to a wrong address */         \
     POINT(WILD_SERVER, "wild_server") /* … the fault server does, at a fault */        \
-    POINT(WILD_UPKEEP, "wild_upkeep") /* … the upkeep thread does */                          \
-    POINT(NO_MEMORY, "no_memory")               /* buffers cannot be mapped */
+    POINT(WILD_UPKEEP, "wild_upkeep") /* … the upkeep thread does */                   \
+    POINT(NO_MEMORY, "no_memory")     /* buffers cannot be mapped */
 
 #define FAULT_ENUM(name, text) FAULT_##name,
 enum fault_point_id { FAULT_POINTS(FAULT_ENUM) FAULT_POINT_COUNT };

@@ -68,18 +68,15 @@ __asm__(".text\n"
         "    jmp 5b\n"
         "6:  xorl %eax, %eax\n"
         "    ret\n"
-        ".hidden guarded_copy_end\n"
-        ".globl guarded_copy_end\n"
         "guarded_copy_end:\n"
-        ".hidden guarded_copy_landing\n"
-        ".globl guarded_copy_landing\n"
         "guarded_copy_landing:\n"
         "    movl $-14, %eax\n" /* -EFAULT */
         "    ret\n"
         "    .cfi_endproc\n"
         ".size guarded_copy, .-guarded_copy\n");
 
-extern const char guarded_copy_end[], guarded_copy_landing[];
+__attribute__((visibility("hidden"))) extern const char guarded_copy_end[],
+    guarded_copy_landing[];
 
 bool guarded_copy_land(void *context)
 {

@@ -362,7 +362,7 @@ static int find_entry(struct preserved *preserved, uint32_t page,
 }
 
 static int store_raw(struct preserved *preserved, uint32_t slot, uint32_t page,
-                    const void *live, uint32_t *entry)
+                     const void *live, uint32_t *entry)
 {
     int error = guarded_copy(slot_bytes(preserved, slot),
                              fault_point_lost(FAULT_LOST_PRESERVING, live), PAGE_BYTES);

@@ -226,7 +226,8 @@ int moving_spool_page(struct preserved *preserved, uint32_t page, const void *li
     struct packer *packer = preserved->packer;
     struct piece *piece = &packer->own_piece;
     void *copy = packer->own_page;
-    int error = guarded_copy(copy, fault_point_lost(FAULT_LOST_PRESERVING, live), PAGE_BYTES);
+    int error =
+        guarded_copy(copy, fault_point_lost(FAULT_LOST_PRESERVING, live), PAGE_BYTES);
     if (error)
         return error;
     if (pack)

@@ -57,8 +57,7 @@ bool rescue_pull(struct snapshot *snapshot, uint32_t watch)
 
 void rescue_from_crash(struct snapshot *snapshot)
 {
-    rescue_pull(snapshot,
-                atomic_load_explicit(&snapshot->watches, memory_order_seq_cst));
+    rescue_pull(snapshot, atomic_load_explicit(&snapshot->watches, memory_order_seq_cst));
 }
 
 void rescue_end_watched(struct snapshot *snapshot, uint32_t watch)

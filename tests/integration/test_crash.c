@@ -77,9 +77,9 @@ static void lost_page(void)
 }
 
 /* The fault server. The save has failed, the writer goes on. */
-static void lost_when_kept(void)
+static void lost_when_preserved(void)
 {
-    struct server *server = start_with("held_saver,lost_kept");
+    struct server *server = start_with("held_saver,lost_preserving");
     for (int times = 1; times <= 2; times++) {
         server_save_start(server);
         server_ok(server, "SET written %d", times);
@@ -89,7 +89,7 @@ static void lost_when_kept(void)
         switch_fault(server, "held_saver", true);
     }
     switch_fault(server, "held_saver", false);
-    switch_fault(server, "lost_kept", false);
+    switch_fault(server, "lost_preserving", false);
     check_saves_again(server);
     CHECK(server_info_number(server, "uffd_snapshots_ok") == 1, "not by us");
 }
@@ -166,7 +166,7 @@ static void check_nothing_published(struct server *server)
     CHECK(access(server_path(server, "dump.rdb"), F_OK) != 0, "a dump was published");
 }
 
-/* A save is under way, pages are being kept, and the server's crash comes to that. */
+/* A save is under way, pages are being preserved, and the server's crash comes to that. */
 static void crash_amid_save(const char *command, int signal, const char *cause)
 {
     struct server *server = start_with("held_saver");
@@ -176,7 +176,7 @@ static void crash_amid_save(const char *command, int signal, const char *cause)
     server_save_start(server);
     sleep_msec(50);
     writers_stop(writers);
-    CHECK(server_info_number(server, "uffd_last_faults") > 0, "nothing was kept");
+    CHECK(server_info_number(server, "uffd_last_faults") > 0, "nothing was preserved");
     server->may_crash = true;
     send_only(server, command);
     wait_for_end(server, signal);
@@ -193,17 +193,6 @@ static void segfault_amid_save(void)
 static void panic_amid_save(void)
 {
     crash_amid_save("DEBUG PANIC", SIGABRT, "DEBUG PANIC called");
-}
-
-static void segfault_while_standing(void)
-{
-    struct server *server = start_with(NULL);
-    server_config_set(server, "uffd.standing-protection", "yes");
-    server_save(server);
-    server->may_crash = true;
-    send_only(server, "DEBUG SEGFAULT");
-    wait_for_end(server, SIGSEGV);
-    check_report(server, "crashed by signal: 11");
 }
 
 static void crash_of_ours(const char *point, bool saving)
@@ -231,9 +220,9 @@ static void crash_of_fault_server(void)
     crash_of_ours("wild_server", true);
 }
 
-static void crash_of_keeper(void)
+static void crash_of_upkeep(void)
 {
-    crash_of_ours("wild_keeper", false);
+    crash_of_ours("wild_upkeep", false);
 }
 
 /* ---- what a report costs --------------------------------------------------------- */
@@ -377,13 +366,12 @@ int main(int argc, char **argv)
     static const struct test_case cases[] = {
         {"wild_read", wild_read, 60},
         {"lost_page", lost_page, 60},
-        {"lost_when_kept", lost_when_kept, 60},
+        {"lost_when_preserved", lost_when_preserved, 60},
         {"segfault_amid_save", segfault_amid_save, 120},
         {"panic_amid_save", panic_amid_save, 120},
-        {"segfault_while_standing", segfault_while_standing, 120},
         {"of_saver", crash_of_saver, 120},
         {"of_fault_server", crash_of_fault_server, 120},
-        {"of_keeper", crash_of_keeper, 120},
+        {"of_upkeep", crash_of_upkeep, 120},
         {"memory_of_report", memory_of_report, 240},
         {"handler_switched", handler_switched, 120},
         {"no_report_wanted", no_report_wanted, 60},
