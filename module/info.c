@@ -66,6 +66,7 @@ void info_visit(const struct info_visitor *to)
         {"fault_wait_p50_usec", now.fault_wait_p50_usec},
         {"fault_wait_p99_usec", now.fault_wait_p99_usec},
         {"fault_wait_max_usec", now.fault_wait_max_usec},
+        {"last_fault_sched_wait_usec", now.last_fault_delay_usec},
         {"advices_refused", now.advices_refused},
         {"late_free_bytes", now.deferred_free_bytes},
         {"evicted_bytes", now.evicted_bytes},

@@ -1,9 +1,12 @@
 #include "kernel/thread.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/rseq.h>
@@ -242,6 +245,26 @@ uint64_t thread_cpu_usec(pid_t id)
     if (clock_gettime(clock, &used) != 0)
         return 0;
     return (uint64_t)used.tv_sec * 1000000 + (uint64_t)used.tv_nsec / 1000;
+}
+
+int thread_open_delay(pid_t id)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", (int)id);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    return file < 0 ? -errno : file;
+}
+
+uint64_t thread_delay_nsec(int file)
+{
+    char text[96];
+    ssize_t length = file < 0 ? -1 : pread(file, text, sizeof(text) - 1, 0);
+    if (length <= 0)
+        return 0;
+    text[length] = '\0';
+    /* Nanoseconds on a CPU, nanoseconds waiting for one, how often. */
+    const char *second = strchr(text, ' ');
+    return second ? strtoull(second, NULL, 10) : 0;
 }
 
 /* ---- waiting --------------------------------------------------------------------- */

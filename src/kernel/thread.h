@@ -71,6 +71,11 @@ bool thread_may_place(void);
  * is no such thread. */
 uint64_t thread_cpu_usec(pid_t id);
 
+/* How long a thread of this process has been ready to run and had no CPU, nanoseconds: to
+ * be opened once (-errno: the kernel does not count it) and closed by close(). */
+int thread_open_delay(pid_t id);
+uint64_t thread_delay_nsec(int file);
+
 /* Sleeps while `*word == expected`, at most `timeout_msec` (< 0: for ever).
  * 0, -EAGAIN (the word differs), -ETIMEDOUT or -EINTR. */
 int futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_msec);

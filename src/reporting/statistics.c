@@ -81,6 +81,7 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .last_audit_usec = RELAXED(snapshot->fault_server.audit.usec),
         .last_pages_lost = RELAXED(snapshot->fault_server.audit.lost),
         .last_faults = RELAXED(faults->faults),
+        .last_fault_delay_usec = RELAXED(snapshot->fault_delay_usec),
         .last_unprotects = RELAXED(faults->unprotects),
         .last_spool_peak_bytes = RELAXED(snapshot->last_spool_peak_bytes),
         .last_regions = snapshot->view.region_count,

@@ -114,6 +114,9 @@ struct snapshot {
     /* Watchdog. */
     struct thread watchdog;
     _Atomic uint32_t watches; /* futex word: a freeze begins */
+    /* The most that the fault server was ready to run and had no CPU between two looks, in
+     * this save or the last. */
+    _Atomic uint64_t fault_delay_usec;
 
     /* Any of ours; handed to the log by the main thread. Lock: `log_lock`. */
     struct short_lock log_lock;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include "rescue.h"
 
@@ -65,19 +66,33 @@ static bool is_waited_for(struct snapshot *snapshot)
            !fault_server_is_missing(server);
 }
 
+/* Not in a fault: asking takes as long as copying a page. */
+static void note_delay(struct snapshot *snapshot, int file, uint64_t *seen_nsec)
+{
+    uint64_t now = thread_delay_nsec(file);
+    uint64_t usec = (now - *seen_nsec) / 1000;
+    *seen_nsec = now;
+    if (usec > atomic_load_explicit(&snapshot->fault_delay_usec, memory_order_relaxed))
+        atomic_store_explicit(&snapshot->fault_delay_usec, usec, memory_order_relaxed);
+}
+
 static void watch(struct snapshot *snapshot, uint32_t seen)
 {
     struct fault_server *server = &snapshot->fault_server;
     uint64_t beats = 0, since = 0;
     int stuck = 0, missing = 0;
+    int delay = thread_open_delay(fault_server_thread(server));
+    uint64_t delayed = thread_delay_nsec(delay);
     struct thread_cpus all_cpus;
     thread_get_cpus(0, &all_cpus);
     thread_stay_off(&all_cpus, server->writer_cpu);
+    atomic_store_explicit(&snapshot->fault_delay_usec, 0, memory_order_relaxed);
     sleep_usec(TICK_AFTER_FREEZE_USEC);
     snapshot->host->wake();
     while (is_watched(snapshot, seen) && is_due(snapshot) && !is_stopping(snapshot)) {
         uint32_t phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire);
         futex_wait(&snapshot->phase, phase, LOOK_MSEC);
+        note_delay(snapshot, delay, &delayed);
         fault_server_nudge(server);
         uint64_t now = atomic_load_explicit(&server->beats, memory_order_relaxed);
         stuck = now == beats && is_waited_for(snapshot) ? stuck + 1 : 0;
@@ -92,6 +107,8 @@ static void watch(struct snapshot *snapshot, uint32_t seen)
         if (missing == CHILD_LOOKS)
             rescue_end_watched(snapshot, seen);
     }
+    if (delay >= 0)
+        close(delay);
     thread_set_cpus(0, &all_cpus);
 }
 

@@ -416,6 +416,11 @@ static bool is_late(const struct fault_server *server)
            (uint32_t)wanted_duty(server);
 }
 
+pid_t fault_server_thread(const struct fault_server *server)
+{
+    return atomic_load_explicit(&server->own_id, memory_order_acquire);
+}
+
 bool fault_server_is_due(const struct fault_server *server)
 {
     return atomic_load_explicit(&server->busy, memory_order_relaxed) || is_late(server) ||

@@ -104,6 +104,8 @@ void fault_server_arm(struct fault_server *server, int userfaultfd);
 /* Ends that, once nothing is protected any more. True when no page will be preserved any more;
  * false when the server is missing, and may still keep one when it comes back. */
 bool fault_server_disarm(struct fault_server *server);
+/* Its thread, once it has begun. Any thread. */
+pid_t fault_server_thread(const struct fault_server *server);
 /* Somebody may be waiting for it: it is busy, late, or asked for something. Any
  * thread. */
 bool fault_server_is_due(const struct fault_server *server);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define KEYS 5000
@@ -188,6 +189,44 @@ static void places_are_given_back(void)
     server_stop(server);
 }
 
+/* A process with a higher priority than the fault server's, on its CPU, for so long. */
+static pid_t take_cpu(int cpu, double seconds)
+{
+    pid_t hog = fork();
+    if (hog)
+        return hog;
+    cpu_set_t only;
+    CPU_ZERO(&only);
+    CPU_SET(cpu, &only);
+    struct sched_param above = {.sched_priority = 10};
+    if (sched_setaffinity(0, sizeof only, &only) != 0 ||
+        sched_setscheduler(0, SCHED_FIFO, &above) != 0)
+        _exit(1);
+    for (double until = clock_seconds() + seconds; clock_seconds() < until;)
+        ;
+    _exit(0);
+}
+
+/* What no wait of a fault counts, since that begins when it is awake. */
+static void starved_fault_server(void)
+{
+    needs_module();
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+        skip("one CPU");
+    struct server *server = start("");
+    server_config_set(server, "rdb-key-save-delay", "500");
+    server_save_start(server);
+    int cpu = only_cpu_of(server, "uffd-faults"), status = -1;
+    CHECK(cpu >= 0, "the fault server roams");
+    waitpid(take_cpu(cpu, 0.3), &status, 0);
+    if (status)
+        skip("no real-time priority");
+    CHECK(server_save_wait(server), "the save failed");
+    double waited = server_info_number(server, "uffd_last_fault_sched_wait_usec");
+    CHECK(waited >= 10000 && waited < 60e6, "%.0f us without a CPU", waited);
+    server_stop(server);
+}
+
 /* ---- the latency monitor ---- */
 
 static void freeze_is_an_event(void)
@@ -295,6 +334,7 @@ int main(int argc, char **argv)
         {"cpu_list", cpu_list, 30},
         {"cpu_list_of_rewrites", cpu_list_of_rewrites, 30},
         {"places_are_given_back", places_are_given_back, 30},
+        {"starved_fault_server", starved_fault_server, 60},
         {"freeze_is_an_event", freeze_is_an_event, 30},
         {"module_with_types", module_with_types, 30},
         {"module_with_types_everywhere", module_with_types_everywhere, 30},
