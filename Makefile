@@ -10,7 +10,7 @@ MODULE_OBJECTS := $(MODULE_SOURCES:%.c=$(BUILD)/%.o)
 MODULE_LIBS    := -llz4 -lm -ldl -lpthread
 
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
-# Unit tests link every part below module/ and the face, so that a test may use any of them.
+# Unit tests link every part below module/ and rdb_uffd.c, so that a test may use any of them.
 PART_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/*/*.c))
 
 .DEFAULT_GOAL := all

@@ -1,7 +1,7 @@
 /* rdb_uffd: background saves of a Redis or Valkey server without fork().
  *
- * This is the face: the rest of the module calls only this, and what is declared for it in
- * the four headers that are included here.
+ * This is its interface: the rest of the module calls only this, and what is declared for
+ * it in the four headers that are included here.
  *
  * What is always true
  *  1. Exact: the file holds the keyspace as it was when the server called

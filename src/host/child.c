@@ -316,7 +316,7 @@ static int stand_in_rename(const char *from, const char *to)
     return -1;
 }
 
-/* ---- for the face ---------------------------------------------------------------- */
+/* ---- for rdb_uffd.c ------------------------------------------------------------- */
 
 /* What the server calls, what it gets instead, and what that calls in turn. */
 static const struct {

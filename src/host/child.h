@@ -2,7 +2,7 @@
  *
  * The server makes its background savers with fork(), learns of their end
  * through waitpid() and ends them with kill(). This part stands in those three
- * places (and nowhere else), asks the face whether it wants to take a fork
+ * places (and nowhere else), asks rdb_uffd.c whether it wants to take a fork
  * over, and from then on answers as the kernel would for a real child.
  *
  *            fork()            child_exited() or kill()       waitpid()

@@ -21,7 +21,8 @@ struct memory_room {
  * neither allocates nor locks. */
 void memory_room_find(const char *root, uint64_t enough, struct memory_room *room);
 
-/* What should be kept free of such a limit, bytes: what the server takes between two looks. */
+/* What should be kept free of such a limit, bytes: what the server takes between two
+ * looks. */
 uint64_t memory_room_reserve(uint64_t limit);
 #define MEMORY_ROOM_RESERVE_MOST (UINT64_C(64) << 20)
 

@@ -35,9 +35,9 @@ struct keyspace_samples {
     struct keyspace_sample samples[SAMPLES_MAX];
 };
 
-/* Fills `samples` with keys of kinds that `kinds` has not seen; keys that expire before `not_before` are left out, since the server
- * may deny that it has them. 0, or -errno and `*where` as keyspace_save(). Main thread,
- * with a reader of live memory. */
+/* Fills `samples` with keys of kinds that `kinds` has not seen; keys that expire before
+ * `not_before` are left out, since the server may deny that it has them. 0, or -errno and
+ * `*where` as keyspace_save(). Main thread, with a reader of live memory. */
 int keyspace_sample(const struct keyspace_roots *roots, struct view_reader *reader,
                     int64_t not_before, struct keyspace_kinds *kinds,
                     struct keyspace_samples *samples, const char **where);

@@ -65,8 +65,8 @@ uint32_t slots_allowed(const struct preserved *preserved);
 uint32_t slots_in_use(const struct preserved *preserved);
 
 /* Copies `length` bytes of the packed log from byte `at` of `slot`, going on in
- * the next slot. Returns false if the log does not go on there, or cannot be read. Any thread; what
- * a reader gets is worth nothing if the entry has changed meanwhile. */
+ * the next slot. Returns false if the log does not go on there, or cannot be read. Any
+ * thread; what a reader gets is worth nothing if the entry has changed meanwhile. */
 bool log_copy(const struct preserved *preserved, uint32_t slot, uint32_t at, void *to,
               size_t length);
 

@@ -30,7 +30,7 @@ struct doctor_server {
     void *context;
 };
 
-/* What the face knows. */
+/* What is known of the service. */
 struct doctor_case {
     const struct rdb_uffd_host *host;
     const struct rdb_uffd_settings *settings;

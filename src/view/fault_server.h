@@ -101,8 +101,8 @@ void fault_server_stop(struct fault_server *server);
 /* Begins to keep the pages of this descriptor's faults. Before the first page is
  * protected. Main thread. */
 void fault_server_arm(struct fault_server *server, int userfaultfd);
-/* Ends that, once nothing is protected any more. True when no page will be preserved any more;
- * false when the server is missing, and may still keep one when it comes back. */
+/* Ends that, once nothing is protected any more. True when no page will be preserved any
+ * more; false when the server is missing, and may still preserve one when it is back. */
 bool fault_server_disarm(struct fault_server *server);
 /* Its thread, once it has begun. Any thread. */
 pid_t fault_server_thread(const struct fault_server *server);

@@ -91,10 +91,10 @@ void view_reader_init_live(struct view_reader *reader, struct checked_reader *li
 
 /* Copies `length` bytes that stood at `from` at the freeze to `to`.
  * Returns 0, -EFAULT if any byte lies outside the frozen regions or cannot be read
- * (a wrong pointer, a page that the machine has lost: the snapshot must be given up), -EIO if a preserved page cannot be
- * read back, -ECANCELED if the snapshot was cancelled. `length` may be 0, and
- * may span pages and chunks, not two regions that are not adjacent.
- * Any thread but the fault server's. Never blocks on the server. */
+ * (a wrong pointer, a page that the machine has lost: the snapshot must be given up),
+ * -EIO if a preserved page cannot be read back, -ECANCELED if the snapshot was cancelled.
+ * `length` may be 0, and may span pages and chunks, not two regions that are not
+ * adjacent. Any thread but the fault server's. Never blocks on the server. */
 int view_read(struct view_reader *reader, void *to, frozen_address from, size_t length);
 
 /* A hint that `from` will be read soon, from where it is now. Any value is harmless. */
