@@ -63,6 +63,7 @@
     POINT(NO_ZERO_DEVICE, "no_zero_device")       /* /dev/zero is not there */           \
     POINT(PLAIN_ZERO_DEVICE, "plain_zero_device") /* it is listed as plain memory */     \
     POINT(REPLACED_MAPPING, "replaced_mapping") /* … since the last look at the map */ \
+    POINT(HELD_PREFAULTED, "held_prefaulted")   /* what it was goes when this is off */  \
     POINT(WILD_READ, "wild_read") /* what is read of the server is at a wrong address */ \
     POINT(LOST_PAGE, "lost_page") /* … is on a page that the machine has lost */       \
     POINT(LOST_PRESERVING, "lost_preserving") /* … what the fault server copies is */  \

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include "kernel/advice.h"
+#include "kernel/fault_points.h"
 #include "kernel/memory.h"
 #include "memory/pages.h"
 
@@ -39,6 +40,24 @@ static size_t needed(struct prefaulted_memory *prefaulted, size_t bytes, size_t 
     return left >= wanted / 2 ? 0 : wanted;
 }
 
+/* What it was goes back to the kernel. Until that is done, whoever finds it in the memory
+ * map must know whose it is: frozen, its pages would count as lost. */
+static void replace(struct prefaulted_memory *prefaulted, uint64_t at, uint64_t end)
+{
+    short_lock_take(&prefaulted->lock);
+    uint64_t old_at = prefaulted->at, old_end = prefaulted->end;
+    prefaulted->at = at;
+    prefaulted->end = end;
+    prefaulted->filling_at = old_at;
+    prefaulted->filling_end = old_end;
+    short_lock_release(&prefaulted->lock);
+    fault_point_hang(FAULT_HELD_PREFAULTED);
+    give_back(old_at, old_end);
+    short_lock_take(&prefaulted->lock);
+    prefaulted->filling_at = prefaulted->filling_end = 0;
+    short_lock_release(&prefaulted->lock);
+}
+
 void prefaulted_fill(struct prefaulted_memory *prefaulted, size_t bytes, size_t most,
                      bool huge_pages)
 {
@@ -59,14 +78,8 @@ void prefaulted_fill(struct prefaulted_memory *prefaulted, size_t bytes, size_t 
     /* By stores: a fault takes the lock of this one mapping, an advice would keep
      * the server's mmap() waiting. */
     memory_touch((void *)(uintptr_t)start, wanted);
-    short_lock_take(&prefaulted->lock);
-    uint64_t old_at = prefaulted->at, old_end = prefaulted->end;
-    prefaulted->at = start;
-    prefaulted->end = start + wanted;
-    prefaulted->filling_at = prefaulted->filling_end = 0;
-    short_lock_release(&prefaulted->lock);
+    replace(prefaulted, start, start + wanted);
     atomic_store_explicit(&prefaulted->asked, 0, memory_order_relaxed);
-    give_back(old_at, old_end);
 }
 
 void *prefaulted_take(struct prefaulted_memory *prefaulted, size_t length)
@@ -93,7 +106,7 @@ int prefaulted_leave_out(struct prefaulted_memory *prefaulted, struct region_set
     uint64_t filling_at = prefaulted->filling_at, filling_end = prefaulted->filling_end;
     short_lock_release(&prefaulted->lock);
     int error = end > at ? regions_remove(set, at, end) : 0;
-    if (!error && filling_end)
+    if (!error && filling_end > filling_at)
         error = regions_remove(set, filling_at, filling_end);
     return error;
 }
@@ -117,9 +130,5 @@ void prefaulted_abandon(struct prefaulted_memory *prefaulted)
 
 void prefaulted_release(struct prefaulted_memory *prefaulted)
 {
-    short_lock_take(&prefaulted->lock);
-    uint64_t at = prefaulted->at, end = prefaulted->end;
-    prefaulted->at = prefaulted->end = 0;
-    short_lock_release(&prefaulted->lock);
-    give_back(at, end);
+    replace(prefaulted, 0, 0);
 }

@@ -27,7 +27,7 @@ struct prefaulted_memory {
     struct short_lock lock;
     uint64_t at;
     uint64_t end;
-    uint64_t filling_at; /* what is being prefaulted */
+    uint64_t filling_at; /* what is being prefaulted, or given back */
     uint64_t filling_end;
     _Atomic uint64_t asked; /* bytes wanted since the last filling */
 };
