@@ -19,7 +19,8 @@
 #define SLOTS_MOST     32
 #define SLOTS_AT_ONCE  512
 /* Of one kind, until one had all parts. */
-#define STREAMS_MOST 8
+#define STREAMS_MOST     8
+#define BUCKET_KEYS_MOST 64
 
 struct sampling {
     struct keyspace_samples *samples;
@@ -115,6 +116,11 @@ static int take_key(struct walk *walk, struct sampling *sampling)
     return 0;
 }
 
+static bool may_be_asked(const struct sampling *sampling, int64_t expire)
+{
+    return expire == NO_EXPIRE || expire >= sampling->not_before;
+}
+
 static bool is_wanted(const struct sampling *sampling, const struct frozen_object *object,
                       int64_t expire)
 {
@@ -124,8 +130,6 @@ static bool is_wanted(const struct sampling *sampling, const struct frozen_objec
     /* The next one may have what was missing in the last. */
     bool more = object->type == OBJECT_STREAM && taken < STREAMS_MOST &&
                 sampling->kinds->stream_parts != STREAM_ALL_PARTS;
-    if (expires && expire < sampling->not_before)
-        return false;
     return seen + taken == 0 || more;
 }
 
@@ -133,8 +137,14 @@ static int look_at_key(struct walk *walk, const struct frozen_entry *entry,
                        struct sampling *sampling)
 {
     int error = batch_read(walk, entry, 1, &sampling->expires);
-    if (!error && is_wanted(sampling, &walk->batch->objects[0], walk->batch->expires[0]))
-        error = take_key(walk, sampling);
+    const struct frozen_object *object = &walk->batch->objects[0];
+    int64_t expire = walk->batch->expires[0];
+    if (!error && may_be_asked(sampling, expire)) {
+        sampling->samples->met.seen[object->type][object->encoding][expire != NO_EXPIRE] =
+            1;
+        if (is_wanted(sampling, object, expire))
+            error = take_key(walk, sampling);
+    }
     return error == -E2BIG ? 0 : error;
 }
 
@@ -163,6 +173,10 @@ static int look_at_keys(struct walk *walk, const struct frozen_entry *entries,
 static int sample_table(struct walk *walk, const struct frozen_table *table,
                         struct sampling *sampling)
 {
+    /* No server lets so many keys share a bucket: the size is another number. */
+    if (sampling->samples->thorough &&
+        table_size(table) / BUCKET_KEYS_MOST > table_buckets(table))
+        return -EBADMSG;
     unsigned spots = sampling->samples->thorough ? SPOTS_THOROUGH : SPOTS;
     uint64_t buckets = table_buckets(table), step = buckets / spots + 1;
     uint64_t width = step < SPOT_BUCKETS ? step : SPOT_BUCKETS;
@@ -257,6 +271,7 @@ int keyspace_sample(const struct keyspace_roots *roots, struct view_reader *read
         .observer = &observer,
     };
     samples->count = 0;
+    memset(&samples->met, 0, sizeof(samples->met));
     int error = walk.encoder ? sample_databases(&walk, &sampling) : -ENOMEM;
     *where = walk.where;
     rdb_encoder_destroy(walk.encoder);

@@ -117,7 +117,8 @@ static bool is_same_value(struct proof *proof, const struct keyspace_sample *sam
                              proof->scratch);
 }
 
-static int compare_key(struct proof *proof, const struct keyspace_sample *sample)
+/* Of a key_type; the server's types begin with what is no key. */
+static const char *key_type_name(unsigned type)
 {
     static const char *const types[] = {
         [RDB_UFFD_NO_KEY] = "key",    [RDB_UFFD_STRING] = "string",
@@ -125,6 +126,16 @@ static int compare_key(struct proof *proof, const struct keyspace_sample *sample
         [RDB_UFFD_HASH] = "hash",     [RDB_UFFD_SORTED_SET] = "sorted set",
         [RDB_UFFD_STREAM] = "stream", [RDB_UFFD_MODULE_VALUE] = "module's value",
     };
+    return type < sizeof(types) / sizeof(types[0]) ? types[type] : "value";
+}
+
+static const char *type_name(unsigned object_type)
+{
+    return key_type_name(object_type + 1);
+}
+
+static int compare_key(struct proof *proof, const struct keyspace_sample *sample)
+{
     struct rdb_uffd_key_answer said = {.value = proof->value,
                                        .room = sample->value_length ? VALUE_ROOM : 0};
     unsigned type = sample->type + 1;
@@ -132,13 +143,14 @@ static int compare_key(struct proof *proof, const struct keyspace_sample *sample
     if (said.type == RDB_UFFD_NO_KEY)
         return differs(proof, "a key that was found is not the server's");
     if (type != said.type)
-        return differs(proof, "a %s seems to be a %s", types[said.type], types[type]);
+        return differs(proof, "a %s seems to be a %s", key_type_name(said.type),
+                       key_type_name(type));
     if (sample->expire != said.expire)
         return differs(proof, "a key seems to expire at %lld, the server says %lld",
                        (long long)sample->expire, (long long)said.expire);
     bool comparable = is_comparable(sample, &said);
     if (comparable && !is_same_value(proof, sample, &said))
-        return differs(proof, "a %s would be saved wrongly", types[type]);
+        return differs(proof, "a %s would be saved wrongly", key_type_name(type));
     if (comparable && !is_same_version(&said))
         return differs(proof, "its dumps are not of version %d", server_dump_version());
     if (comparable)
@@ -170,6 +182,29 @@ static bool is_any_seen(const struct keyspace_kinds *kinds)
     return memcmp(kinds, &none, sizeof(none)) != 0;
 }
 
+/* With a layout from a file: of all kinds that were met one must have been compared, or the
+ * next save would end at it. */
+static int find_uncompared(struct proof *proof)
+{
+    const struct keyspace_kinds *met = &proof->samples.met, *seen = proof->kinds;
+    for (unsigned type = 0; type < 16; type++)
+        for (unsigned i = 0; i < 32; i++) {
+            if (!met->seen[type][i / 2][i % 2])
+                continue;
+            bool whole = type != OBJECT_STREAM || seen->stream_parts == STREAM_ALL_PARTS;
+            if (seen->seen[type][i / 2][i % 2] && whole)
+                continue;
+            snprintf(proof->reason, proof->reason_size,
+                     whole ? "the layout from a file is not proved for a %s of encoding "
+                             "%u: there was none that could be compared"
+                           : "the layout from a file is not proved for a %s: there was "
+                             "none with entries and a consumer that has some pending",
+                     type_name(type), i / 2);
+            return -ENODATA;
+        }
+    return 0;
+}
+
 /* At least one key must have been compared. */
 static int compare_some(struct proof *proof)
 {
@@ -178,7 +213,7 @@ static int compare_some(struct proof *proof)
         if (proof->strict && proof->samples.count == SAMPLES_MAX)
             error = compare_keys(proof);
     if (error || is_any_seen(proof->kinds))
-        return error;
+        return error ? error : proof->strict ? find_uncompared(proof) : 0;
     snprintf(proof->reason, proof->reason_size,
              "the known layout is not proved yet: there is no key to compare");
     return -ENODATA;
