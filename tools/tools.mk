@@ -4,6 +4,10 @@ layouts: $(if $(SRC),,$(BUILD)/tools/layouts/from_binary) ## print the layout of
 		$(if $(FORM),--$(FORM)) $(BIN) $(if $(DEBUG)$(SERVER_IS),"$(DEBUG)") $(SERVER_IS),\
 		echo "make layouts SRC=source-tree, or BIN=program" >&2; exit 1))
 
+.PHONY: matrix
+matrix: ## write the matrix of docs/SERVERS.md from what tests ran: RESULTS=what make test printed
+	@tools/matrix $(RESULTS)
+
 # Reads debug information: needs libdw-dev.
 $(BUILD)/tools/layouts/%.o: CFLAGS += -Itools/layouts
 $(BUILD)/tools/layouts/from_binary: $(BUILD)/tools/layouts/from_binary.o \
