@@ -18,9 +18,27 @@ static int running;
 static char limit_text[32] = "256mb";
 static api_string *limit_string, *directory_string, *layout_string;
 
-static const char *policy_names[] = {"spool", "block", "abort"};
-static const int policy_values[] = {BUFFER_SPOOL, BUFFER_BLOCK, BUFFER_ABORT};
-#define POLICIES 3
+#define CHOICE_VALUES 3
+/* One of three words. */
+static const struct choice {
+    const char *name;
+    unsigned *value; /* an enum, whose values are these: */
+    const char *names[CHOICE_VALUES];
+    int values[CHOICE_VALUES];
+} choices[] = {
+    {"buffer-policy",
+     (unsigned *)&settings.buffer_policy,
+     {"spool", "block", "abort"},
+     {BUFFER_SPOOL, BUFFER_BLOCK, BUFFER_ABORT}},
+    {"huge-pages",
+     (unsigned *)&settings.huge_pages,
+     {"yes", "no", "always"},
+     {HUGE_PAGES_WHERE_DENSE, NO_HUGE_PAGES, HUGE_PAGES_EVERYWHERE}},
+};
+#define CHOICES (sizeof(choices) / sizeof(choices[0]))
+_Static_assert(sizeof(enum buffer_policy) == sizeof(unsigned) &&
+                   sizeof(enum huge_pages) == sizeof(unsigned),
+               "set through a pointer to unsigned");
 
 /* ---- checking values ------------------------------------------------------------- */
 
@@ -200,16 +218,16 @@ static int set_layout_file(const char *name, api_string *value, void *data,
                                                                      : refuse(error, why);
 }
 
-static int get_policy(const char *name, void *data)
+static int get_choice(const char *name, void *data)
 {
-    (void)name, (void)data;
-    return (int)settings.buffer_policy;
+    (void)name;
+    return (int)*((const struct choice *)data)->value;
 }
 
-static int set_policy(const char *name, int value, void *data, api_string **error)
+static int set_choice(const char *name, int value, void *data, api_string **error)
 {
-    (void)name, (void)data, (void)error;
-    settings.buffer_policy = (enum buffer_policy)value;
+    (void)name, (void)error;
+    *((const struct choice *)data)->value = (unsigned)value;
     changed();
     return API_OK;
 }
@@ -249,7 +267,6 @@ static const struct {
     {"enabled", &settings.enabled},
     {"fallback", &settings.fallback},
     {"compression", &settings.compression},
-    {"huge-pages", &settings.huge_pages},
 };
 #define SWITCHES (sizeof(switches) / sizeof(switches[0]))
 
@@ -260,6 +277,12 @@ static int register_all(api_context *context)
                                    API_CONFIG_DEFAULT, get_switch, set_switch, NULL,
                                    switches[i].value) != API_OK)
             return API_ERR;
+    for (size_t i = 0; i < CHOICES; i++)
+        if (api.RegisterEnumConfig(context, choices[i].name, (int)*choices[i].value,
+                                   API_CONFIG_DEFAULT, (const char **)choices[i].names,
+                                   choices[i].values, CHOICE_VALUES, get_choice,
+                                   set_choice, NULL, (void *)&choices[i]) != API_OK)
+            return API_ERR;
     if (api.RegisterStringConfig(context, "buffer-limit", limit_text, API_CONFIG_DEFAULT,
                                  get_limit, set_limit, NULL, NULL) != API_OK ||
         api.RegisterStringConfig(context, "spool-dir", "", API_CONFIG_DEFAULT,
@@ -267,9 +290,6 @@ static int register_all(api_context *context)
         api.RegisterStringConfig(context, "layout-file", "", API_CONFIG_IMMUTABLE,
                                  get_layout_file, set_layout_file, NULL,
                                  NULL) != API_OK ||
-        api.RegisterEnumConfig(context, "buffer-policy", BUFFER_SPOOL, API_CONFIG_DEFAULT,
-                               policy_names, policy_values, POLICIES, get_policy,
-                               set_policy, NULL, NULL) != API_OK ||
         api.RegisterNumericConfig(context, "threads", 0, API_CONFIG_DEFAULT, 0,
                                   RDB_UFFD_THREADS_MAX, get_threads, set_threads, NULL,
                                   NULL) != API_OK)
@@ -289,15 +309,16 @@ static int set_switch_by_text(bool *value, const char *text, char *error)
     return 0;
 }
 
-static int set_policy_by_text(const char *text, char *error)
+static int set_choice_by_text(const struct choice *choice, const char *text, char *error)
 {
-    for (int i = 0; i < POLICIES; i++) {
-        if (strcasecmp(text, policy_names[i]) != 0)
+    for (int i = 0; i < CHOICE_VALUES; i++) {
+        if (strcasecmp(text, choice->names[i]) != 0)
             continue;
-        settings.buffer_policy = (enum buffer_policy)policy_values[i];
+        *choice->value = (unsigned)choice->values[i];
         return 0;
     }
-    snprintf(error, ERROR_BYTES, "must be 'spool', 'block' or 'abort'");
+    snprintf(error, ERROR_BYTES, "must be '%s', '%s' or '%s'", choice->names[0],
+             choice->names[1], choice->names[2]);
     return -EINVAL;
 }
 
@@ -319,8 +340,9 @@ static int set_by_text(const char *name, const char *text, char *error)
     for (size_t i = 0; i < SWITCHES; i++)
         if (strcasecmp(name, switches[i].name) == 0)
             return set_switch_by_text(switches[i].value, text, error);
-    if (strcasecmp(name, "buffer-policy") == 0)
-        return set_policy_by_text(text, error);
+    for (size_t i = 0; i < CHOICES; i++)
+        if (strcasecmp(name, choices[i].name) == 0)
+            return set_choice_by_text(&choices[i], text, error);
     if (strcasecmp(name, "threads") == 0)
         return set_threads_by_text(text, error);
     if (strcasecmp(name, "buffer-limit") == 0) {

@@ -51,7 +51,7 @@ void rdb_uffd_default_settings(struct rdb_uffd_settings *settings)
         .enabled = true,
         .fallback = true,
         .compression = true,
-        .huge_pages = true,
+        .huge_pages = HUGE_PAGES_WHERE_DENSE,
         .buffer_policy = BUFFER_SPOOL,
         .buffer_limit = UINT64_C(256) << 20,
     };

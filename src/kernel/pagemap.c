@@ -29,6 +29,7 @@ struct scan_request {
 #define PAGE_IS_WRITTEN (UINT64_C(1) << 1)
 #define PAGE_IS_PRESENT (UINT64_C(1) << 3)
 #define PAGE_IS_SWAPPED (UINT64_C(1) << 4)
+#define PAGE_IS_PFNZERO (UINT64_C(1) << 5)
 #define PAGE_IS_HUGE    (UINT64_C(1) << 6)
 #define PAGE_IS_GUARD   (UINT64_C(1) << 8) /* Linux 6.15 */
 /* An entry of the page map, one for each page (Linux 5.14). */
@@ -189,14 +190,15 @@ int pagemap_find_unprotected(int pagemap, uint64_t start, uint64_t end,
     return error ? error : (int)found.count;
 }
 
-int pagemap_count_present(int pagemap, uint64_t start, uint64_t end)
+/* The shared page of zeros, which costs nothing, counts too. */
+static int count_present_in_entries(int pagemap, uint64_t start, uint64_t end)
 {
     uint64_t entries[COUNTED_PAGES];
-    size_t bytes = (size_t)((end - start) >> 12) * sizeof(entries[0]);
+    size_t bytes = (size_t)((end - start) >> PAGE_SHIFT) * sizeof(entries[0]);
     if (bytes > sizeof(entries))
         return -EINVAL;
-    ssize_t got =
-        pread(pagemap, entries, bytes, (off_t)((start >> 12) * sizeof(entries[0])));
+    ssize_t got = pread(pagemap, entries, bytes,
+                        (off_t)((start >> PAGE_SHIFT) * sizeof(entries[0])));
     if (got < 0)
         return -errno;
     int present = 0;
@@ -205,16 +207,52 @@ int pagemap_count_present(int pagemap, uint64_t start, uint64_t end)
     return present;
 }
 
-int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end)
+int pagemap_count_present(int pagemap, uint64_t start, uint64_t end)
+{
+    struct pagemap_range ranges[SEEN_AT_ONCE];
+    uint64_t pages = 0;
+    for (uint64_t at = start, scanned = end; at < end; at = scanned) {
+        struct scan_request request = {
+            .start = at,
+            .end = end,
+            .category_inverted = PAGE_IS_PFNZERO,
+            .category_mask = PAGE_IS_PRESENT | PAGE_IS_PFNZERO,
+            .return_mask = PAGE_IS_PRESENT,
+        };
+        int count = scan(pagemap, &request, ranges, SEEN_AT_ONCE, &scanned);
+        if (count < 0)
+            return count_present_in_entries(pagemap, start, end);
+        for (int i = 0; i < count; i++)
+            pages += (ranges[i].end - ranges[i].start) >> PAGE_SHIFT;
+        if (scanned <= at)
+            return -EIO;
+    }
+    return (int)pages;
+}
+
+/* 1 if all of [start, end) is in one of the categories, 0 if not, or -errno. */
+static int is_all(int pagemap, uint64_t start, uint64_t end, uint64_t categories)
 {
     struct pagemap_range range;
     uint64_t scanned;
     struct scan_request request = {
         .start = start,
         .end = end,
-        .category_mask = PAGE_IS_HUGE,
-        .return_mask = PAGE_IS_HUGE,
+        .category_mask = categories,
+        .return_mask = categories,
     };
     int count = scan(pagemap, &request, &range, 1, &scanned);
-    return count < 0 ? count : count == 1 && range.start == start && range.end == end;
+    if (count < 0)
+        return count;
+    return count == 1 && range.start == start && range.end == end;
+}
+
+int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end)
+{
+    return is_all(pagemap, start, end, PAGE_IS_HUGE);
+}
+
+int pagemap_is_zero_page(int pagemap, uint64_t start, uint64_t end)
+{
+    return is_all(pagemap, start, end, PAGE_IS_PFNZERO);
 }

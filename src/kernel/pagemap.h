@@ -36,10 +36,12 @@ int pagemap_scan_untouched(int pagemap, uint64_t start, uint64_t end,
 int pagemap_find_unprotected(int pagemap, uint64_t start, uint64_t end,
                              struct pagemap_range *ranges, size_t capacity,
                              uint64_t *scanned);
-/* How many pages of [start, end), at most 2 MB, are in memory, as every kernel tells, or
- * -errno. */
+/* How many pages of [start, end), at most 2 MB, are in memory, or -errno. The kernel's
+ * shared page of zeros is not one of them; before Linux 6.7 nothing tells it apart. */
 int pagemap_count_present(int pagemap, uint64_t start, uint64_t end);
 /* 1 if all of [start, end) is in huge pages, 0 if not, or -errno. */
 int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end);
+/* Likewise the kernel's shared page of zeros, huge or not. */
+int pagemap_is_zero_page(int pagemap, uint64_t start, uint64_t end);
 
 #endif

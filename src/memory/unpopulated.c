@@ -22,7 +22,8 @@ static bool try_out(uint64_t start)
         return false;
     bool can = advice_give(page, HUGE_PAGE_BYTES, MADV_HUGEPAGE) == 0 &&
                advice_give(page, HUGE_PAGE_BYTES, MADV_POPULATE_READ) == 0 &&
-               pagemap_is_huge(pagemap, start, start + HUGE_PAGE_BYTES) == 1;
+               pagemap_is_huge(pagemap, start, start + HUGE_PAGE_BYTES) == 1 &&
+               pagemap_is_zero_page(pagemap, start, start + HUGE_PAGE_BYTES) == 1;
     if (can) {
         *(volatile char *)page = 1;
         can = pagemap_is_huge(pagemap, start, start + HUGE_PAGE_BYTES) == 1;

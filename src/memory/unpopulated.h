@@ -6,8 +6,9 @@
  * no memory, is protected by one entry for 2 MB (0.05 ms for a gigabyte), and becomes a
  * huge page of its own at the first write.
  *
- * Linux before 6.13 splits it at that write, and then this does more harm than good:
- * tried out, not read off a version.
+ * Linux before 6.13 splits it at that write, and then this does more harm than good; and
+ * there are kernels that give a huge page of its own to whoever only reads, which would
+ * take memory for what may never be used. Tried out, not read off a version.
  */
 #ifndef RDB_UFFD_MEMORY_UNPOPULATED_H
 #define RDB_UFFD_MEMORY_UNPOPULATED_H

@@ -52,7 +52,8 @@ static void mapped(void *start, size_t length)
 {
     if (the_service.in_forked_child)
         return;
-    if (length && the_snapshot.settings.huge_pages && the_snapshot.settings.enabled)
+    if (length && the_snapshot.settings.enabled &&
+        atomic_load_explicit(&the_snapshot.huge_pages_ahead, memory_order_relaxed))
         heap_ask_for_huge_pages(start, length);
     heap_note_change(&the_snapshot.heap);
 }

@@ -7,12 +7,19 @@
 
 #include "memory/preserved.h"
 
+/* For the heap: upkeep/huge_pages.h. */
+enum huge_pages {
+    NO_HUGE_PAGES,
+    HUGE_PAGES_WHERE_DENSE, /* ahead only where they are filled */
+    HUGE_PAGES_EVERYWHERE,
+};
+
 /* What the operator sets. Defaults: rdb_uffd_default_settings(). */
 struct rdb_uffd_settings {
     bool enabled;     /* no: the server's own fork, silently */
     bool fallback;    /* no: what cannot be served fails, instead of forking */
     bool compression; /* LZ4 for preserved pages when the buffer fills */
-    bool huge_pages;  /* ask for huge pages, and mend them after a snapshot */
+    enum huge_pages huge_pages;
     enum buffer_policy buffer_policy;
     uint64_t buffer_limit;      /* bytes; or, if buffer_percent is not 0: */
     unsigned buffer_percent;    /* of the memory in use at the freeze, 1 … 100 */

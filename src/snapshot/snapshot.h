@@ -106,6 +106,8 @@ struct snapshot {
     _Atomic uint32_t chores; /* futex word: something to do */
     _Atomic uint64_t huge_pages_mended;
     _Atomic bool mend_wanted;
+    _Atomic bool
+        huge_pages_ahead; /* asked for where nothing is yet: upkeep/huge_pages.h */
     _Atomic uint64_t memory_spare;    /* bytes; memory_budget.h */
     _Atomic uint64_t eviction_wanted; /* bytes of dead values, in this snapshot */
     _Atomic bool eviction_hurry;

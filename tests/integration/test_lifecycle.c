@@ -291,7 +291,7 @@ static void settings_in_configuration(void)
     static const char *const right[][3] = {
         {"buffer-policy", "spool", "abort"},
         {"compression", "yes", "no"},
-        {"huge-pages", "yes", "no"},
+        {"huge-pages", "yes", "always"},
         {"fallback", "yes", "no"},
         {"enabled", "yes", "no"},
     };

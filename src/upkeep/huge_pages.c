@@ -1,0 +1,202 @@
+#include "huge_pages.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "dirty_rate.h"
+#include "kernel/advice.h"
+#include "kernel/fault_points.h"
+#include "kernel/pagemap.h"
+#include "memory/decommitted.h"
+#include "memory/density.h"
+#include "memory/unpopulated.h"
+#include "snapshot/memory_budget.h"
+
+/* One huge page at a time and then a rest: a collapse holds the memory map's
+ * lock for some 100 us, and the server's page faults wait for it. */
+#define MEND_REST_USEC 400
+/* After a look for unpopulated memory, so many times as long without one. */
+#define UNPOPULATED_REST 100
+/* … and after one at the heap's density: 3 % of the upkeep thread's time. */
+#define DENSITY_REST 30
+#define WINDOWS      24
+/* Fewer tell nothing. */
+#define WINDOWS_LEAST 8
+/* Of 1000 pages so many hold something: from here on ahead, and below that no more. Two
+ * bounds, since it is some windows that are looked at, others each time. */
+#define AHEAD_FROM    950
+#define AHEAD_NO_MORE 930
+#define REGIONS_MAX   4096
+
+/* ---- put together ---------------------------------------------------------------- */
+
+/* Whether a huge page there costs little more memory than what there is. */
+static bool is_worth_mending(struct snapshot *snapshot, int pagemap, uint64_t at)
+{
+    /* A collapse would fill what is given back. And it takes the huge page before it gives
+     * back the small ones. */
+    if (decommitted_overlaps(at, at + HUGE_PAGE_BYTES) ||
+        memory_budget_spare(snapshot) < 2 * HUGE_PAGE_BYTES)
+        return false;
+    int present = pagemap_count_present(pagemap, at, at + HUGE_PAGE_BYTES);
+    return present >= (int)DENSITY_PAGES_LEAST || fault_point(FAULT_FILL_HOLES);
+}
+
+/* Collapses what is split in one region; stops when a snapshot begins, which
+ * waits for heap_lock(). Returns false then. */
+static bool mend_region(struct snapshot *snapshot, int pagemap,
+                        const struct region *region)
+{
+    uint64_t at = round_up(region->start, HUGE_PAGE_BYTES);
+    for (; at + HUGE_PAGE_BYTES <= region->end; at += HUGE_PAGE_BYTES) {
+        if (!snapshot_is_idle(snapshot) || dirty_rate_is_wanted())
+            return false;
+        if (!is_worth_mending(snapshot, pagemap, at))
+            continue;
+        uint64_t began = clock_usec();
+        void *start = (void *)(uintptr_t)at;
+        if (advice_give(start, HUGE_PAGE_BYTES, MADV_COLLAPSE) != 0)
+            continue;
+        /* A range that is huge already answers at once. */
+        if (clock_usec() - began > 30) {
+            atomic_fetch_add_explicit(&snapshot->huge_pages_mended, 1,
+                                      memory_order_relaxed);
+            sleep_usec(MEND_REST_USEC);
+        }
+    }
+    return true;
+}
+
+/* Regions by index, not under the lock for the whole walk: a freeze must not wait for
+ * hundreds of collapses. False: there are no more. */
+static bool get_region(struct snapshot *snapshot, size_t i, struct region *region)
+{
+    heap_lock(&snapshot->heap);
+    bool there = i < snapshot->heap.registered.count;
+    if (there)
+        *region = snapshot->heap.registered.regions[i];
+    heap_unlock(&snapshot->heap);
+    return there;
+}
+
+static void mend(struct snapshot *snapshot)
+{
+    struct region region;
+    bool done = true;
+    int pagemap = pagemap_open();
+    if (pagemap < 0)
+        return;
+    for (size_t i = 0; done && get_region(snapshot, i, &region); i++)
+        done = mend_region(snapshot, pagemap, &region);
+    close(pagemap);
+    if (done)
+        atomic_store_explicit(&snapshot->mend_wanted, false, memory_order_relaxed);
+}
+
+static bool may_go_on(void *context)
+{
+    struct snapshot *snapshot = context;
+    return snapshot_is_idle(snapshot) && !dirty_rate_is_wanted();
+}
+
+/* What jemalloc takes and gives back without telling is found by looking, which takes
+ * longer for a larger heap: so much of the upkeep thread's time at most. */
+static void map_unpopulated(struct snapshot *snapshot)
+{
+    static uint64_t due_usec;
+    uint64_t began = clock_usec();
+    struct region region;
+    if (began < due_usec || !unpopulated_can_be_mapped())
+        return;
+    for (size_t i = 0; get_region(snapshot, i, &region) && may_go_on(snapshot); i++)
+        unpopulated_map(&region, may_go_on, snapshot);
+    due_usec = began + (clock_usec() - began) * UNPOPULATED_REST;
+}
+
+/* ---- ahead ----------------------------------------------------------------------- */
+
+static bool are_asked_for_ahead(const struct snapshot *snapshot)
+{
+    return atomic_load_explicit(&snapshot->huge_pages_ahead, memory_order_relaxed);
+}
+
+static void advise_all(struct snapshot *snapshot, int advice)
+{
+    for (size_t i = 0; i < snapshot->heap.registered.count; i++) {
+        const struct region *region = &snapshot->heap.registered.regions[i];
+        if (region->end - region->start >= HUGE_PAGE_BYTES)
+            advice_give((void *)(uintptr_t)region->start, region->end - region->start,
+                        advice);
+    }
+}
+
+void huge_pages_ask(struct snapshot *snapshot)
+{
+    if (are_asked_for_ahead(snapshot))
+        advise_all(snapshot, MADV_HUGEPAGE);
+}
+
+/* What is in huge pages stays so; no more come. */
+static void switch_to(struct snapshot *snapshot, bool ahead)
+{
+    atomic_store_explicit(&snapshot->huge_pages_ahead, ahead, memory_order_relaxed);
+    heap_lock(&snapshot->heap);
+    advise_all(snapshot, ahead ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    heap_unlock(&snapshot->heap);
+}
+
+static bool measure(struct snapshot *snapshot, struct density *density)
+{
+    static struct region storage[REGIONS_MAX];
+    struct region_set set;
+    regions_init(&set, storage, REGIONS_MAX);
+    struct region region;
+    for (size_t i = 0; get_region(snapshot, i, &region); i++)
+        if (regions_add(&set, region.start, region.end) != 0)
+            break;
+    return density_measure(&set, WINDOWS, density) == 0 &&
+           density->windows >= WINDOWS_LEAST;
+}
+
+static void look_at_density(struct snapshot *snapshot)
+{
+    static uint64_t due_usec;
+    struct density density;
+    uint64_t began = clock_usec();
+    if (began < due_usec)
+        return;
+    if (measure(snapshot, &density)) {
+        bool ahead = are_asked_for_ahead(snapshot);
+        uint64_t used = density.used * 1000 / density.pages;
+        if (!ahead && used >= AHEAD_FROM)
+            switch_to(snapshot, true);
+        else if (ahead && used < AHEAD_NO_MORE)
+            switch_to(snapshot, false);
+        /* What has been filled since is in small pages. */
+        if (density.small)
+            atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
+    }
+    due_usec = began + (clock_usec() - began) * DENSITY_REST;
+}
+
+static void stay_ahead(struct snapshot *snapshot)
+{
+    if (!are_asked_for_ahead(snapshot))
+        switch_to(snapshot, true);
+}
+
+void huge_pages_tend(struct snapshot *snapshot)
+{
+    if (!snapshot->settings.huge_pages) {
+        atomic_store_explicit(&snapshot->huge_pages_ahead, false, memory_order_relaxed);
+        return;
+    }
+    if (snapshot->settings.huge_pages == HUGE_PAGES_EVERYWHERE)
+        stay_ahead(snapshot);
+    else
+        look_at_density(snapshot);
+    if (atomic_load_explicit(&snapshot->mend_wanted, memory_order_relaxed))
+        mend(snapshot);
+    if (are_asked_for_ahead(snapshot))
+        map_unpopulated(snapshot);
+}
