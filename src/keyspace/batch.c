@@ -40,10 +40,10 @@ static int hash_name(struct walk *walk, const struct frozen_string *name, uint64
     const struct keyspace_roots *roots = walk->roots;
     const unsigned char *bytes = name->window + SDS_HEADER_MAX;
     if (!frozen_string_is_inline(name)) {
-        unsigned char *room = rdb_encoder_room(walk->encoder, name->length);
-        if (!room)
-            return rdb_encoder_error(walk->encoder);
-        int error = frozen_read(walk, room, name->address, name->length);
+        void *room;
+        int error = frozen_room(walk, name->address, name->length, &room);
+        if (!error)
+            error = frozen_read(walk, room, name->address, name->length);
         if (error)
             return error;
         bytes = room;

@@ -85,13 +85,22 @@ int frozen_sds_save(struct walk *walk, frozen_address address)
     return error ? error : frozen_string_save(walk, &string);
 }
 
-int frozen_blob_save(struct walk *walk, frozen_address address, uint64_t length)
+int frozen_room(struct walk *walk, frozen_address from, uint64_t length, void **room)
 {
     if (length > FROZEN_LENGTH_MAX)
         return -EBADMSG;
-    void *room = rdb_encoder_room(walk->encoder, length);
-    if (!room)
-        return rdb_encoder_error(walk->encoder);
-    int error = frozen_read(walk, room, address, length);
+    int error = length ? view_check(walk->reader, from, length) : 0;
+    if (error)
+        return error;
+    *room = rdb_encoder_room(walk->encoder, length);
+    return *room ? 0 : rdb_encoder_error(walk->encoder);
+}
+
+int frozen_blob_save(struct walk *walk, frozen_address address, uint64_t length)
+{
+    void *room;
+    int error = frozen_room(walk, address, length, &room);
+    if (!error)
+        error = frozen_read(walk, room, address, length);
     return error ? error : rdb_encode_string(walk->encoder, room, length);
 }

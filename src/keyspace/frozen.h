@@ -29,6 +29,7 @@ struct walk {
     size_t batch_bytes;
     struct worker_pool *pool; /* NULL: this thread walks alone */
     struct rax_scratch *rax[RAX_LEVELS];
+    uint64_t work; /* what was read, and how often: frozen_read() */
 };
 
 /* Frees what was mapped for it; roots, reader and encoder are the owner's. */
@@ -37,9 +38,21 @@ void walk_release(struct walk *walk);
 /* The longest a value can be: what the server itself could have allocated. */
 #define FROZEN_LENGTH_MAX (UINT64_C(1) << 40)
 
+/* Every byte of a keyspace is read a few times at most, in pieces that are seldom smaller
+ * than what the allocator gives. Where much more is read than there is, something is
+ * linked to itself, or shared by what never shares: lists without end, and lists of such
+ * lists, whose counts may say anything. */
+#define READ_COST        16
+#define READ_OVER        64
+#define READ_WITH_LITTLE (UINT64_C(1) << 20)
+
 static inline int frozen_read(struct walk *walk, void *to, frozen_address from,
                               size_t length)
 {
+    walk->work += length + READ_COST;
+    const struct view *view = walk->reader->view;
+    if (view && walk->work > view->bytes * READ_OVER + READ_WITH_LITTLE)
+        return -EBADMSG;
     return view_read(walk->reader, to, from, length);
 }
 
@@ -107,6 +120,9 @@ static inline unsigned frozen_string_flags(const struct frozen_string *string)
 /* Writes it as a string of the dump. 0 or -errno. */
 int frozen_string_save(struct walk *walk, const struct frozen_string *string);
 
+/* Room in the encoder for `length` bytes that are then read from `from`, once it is certain
+ * that they are there: what a length claims is not allocated. 0 or -errno. */
+int frozen_room(struct walk *walk, frozen_address from, uint64_t length, void **room);
 /* Reads and writes an sds in one go. */
 int frozen_sds_save(struct walk *walk, frozen_address address);
 /* Writes `length` bytes at `address` as a string of the dump. */

@@ -127,6 +127,14 @@ static int visit_node(struct walk *walk, const struct step *step,
 
 /* ---- the walk -------------------------------------------------------------------- */
 
+/* A node that is its own ancestor leads down without end. Sooner or later the path has the
+ * same node at a power of two and below it. */
+static bool turns_back(const struct step *steps, size_t depth, frozen_address child)
+{
+    size_t mark = depth ? (size_t)1 << (63 - __builtin_clzll(depth)) : 0;
+    return steps[mark].node.address == child;
+}
+
 /* Appends what leads to child `index` to the key and reads the child. */
 static int descend(struct walk *walk, int level, size_t depth)
 {
@@ -136,7 +144,9 @@ static int descend(struct walk *walk, int level, size_t depth)
     uint64_t added = compressed ? step->node.size : 1;
     if (step->key_length + added > KEY_BYTES_MAX)
         return -EBADMSG;
-    int error = reserve(walk, level, step->key_length + added, depth + 2);
+    int error = view_check(walk->reader, characters(&step->node), added);
+    if (!error)
+        error = reserve(walk, level, step->key_length + added, depth + 2);
     if (error)
         return error;
     struct rax_scratch *scratch = walk->rax[level];
@@ -147,6 +157,8 @@ static int descend(struct walk *walk, int level, size_t depth)
     if (!error)
         error = frozen_read(walk, &child, children(&step->node) + 8 * (uint64_t)index,
                             sizeof(child));
+    if (!error && turns_back(scratch->steps, depth, child))
+        error = -EBADMSG;
     struct step *below = &scratch->steps[depth + 1];
     below->key_length = step->key_length + added;
     below->next_child = 0;

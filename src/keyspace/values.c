@@ -87,10 +87,10 @@ static int lzf_node_save(struct walk *walk, frozen_address entry, uint64_t bytes
         return error;
     if (compressed > bytes)
         return -EBADMSG;
-    void *room = rdb_encoder_room(walk->encoder, compressed);
-    if (!room)
-        return rdb_encoder_error(walk->encoder);
-    error = frozen_read(walk, room, entry + sizeof(compressed), compressed);
+    void *room;
+    error = frozen_room(walk, entry + sizeof(compressed), compressed, &room);
+    if (!error)
+        error = frozen_read(walk, room, entry + sizeof(compressed), compressed);
     return error ? error : rdb_encode_lzf_blob(walk->encoder, room, compressed, bytes);
 }
 

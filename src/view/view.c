@@ -31,17 +31,19 @@ int view_set_regions(struct view *view, const struct region_set *regions)
 {
     if (regions->count > view->region_capacity)
         return -ENOSPC;
-    uint64_t chunks = 0;
+    uint64_t chunks = 0, bytes = 0;
     for (size_t i = 0; i < regions->count; i++) {
         const struct region *region = &regions->regions[i];
         view->regions[i] =
             (struct view_region){region->start, region->end, (uint32_t)chunks};
+        bytes += region->end - region->start;
         chunks += ((region->end - 1) >> CHUNK_SHIFT) - (region->start >> CHUNK_SHIFT) + 1;
     }
     if (chunks > UINT32_MAX / PAGES_PER_CHUNK)
         return -ENOSPC;
     view->region_count = regions->count;
     view->chunk_count = (uint32_t)chunks;
+    view->bytes = bytes;
     atomic_store_explicit(&view->error, 0, memory_order_relaxed);
     return 0;
 }
@@ -120,6 +122,13 @@ static bool enter_region(struct view_reader *reader, uint64_t from, uint64_t len
     reader->region_end = region->end;
     reader->region_first_chunk = region->first_chunk;
     return true;
+}
+
+int view_check(struct view_reader *reader, frozen_address from, uint64_t length)
+{
+    if (!reader->view)
+        return length <= reader->live->allowed ? 0 : -E2BIG;
+    return enter_region(reader, from, length) ? 0 : -EFAULT;
 }
 
 /* Live bytes that the server may be writing at this moment: what was torn is

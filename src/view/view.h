@@ -49,6 +49,7 @@ struct view {
     size_t region_count;
     size_t region_capacity;
     uint32_t chunk_count;
+    uint64_t bytes; /* of all regions */
     struct preserved *preserved;
     /* 0, or why the past is no longer to be had: -ECANCELED, or the error that
      * the snapshot failed with. Set before any page loses its protection
@@ -96,6 +97,9 @@ void view_reader_init_live(struct view_reader *reader, struct checked_reader *li
  * `length` may be 0, and may span pages and chunks, not two regions that are not
  * adjacent. Any thread but the fault server's. Never blocks on the server. */
 int view_read(struct view_reader *reader, void *to, frozen_address from, size_t length);
+/* Whether so many bytes can be there at all, before anybody makes room for them. 0, -EFAULT,
+ * or what a reader of live memory may not read any more: -E2BIG. */
+int view_check(struct view_reader *reader, frozen_address from, uint64_t length);
 
 /* A hint that `from` will be read soon, from where it is now. Any value is harmless. */
 static inline void view_prefetch(const struct view_reader *reader, frozen_address from)

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -308,12 +309,90 @@ static void every_expiry_is_found(void **state)
         }
 }
 
+/* ---- claims ---------------------------------------------------------------------- */
+
+/* Of one key, whose value is an object of this type and encoding at VALUE_AT. */
+#define VALUE_AT (OBJECT_AT + 512)
+#define REST_AT  (OBJECT_AT + 1024)
+
+static void build_value(unsigned type, unsigned encoding)
+{
+    build(0, 0);
+    put(OBJECT_AT, type | encoding << 4);
+    put(OBJECT_AT + 8, place(VALUE_AT));
+}
+
+/* With no more than this beside what the process has. */
+static int save_within(uint64_t bytes)
+{
+    struct rlimit before, within;
+    unsigned long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%llu", &pages), 1);
+    fclose(file);
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    within = (struct rlimit){pages * 4096 + bytes, before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_AS, &within), 0);
+    int error = save_built();
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    return error;
+}
+
+/* Half a terabyte, of which the first bytes are there. */
+static void a_length_is_not_allocated(void **state)
+{
+    (void)state;
+    build_value(0, 0);
+    put(VALUE_AT - 17, UINT64_C(1) << 39);
+    put(VALUE_AT - 9, UINT64_C(1) << 39);
+    ((char *)heap)[VALUE_AT - 1] = 4;
+    assert_int_equal(save_within(64 << 20), -EFAULT);
+}
+
+/* One node that comes after itself, as often as the list says. */
+static void a_list_without_end_ends(void **state)
+{
+    (void)state;
+    build_value(1, 9);
+    put(VALUE_AT, place(REST_AT));
+    put(VALUE_AT + 24, UINT64_C(1) << 60);
+    put(REST_AT + 8, place(REST_AT));
+    put(REST_AT + 16, place(REST_AT + 64));
+    put(REST_AT + 24, 7);
+    put(REST_AT + 32, 1 | 1 << 16 | 2 << 18);
+    assert_int_equal(save_within(64 << 20), -EBADMSG);
+}
+
+/* Nodes that are below the last of them, in circles of several lengths. */
+static void a_tree_without_leaves_ends(void **state)
+{
+    (void)state;
+    for (unsigned nodes = 1; nodes < 8; nodes++) {
+        build_value(6, 10);
+        put(VALUE_AT, place(REST_AT));
+        put(REST_AT, place(REST_AT + 64));
+        put(REST_AT + 8, UINT64_C(1) << 60);
+        for (unsigned i = 0; i < nodes; i++) {
+            put(REST_AT + 64 + 16 * i, 4 | 1 << 3);
+            put(REST_AT + 72 + 16 * i, place(REST_AT + 64 + 16 * ((i + 1) % nodes)));
+        }
+        assert_int_equal(save_within(4 << 20), -EBADMSG);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(redis_7_0),  cmocka_unit_test(redis_8_0),
-        cmocka_unit_test(valkey_8_0), cmocka_unit_test(valkey_8_1),
-        cmocka_unit_test(valkey_9_1), cmocka_unit_test(every_expiry_is_found),
+        cmocka_unit_test(redis_7_0),
+        cmocka_unit_test(redis_8_0),
+        cmocka_unit_test(valkey_8_0),
+        cmocka_unit_test(valkey_8_1),
+        cmocka_unit_test(valkey_9_1),
+        cmocka_unit_test(every_expiry_is_found),
+        cmocka_unit_test(a_length_is_not_allocated),
+        cmocka_unit_test(a_list_without_end_ends),
+        cmocka_unit_test(a_tree_without_leaves_ends),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
