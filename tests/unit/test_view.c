@@ -338,14 +338,20 @@ static void *preserve_first_page(void *argument)
     return NULL;
 }
 
-/* Parked, it is about to see whether somebody asks for something. */
-static void hold_the_parked_server(void)
+/* Frozen, and the server, which was parked, is about to see whether somebody asks for
+ * something. False: on a busy machine it came to that later, and has seen the freeze. */
+static bool freeze_unseen(void)
 {
     setenv("RDB_UFFD_FAULT", "", 1);
     fault_points_init();
     assert_true(fault_point_set("stale_duty", true));
     fault_server_nudge(&toy->server);
-    usleep(100000);
+    while (!atomic_load(&toy->server.busy))
+        usleep(100);
+    usleep(20000);
+    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
+    usleep(20000);
+    return atomic_load(&toy->server.on_duty) == FAULTS_PARKED;
 }
 
 /* The server lost its CPU before the freeze, and finds a request from after it: the past
@@ -355,8 +361,11 @@ static void a_request_waits_for_the_right_duty(void **state)
     (void)state;
     pthread_t thread;
     int result = 1;
-    hold_the_parked_server();
-    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
+    for (int tries = 0; !freeze_unseen(); tries++) {
+        assert_true(tries < 20);
+        fault_point_set("stale_duty", false);
+        release();
+    }
     pthread_create(&thread, NULL, preserve_first_page, &result);
     while (!fault_server_is_due(&toy->server) || !atomic_load(&toy->server.request_state))
         usleep(100);
