@@ -157,8 +157,10 @@ static int protect(struct snapshot *snapshot, bool again)
 {
     if (atomic_load_explicit(&snapshot->rescuing, memory_order_seq_cst))
         return -ETIMEDOUT;
-    if (!again && fault_point(FAULT_REPLACED_MAPPING))
+    if (!again && fault_point(FAULT_REPLACED_MAPPING)) {
+        heap_disarm_now(&snapshot->heap); /* as when a helper is late */
         return -ENOENT;
+    }
     int error = heap_protect(&snapshot->heap);
     int given_up = atomic_load_explicit(&snapshot->view.error, memory_order_acquire);
     return error && given_up ? given_up : error;
@@ -208,7 +210,10 @@ static int freeze_again(struct snapshot *snapshot, char *reason)
         return -EBUSY;
     }
     deferred_unmap_begin(); /* thaw() has ended it */
-    int error = heap_refresh(&snapshot->heap, true);
+    /* heap_protect() has given the descriptor up if a helper was late. */
+    int error = heap_open(&snapshot->heap, &snapshot->ability);
+    if (!error)
+        error = heap_refresh(&snapshot->heap, true);
     if (error)
         return freeze_explain(reason, error, "cannot register the heap");
     error = prepare_view(snapshot, reason);
