@@ -1,7 +1,7 @@
 /* rdb_uffd: background saves of a Redis or Valkey server without fork().
  *
- * This is its interface: the rest of the module calls only this, and what is declared for
- * it in the four headers that are included here.
+ * This is its interface: module/ reaches a snapshot only through this header and the four
+ * that it includes (it may use memory/ and kernel/ besides).
  *
  * What is always true
  *  1. Exact: the file holds the keyspace as it was when the server called
@@ -12,7 +12,8 @@
  *  4. Nothing protected is touched by whoever serves faults.
  *  5. Any doubt, plain fork: before the freeze everything may fail, and then
  *     the real fork() runs.
- *  6. A failed snapshot costs the snapshot only.
+ *  6. A failed snapshot costs no data and never the server. After some failures, of
+ *     which the cause may still be there, saves fork until it is gone.
  *  7. Believed only when checked: before a dump is published, the kernel has said of
  *     every page that was not preserved that it has kept its protection (view/audit.h).
  *  8. Nobody of ours holds the server for long: docs/WAITS.md.
@@ -37,7 +38,7 @@
  *   RELEASING         saver thread; then the child "exits": reaped(), main thread
  *
  *   A fault server that hangs: rescue_pull(), on the watchdog, lifts the protection and
- *   fails the view, and the saver goes its way as after any failure. If it hangs as well,
+ *   fails the view, and the saver goes its way as after any failure. If the saver hangs as well,
  *   rescue_end_child() ends the child; rescue_tend(), on the upkeep thread, releases once
  *   both have come back, and until then begin() falls back.
  *

@@ -19,29 +19,34 @@
     POINT(NO_USERFAULTFD, "no_userfaultfd")   /* pretend the privilege is missing */     \
     POINT(CORRUPT_POINTER, "corrupt_pointer") /* the walk reads a wrong pointer */       \
     POINT(STUCK_SERVER, "stuck_server")       /* the fault server stops serving */       \
-    POINT(HUNG_SERVER, "hung_server") /* … in the middle of a fault, until off */      \
-    POINT(STUCK_WHEN_SAVING, "stuck_when_saving") /* the first, once the saver runs */   \
-    POINT(HUNG_WHEN_SAVING, "hung_when_saving")   /* the second, likewise */             \
-    POINT(STALE_DUTY, "stale_duty")       /* it has looked at its duty; until off */     \
-    POINT(LATE_WATCHDOG, "late_watchdog") /* … about to lift; until off */             \
-    POINT(HUNG_READER, "hung_reader")     /* reads of the spool, until off */            \
-    POINT(HUNG_UPKEEP, "hung_upkeep")     /* its writes to the spool, until off */       \
-    POINT(HUNG_OPENING, "hung_opening")   /* of the spool, until off */                  \
-    POINT(HUNG_RENAME, "hung_rename")     /* of the dump, until off */                   \
-    POINT(SPOOL_WRITE, "spool_write")     /* EIO from the spool */                       \
+    POINT(HUNG_SERVER, "hung_server") /* the fault server hangs in a fault, until off */ \
+    POINT(STUCK_WHEN_SAVING,                                                             \
+          "stuck_when_saving") /* stuck_server, from when the saver runs */              \
+    POINT(HUNG_WHEN_SAVING,                                                              \
+          "hung_when_saving") /* hung_server, from when the saver runs */                \
+    POINT(                                                                               \
+        STALE_DUTY,                                                                      \
+        "stale_duty") /* the fault server stops after it has read its duty, until off */ \
+    POINT(LATE_WATCHDOG,                                                                 \
+          "late_watchdog") /* the watchdog stops before it lifts, until off */           \
+    POINT(HUNG_READER, "hung_reader") /* reads of the spool hang, until off */           \
+    POINT(HUNG_UPKEEP, "hung_upkeep") /* upkeep: writes to the spool hang, until off */  \
+    POINT(HUNG_OPENING, "hung_opening") /* opening the spool hangs, until off */         \
+    POINT(HUNG_RENAME, "hung_rename")   /* renaming the dump hangs, until off */         \
+    POINT(SPOOL_WRITE, "spool_write")   /* EIO from the spool */                         \
     POINT(SPOOL_READ, "spool_read")                                                      \
     POINT(SPOOL_OPEN, "spool_open")                                                      \
     POINT(SPOOL_SLOW, "spool_slow")         /* every write to it takes 2 ms */           \
     POINT(DAMAGED_SPOOL, "damaged_spool")   /* one bit is wrong in what it gives back */ \
-    POINT(DAMAGED_PAGE, "damaged_page")     /* … and in a compressed page */           \
+    POINT(DAMAGED_PAGE, "damaged_page")     /* one bit is wrong in a compressed page */  \
     POINT(IGNORE_LIMIT, "ignore_limit")     /* the buffer grows without end */           \
     POINT(NEWER_SERVER, "newer_server")     /* it says that its version is 99.9.9 */     \
     POINT(MOVED_LAYOUT, "moved_layout")     /* its variables lie elsewhere */            \
-    POINT(MOVED_KEYSPACE, "moved_keyspace") /* … its tables of keys do */              \
-    POINT(MOVED_STREAMS, "moved_streams")   /* … a part of its streams does */         \
-    POINT(MOVED_CLIENTS, "moved_clients")   /* … its clients' connections do */        \
+    POINT(MOVED_KEYSPACE, "moved_keyspace") /* its tables of keys lie elsewhere */       \
+    POINT(MOVED_STREAMS, "moved_streams")   /* a part of its streams lies elsewhere */   \
+    POINT(MOVED_CLIENTS, "moved_clients")   /* its clients' connections lie elsewhere */ \
     POINT(NO_JEMALLOC, "no_jemalloc")       /* the server has another allocator */       \
-    POINT(NO_GUARD, "no_guard")             /* … and calls that cannot be patched */   \
+    POINT(NO_GUARD, "no_guard") /* the server has calls that cannot be patched */        \
     POINT(NO_UNPOPULATED, "no_unpopulated") /* unpopulated pages are not protected */    \
     POINT(NO_DIRTY_TRACKING, "no_dirty_tracking") /* a kernel before 6.7 */              \
     POINT(STALE_DECOMMITTED, "stale_decommitted") /* memory in use is decommitted */     \
@@ -53,23 +58,28 @@
     POINT(FILL_HOLES, "fill_holes")               /* huge pages over any memory */       \
     POINT(NO_AUDIT, "no_audit")                   /* lost pages are not looked for */    \
     POINT(NO_PAGEMAP_SCAN, "no_pagemap_scan")     /* a kernel before 6.7, for that */    \
-    POINT(HELD_SAVER, "held_saver")               /* it begins when this is off */       \
-    POINT(HELD_UPKEEP, "held_upkeep")             /* its chores begin when this is */    \
-    POINT(OUTPUT_WRITE, "output_write")           /* EIO from the dump file */           \
+    POINT(HELD_SAVER, "held_saver")     /* the saver begins when this is off */          \
+    POINT(HELD_UPKEEP, "held_upkeep")   /* upkeep does no chores until this is off */    \
+    POINT(OUTPUT_WRITE, "output_write") /* EIO from the dump file */                     \
     POINT(SLOW_GUARD,                                                                    \
           "slow_guard") /* other threads are 50 ms longer in its madvise() */            \
-    POINT(STUCK_CREATE, "stuck_create")   /* it cannot be made, nor refused */           \
+    POINT(STUCK_CREATE,                                                                  \
+          "stuck_create") /* the temporary file is neither made nor refused */           \
     POINT(KNOWN_NUMBERS, "known_numbers") /* in names: 4194305 and on, no random ones */ \
     POINT(NO_ZERO_DEVICE, "no_zero_device")       /* /dev/zero is not there */           \
     POINT(PLAIN_ZERO_DEVICE, "plain_zero_device") /* it is listed as plain memory */     \
-    POINT(REPLACED_MAPPING, "replaced_mapping") /* … since the last look at the map */ \
-    POINT(HELD_PREFAULTED, "held_prefaulted")   /* what it was goes when this is off */  \
+    POINT(REPLACED_MAPPING,                                                              \
+          "replaced_mapping") /* a mapping is another since it was registered */         \
+    POINT(HELD_PREFAULTED,                                                               \
+          "held_prefaulted")      /* old prefaulted memory stays until this is off */    \
     POINT(WILD_READ, "wild_read") /* what is read of the server is at a wrong address */ \
-    POINT(LOST_PAGE, "lost_page") /* … is on a page that the machine has lost */       \
-    POINT(LOST_PRESERVING, "lost_preserving") /* … what the fault server copies is */  \
-    POINT(WILD_SAVER, "wild_saver")           /* it writes to a wrong address */         \
-    POINT(WILD_SERVER, "wild_server") /* … the fault server does, at a fault */        \
-    POINT(WILD_UPKEEP, "wild_upkeep") /* … the upkeep thread does */                   \
+    POINT(LOST_PAGE,                                                                     \
+          "lost_page") /* what is read is on a page that the machine has lost */         \
+    POINT(LOST_PRESERVING,                                                               \
+          "lost_preserving")        /* what the fault server copies is on such a page */ \
+    POINT(WILD_SAVER, "wild_saver") /* the saver writes to a wrong address */            \
+    POINT(WILD_SERVER, "wild_server") /* the fault server does, at a fault */            \
+    POINT(WILD_UPKEEP, "wild_upkeep") /* the upkeep thread does */                       \
     POINT(NO_MEMORY, "no_memory")     /* buffers cannot be mapped */
 
 #define FAULT_ENUM(name, text) FAULT_##name,

@@ -25,9 +25,9 @@
 #include "view/fault_server.h"
 #include "view/view.h"
 
-/* How far the save is. The saver moves it on; a kill may only move it from
- * SAVING to CANCELLED, so a dump is either published or given up, not both; and the
- * temporary file is there for the server to remove, or it is never made. */
+/* How far the save is. The saver moves it on; a kill may only move it to CANCELLED, from
+ * SAVING or, after a short wait, from CREATING. So a dump is either published or given up,
+ * never both; and the temporary file is there for the server to remove, or is never made. */
 enum phase {
     PHASE_NONE,
     PHASE_SAVING,
