@@ -40,6 +40,6 @@ unit: $(UNIT_TESTS) ## build and run the unit tests
 clean: ## remove what was built
 	rm -rf $(BUILD) rdb_uffd.so uffd-watch rdb_uffd-*.tar.gz
 
-include $(wildcard tests/tests.mk tests/servers/servers.mk bench/bench.mk tools/tools.mk)
+include $(wildcard tests/tests.mk tests/fuzz/fuzz.mk tests/servers/servers.mk bench/bench.mk tools/tools.mk)
 
 -include $(MODULE_OBJECTS:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)
