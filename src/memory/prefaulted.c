@@ -7,10 +7,12 @@
 #include "kernel/memory.h"
 #include "memory/pages.h"
 
-/* Private memory like the allocator's own: it will be the allocator's. */
+/* Private memory like the allocator's own: it will be the allocator's. Who reads the memory
+ * map meanwhile does not see what is trimmed away as memory that can be written to: it
+ * would be registered, and be gone when it is to be protected. */
 static uint64_t map_aligned(size_t bytes)
 {
-    void *mapped = mmap(NULL, bytes + HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE,
+    void *mapped = mmap(NULL, bytes + HUGE_PAGE_BYTES, PROT_NONE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped == MAP_FAILED)
         return 0;
@@ -19,6 +21,10 @@ static uint64_t map_aligned(size_t bytes)
     if (start > from)
         munmap(mapped, start - from);
     munmap((void *)(uintptr_t)(start + bytes), from + HUGE_PAGE_BYTES - start);
+    if (mprotect((void *)(uintptr_t)start, bytes, PROT_READ | PROT_WRITE) != 0) {
+        munmap((void *)(uintptr_t)start, bytes);
+        return 0;
+    }
     return start;
 }
 
