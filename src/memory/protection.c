@@ -201,6 +201,14 @@ static void end_shares(struct protection *protection)
         }
 }
 
+/* FAULT_SLEEPING_HELPER: so that there is one, on a busy machine too. */
+static void let_a_helper_begin(struct protection *protection)
+{
+    uint64_t until = clock_usec() + HELPER_SLEEP_USEC / 3;
+    while (!is_anybody_inside(protection) && clock_usec() < until)
+        sleep_usec(100);
+}
+
 /* From a place on. */
 static int protect_together(struct protection *protection, uint64_t place)
 {
@@ -210,6 +218,8 @@ static int protect_together(struct protection *protection, uint64_t place)
     atomic_store_explicit(&protection->open, true, memory_order_seq_cst);
     atomic_fetch_add_explicit(&protection->jobs, 1, memory_order_release);
     futex_wake_all(&protection->jobs);
+    if (fault_point(FAULT_SLEEPING_HELPER))
+        let_a_helper_begin(protection);
     protect_shares(protection, NULL);
     atomic_store_explicit(&protection->open, false, memory_order_seq_cst);
     end_shares(protection);
