@@ -338,20 +338,25 @@ static void *preserve_first_page(void *argument)
     return NULL;
 }
 
-/* Frozen, and the server, which was parked, is about to see whether somebody asks for
- * something. False: on a busy machine it came to that later, and has seen the freeze. */
-static bool freeze_unseen(void)
+/* A request of a frozen server for the first page, which finds the fault server, parked
+ * before, about to answer requests as one that is parked. False: on a busy machine it came
+ * to that later, and has seen the freeze. */
+static bool request_at_a_stale_duty(int *result)
 {
+    pthread_t thread;
     setenv("RDB_UFFD_FAULT", "", 1);
     fault_points_init();
     assert_true(fault_point_set("stale_duty", true));
     fault_server_nudge(&toy->server);
-    while (!atomic_load(&toy->server.busy))
-        usleep(100);
-    usleep(20000);
+    usleep(100000);
     freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
-    usleep(20000);
-    return atomic_load(&toy->server.on_duty) == FAULTS_PARKED;
+    pthread_create(&thread, NULL, preserve_first_page, result);
+    usleep(100000);
+    bool held = atomic_load(&toy->server.on_duty) == FAULTS_PARKED &&
+                atomic_load(&toy->server.request_state) != 0;
+    fault_point_set("stale_duty", false);
+    pthread_join(thread, NULL);
+    return held;
 }
 
 /* The server lost its CPU before the freeze, and finds a request from after it: the past
@@ -359,20 +364,11 @@ static bool freeze_unseen(void)
 static void a_request_waits_for_the_right_duty(void **state)
 {
     (void)state;
-    pthread_t thread;
     int result = 1;
-    for (int tries = 0; !freeze_unseen(); tries++) {
+    for (int tries = 0; !request_at_a_stale_duty(&result); tries++) {
         assert_true(tries < 20);
-        fault_point_set("stale_duty", false);
         release();
     }
-    pthread_create(&thread, NULL, preserve_first_page, &result);
-    while (!fault_server_is_due(&toy->server) || !atomic_load(&toy->server.request_state))
-        usleep(100);
-    uint32_t seen = atomic_load(&toy->server.on_duty);
-    fault_point_set("stale_duty", false);
-    pthread_join(thread, NULL);
-    assert_int_equal(seen, FAULTS_PARKED);
     assert_int_equal(result, 0);
     assert_int_equal(atomic_load(&toy->preserved.pages), 1);
     release();
