@@ -27,14 +27,14 @@ tests-built: $(TESTED) $(INTEGRATION_TESTS) $(TEST_MODULES) $(TEST_SANDBOX) \
 
 test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SERVERS=all)
 	@tests/install-dependencies
-	@$(MAKE) --no-print-directory tests-built $(if $(WITHOUT_MODULE),,fuzz-built)
+	@$(MAKE) --no-print-directory tests-built
 	@RDB_UFFD_MODULE=$(CURDIR)/rdb_uffd.so FUZZ_BUILD=$(CURDIR)/$(FUZZ_BUILD) \
 		TEST_MODULES=$(CURDIR)/$(BUILD)/tests/modules \
 		LAYOUTS_TOOL=$(CURDIR)/$(BUILD)/tools/layouts/from_binary \
 		TEST_SANDBOX=$(CURDIR)/$(TEST_SANDBOX) UFFD_WATCH=$(CURDIR)/uffd-watch \
 		REFERENCE_FILE=$(CURDIR)/docs/SETTINGS-AND-INFO.md OPERATIONS_FILE=$(CURDIR)/docs/OPERATIONS.md \
 		tests/integration/run-tests \
-		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS) tests/model/run tests/fuzz/run-fuzz) $(INTEGRATION_TESTS) \
+		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS) tests/model/run) $(INTEGRATION_TESTS) \
 		tests/integration/test_install tests/integration/test_documents tests/integration/test_layouts
 
 SOAK_PROGRAM := $(BUILD)/tests/soak/soak

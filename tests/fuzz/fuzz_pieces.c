@@ -18,10 +18,11 @@
 static struct dictionary dictionary;
 static struct spool spool = {.file = -1};
 
-/* Every part of the page has to be the same, however much of it is asked for. */
+/* Every part of the page has to be the same, however much of it is asked for. Zeros first:
+ * LZ4 takes a match at a distance of 0, which no packer writes, and leaves there what was. */
 static void unpack(const struct piece *piece, size_t there, size_t wanted)
 {
-    unsigned char *whole = malloc(PAGE_BYTES), *part = malloc(PAGE_BYTES);
+    unsigned char *whole = calloc(1, PAGE_BYTES), *part = calloc(1, PAGE_BYTES);
     int error = piece_unpack(piece, there, &dictionary, PAGE, whole, PAGE_BYTES);
     if (piece_unpack(piece, there, &dictionary, PAGE, part, wanted) == 0 && !error &&
         memcmp(whole, part, wanted) != 0)
