@@ -307,6 +307,7 @@ static void read_wildly(struct server *server)
 /* The server installs its own anew, or none. */
 static void handler_switched(void)
 {
+    have_no_sequences();
     struct server *server = start_with("");
     read_wildly(server);
     server_config_set(server, "crash-log-enabled", "no");
