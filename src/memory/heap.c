@@ -107,10 +107,10 @@ void heap_note_change(struct heap *heap)
     atomic_fetch_add_explicit(&heap->changes, 1, memory_order_relaxed);
 }
 
-void heap_ask_for_huge_pages(void *start, size_t length)
+void heap_ask_for_huge_pages(void *start, size_t length, bool wanted)
 {
     if (length >= HUGE_PAGE_BYTES)
-        advice_give(start, length, MADV_HUGEPAGE);
+        advice_give(start, length, wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
 bool heap_is_stale(const struct heap *heap)

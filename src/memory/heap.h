@@ -54,8 +54,8 @@ void heap_unlock(struct heap *heap);
 
 /* Tells that the process's mappings changed. Any thread, async-signal-safe. */
 void heap_note_change(struct heap *heap);
-/* For new memory. Any thread. */
-void heap_ask_for_huge_pages(void *start, size_t length);
+/* Whether what is touched there from now on comes in huge pages. Any thread. */
+void heap_ask_for_huge_pages(void *start, size_t length, bool wanted);
 /* Whether there may be mappings that are not registered: hooks have told of some, or the
  * process has more or less memory than at the last refresh. Some microseconds. */
 bool heap_is_stale(const struct heap *heap);

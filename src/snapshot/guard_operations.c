@@ -54,7 +54,7 @@ static void mapped(void *start, size_t length)
         return;
     if (length && the_snapshot.settings.enabled &&
         atomic_load_explicit(&the_snapshot.huge_pages_ahead, memory_order_relaxed))
-        heap_ask_for_huge_pages(start, length);
+        heap_ask_for_huge_pages(start, length, true);
     heap_note_change(&the_snapshot.heap);
 }
 

@@ -17,6 +17,8 @@
 #define MEND_REST_USEC 400
 /* After a look for unpopulated memory, so many times as long without one. */
 #define UNPOPULATED_REST 100
+/* … and where the kernel cannot map it, so long: trying it out clears 2 MB. */
+#define UNPOPULATED_AGAIN_USEC 60000000
 /* … and after one at the heap's density: 3 % of the upkeep thread's time. */
 #define DENSITY_REST 30
 #define WINDOWS      24
@@ -106,8 +108,12 @@ static void map_unpopulated(struct snapshot *snapshot)
     static uint64_t due_usec;
     uint64_t began = clock_usec();
     struct region region;
-    if (began < due_usec || !unpopulated_can_be_mapped())
+    if (began < due_usec)
         return;
+    if (!unpopulated_can_be_mapped()) {
+        due_usec = began + UNPOPULATED_AGAIN_USEC;
+        return;
+    }
     for (size_t i = 0; get_region(snapshot, i, &region) && may_go_on(snapshot); i++)
         unpopulated_map(&region, may_go_on, snapshot);
     due_usec = began + (clock_usec() - began) * UNPOPULATED_REST;
@@ -120,28 +126,28 @@ static bool are_asked_for_ahead(const struct snapshot *snapshot)
     return atomic_load_explicit(&snapshot->huge_pages_ahead, memory_order_relaxed);
 }
 
-static void advise_all(struct snapshot *snapshot, int advice)
+static void ask_for_all(struct snapshot *snapshot, bool wanted)
 {
     for (size_t i = 0; i < snapshot->heap.registered.count; i++) {
         const struct region *region = &snapshot->heap.registered.regions[i];
-        if (region->end - region->start >= HUGE_PAGE_BYTES)
-            advice_give((void *)(uintptr_t)region->start, region->end - region->start,
-                        advice);
+        heap_ask_for_huge_pages((void *)(uintptr_t)region->start,
+                                region->end - region->start, wanted);
     }
 }
 
 void huge_pages_ask(struct snapshot *snapshot)
 {
     if (are_asked_for_ahead(snapshot))
-        advise_all(snapshot, MADV_HUGEPAGE);
+        ask_for_all(snapshot, true);
 }
 
-/* What is in huge pages stays so; no more come. */
+/* What is in huge pages stays so. Once they were asked for and are not wanted any more, no
+ * others come, put together neither: the kernel cannot be told only to forget. */
 static void switch_to(struct snapshot *snapshot, bool ahead)
 {
     atomic_store_explicit(&snapshot->huge_pages_ahead, ahead, memory_order_relaxed);
     heap_lock(&snapshot->heap);
-    advise_all(snapshot, ahead ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    ask_for_all(snapshot, ahead);
     heap_unlock(&snapshot->heap);
 }
 

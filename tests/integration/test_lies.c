@@ -221,30 +221,28 @@ static void check_wrong(struct server *server, const char *path, const char *sai
 
 static void wrong_files(void)
 {
+    /* What stands in the place of whose line, and what is said of it. */
+    static const struct {
+        const char *name, *line, *said;
+    } lines[] = {
+        {"pid", "piid 0", "'piid' is nothing that a layout has"},
+        {"pid", "pid zero", "'zero' of pid is no number"},
+        {"dbnum", "dbnum 70000", "dbnum is at most 65535"},
+        {"dbnum", "pid 0", "pid is there twice"},
+        {"family", "family redis-1.0", "there is no family 'redis-1.0'"},
+        {"version", "version 1.2.3", "1.2.3, and this is"},
+    };
     needs_module();
     struct server *server = start_with_data(NULL, false);
     const struct layout right = layout_of(server);
-    struct layout wrong = right;
-    snprintf(line_of(&wrong, "pid"), LINE_BYTES, "piid 0\n");
-    check_wrong(server, write_layout(&wrong), "'piid' is nothing that a layout has");
-    wrong = right;
-    snprintf(line_of(&wrong, "pid"), LINE_BYTES, "pid zero\n");
-    check_wrong(server, write_layout(&wrong), "'zero' of pid is no number");
-    wrong = right;
-    snprintf(line_of(&wrong, "dbnum"), LINE_BYTES, "dbnum 70000\n");
-    check_wrong(server, write_layout(&wrong), "dbnum is at most 65535");
-    wrong = right;
-    snprintf(line_of(&wrong, "dbnum"), LINE_BYTES, "pid 0\n");
-    check_wrong(server, write_layout(&wrong), "pid is there twice");
-    wrong = right;
-    wrong.count /= 2;
-    check_wrong(server, write_layout(&wrong), "is missing");
-    wrong = right;
-    snprintf(line_of(&wrong, "family"), LINE_BYTES, "family redis-1.0\n");
-    check_wrong(server, write_layout(&wrong), "there is no family 'redis-1.0'");
-    wrong = right;
-    snprintf(line_of(&wrong, "version"), LINE_BYTES, "version 1.2.3\n");
-    check_wrong(server, write_layout(&wrong), "1.2.3, and this is");
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        struct layout wrong = right;
+        snprintf(line_of(&wrong, lines[i].name), LINE_BYTES, "%s\n", lines[i].line);
+        check_wrong(server, write_layout(&wrong), lines[i].said);
+    }
+    struct layout half = right;
+    half.count /= 2;
+    check_wrong(server, write_layout(&half), "is missing");
     check_wrong(server, module_path(), "layout-file line 1:");
     check_wrong(server, "/dev/null", "server is missing");
     check_wrong(server, "/nowhere/layout", "cannot be opened: No such file");

@@ -275,24 +275,28 @@ static void cancelled(void **state)
     worker_pool_destroy(pool);
 }
 
+/* All of it is saved, whatever the workers are told. */
+static void check_saved_with(struct worker_pool *pool, int answer, uint64_t one_in)
+{
+    struct content content = {.seed = seed(), .wrong = UNITS};
+    struct counting_observer own = {.observer.progress = watch};
+    struct counting_observer workers = {
+        .observer.progress = ask, .answer = answer, .one_in = one_in};
+    struct outcome outcome;
+    save(pool, &content, &own, &workers, &outcome);
+    assert_int_equal(outcome.error, 0);
+    assert_int_equal(outcome.keys, UNITS);
+    free(outcome.output.bytes);
+}
+
 /* Workers that are always to rest cost nothing but their help; those that are told to
  * stop do no harm either. */
 static void workers_that_do_not_help(void **state)
 {
     (void)state;
-    static const int answers[] = {-EAGAIN, -ECANCELED};
     struct worker_pool *pool = pool_of(2);
-    struct content content = {.seed = seed(), .wrong = UNITS};
-    for (size_t i = 0; i < 2; i++) {
-        struct counting_observer own = {.observer.progress = watch};
-        struct counting_observer workers = {.observer.progress = ask,
-                                            .answer = answers[i]};
-        struct outcome outcome;
-        save(pool, &content, &own, &workers, &outcome);
-        assert_int_equal(outcome.error, 0);
-        assert_int_equal(outcome.keys, UNITS);
-        free(outcome.output.bytes);
-    }
+    check_saved_with(pool, -EAGAIN, 0);
+    check_saved_with(pool, -ECANCELED, 0);
     worker_pool_destroy(pool);
 }
 
@@ -301,17 +305,8 @@ static void workers_that_rest(void **state)
 {
     (void)state;
     struct worker_pool *pool = pool_of(2);
-    for (uint64_t one_in = 2; one_in < 20; one_in++) {
-        struct content content = {.seed = seed(), .wrong = UNITS};
-        struct counting_observer own = {.observer.progress = watch};
-        struct counting_observer workers = {
-            .observer.progress = ask, .answer = -EAGAIN, .one_in = one_in};
-        struct outcome outcome;
-        save(pool, &content, &own, &workers, &outcome);
-        assert_int_equal(outcome.error, 0);
-        assert_int_equal(outcome.keys, UNITS);
-        free(outcome.output.bytes);
-    }
+    for (uint64_t one_in = 2; one_in < 20; one_in++)
+        check_saved_with(pool, -EAGAIN, one_in);
     worker_pool_destroy(pool);
 }
 
