@@ -247,7 +247,8 @@ static int protect_fast(struct protection *protection, bool alone, uint64_t *pla
             int error = protect(protection, i, at, end);
             if (error)
                 return error;
-            bool slow = is_slow(end - at, clock_usec() - began);
+            bool slow = is_slow(end - at, clock_usec() - began) ||
+                        fault_point(FAULT_SLEEPING_HELPER);
             if (slow && !alone && end % SHARE_BYTES == 0) {
                 *place = (uint64_t)i << SHARE_BITS |
                          (end - round_down(region->start, SHARE_BYTES)) / SHARE_BYTES;
