@@ -68,6 +68,7 @@
     POINT(KNOWN_NUMBERS, "known_numbers") /* in names: 4194305 and on, no random ones */ \
     POINT(NO_ZERO_DEVICE, "no_zero_device")       /* /dev/zero is not there */           \
     POINT(PLAIN_ZERO_DEVICE, "plain_zero_device") /* it is listed as plain memory */     \
+    POINT(SHORT_LIST, "short_list") /* of the memory map one line is listed */           \
     POINT(REPLACED_MAPPING,                                                              \
           "replaced_mapping") /* a mapping is another since it was registered */         \
     POINT(HELD_PREFAULTED,                                                               \

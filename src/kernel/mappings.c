@@ -7,8 +7,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "kernel/fault_points.h"
+
 /* The kernel hands out whole lines, and no line is longer than a path. */
 #define BUFFER_BYTES (64 * 1024)
+#define PAGE_BYTES   4096
 static char buffer[BUFFER_BYTES + 1];
 
 static const char *parse_hex(const char *text, uint64_t *value)
@@ -53,8 +56,13 @@ static bool parse_line(const char *line, struct mapping *mapping)
     return true;
 }
 
-static int visit_lines(char *text, int (*visit)(const struct mapping *, void *),
-                       void *context)
+struct reading {
+    int (*visit)(const struct mapping *mapping, void *context);
+    void *context;
+    uint64_t data_bytes; /* private writable memory in what was listed */
+};
+
+static int visit_lines(struct reading *reading, char *text)
 {
     for (char *line = text; *line;) {
         char *end = strchr(line, '\n');
@@ -63,7 +71,9 @@ static int visit_lines(char *text, int (*visit)(const struct mapping *, void *),
         struct mapping mapping;
         if (!parse_line(line, &mapping))
             return -EBADMSG;
-        int result = visit(&mapping, context);
+        if (mapping.writable && !mapping.shared)
+            reading->data_bytes += mapping.end - mapping.start;
+        int result = reading->visit(&mapping, reading->context);
         if (result)
             return result;
         line = end ? end + 1 : line + strlen(line);
@@ -71,26 +81,36 @@ static int visit_lines(char *text, int (*visit)(const struct mapping *, void *),
     return 0;
 }
 
-int mappings_visit(int (*visit)(const struct mapping *mapping, void *context),
-                   void *context)
+static int read_all(struct reading *reading, int file)
 {
-    int file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return -errno;
-    int result = 0;
-    while (!result) {
+    for (;;) {
         ssize_t got = read(file, buffer, BUFFER_BYTES);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got <= 0) {
-            result = got < 0 ? -errno : 0;
-            break;
-        }
+        if (got <= 0)
+            return got < 0 ? -errno : 0;
+        bool short_list = fault_point(FAULT_SHORT_LIST);
+        if (short_list)
+            got = (char *)memchr(buffer, '\n', (size_t)got) + 1 - buffer;
         buffer[got] = '\0';
-        result = visit_lines(buffer, visit, context);
+        int result = visit_lines(reading, buffer);
+        if (result || short_list)
+            return result;
     }
+}
+
+int mappings_visit(int statm, int (*visit)(const struct mapping *mapping, void *context),
+                   void *context)
+{
+    struct reading reading = {.visit = visit, .context = context};
+    int file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return -errno;
+    int result = read_all(&reading, file);
     close(file);
-    return result;
+    uint64_t data_pages = mappings_measure(statm).data_pages;
+    bool whole = data_pages == 0 || data_pages == reading.data_bytes / PAGE_BYTES;
+    return result || whole ? result : -EAGAIN;
 }
 
 int mappings_open_statm(void)

@@ -35,8 +35,14 @@ static inline bool mappings_differ(struct mappings_extent one,
 
 /* Calls `visit` for every mapping, lowest first. Reads /proc/self/maps into a
  * static buffer: one thread at a time. 0, -errno, or what `visit` returned if
- * that was not 0. */
-int mappings_visit(int (*visit)(const struct mapping *mapping, void *context),
+ * that was not 0.
+ *
+ * -EAGAIN, with all that was listed visited: private writable memory does not add up to
+ * what `statm` (of mappings_open_statm(); -1: not compared) says at the end. The map has
+ * changed meanwhile, or the kernel has left out a part of it: since Linux 6.17 it reads the
+ * map without its lock, and on 6.18 up to most of the mappings have been missing from one
+ * reading in 40,000 while another thread mapped and unmapped. */
+int mappings_visit(int statm, int (*visit)(const struct mapping *mapping, void *context),
                    void *context);
 
 #endif

@@ -69,7 +69,7 @@ static int look_whether_plain(const struct mapping *mapping, void *context)
 void memory_probe(void)
 {
     void *page = map_zero_device(PAGE_BYTES);
-    if (page && mappings_visit(look_whether_plain, page) != 0)
+    if (page && mappings_visit(-1, look_whether_plain, page) != 0)
         atomic_store_explicit(&zero_device_is_plain, true, memory_order_relaxed);
     memory_unmap(page, PAGE_BYTES);
 }

@@ -24,6 +24,7 @@
 /* The kernel's default ceiling for mappings is 65530. */
 #define REGIONS_MAX 65536
 #define STACKS_MAX  256
+#define SCANS_MAX   20
 /* Un-registering holds the memory map's lock, and walks the page table for what may
  * be protected. Boundaries of slices are those of huge pages. */
 #define UNREGISTER_SLICE     (UINT64_C(16) << 20)
@@ -232,7 +233,7 @@ void heap_find_stacks(struct heap *heap)
     if (heap->stacks.count > STACKS_MAX / 2)
         regions_clear(&heap->stacks);
     if (search.bytes)
-        (void)mappings_visit(note_stack, &search);
+        (void)mappings_visit(-1, note_stack, &search);
 }
 
 static int leave_out_object(struct dl_phdr_info *info, size_t size, void *context)
@@ -251,15 +252,27 @@ static int leave_out_object(struct dl_phdr_info *info, size_t size, void *contex
     return 0;
 }
 
-static int scan(struct heap *heap)
+static int scan_once(struct heap *heap)
 {
     struct region_set *set = &heap->seen;
     regions_clear(set);
-    int error = mappings_visit(add_mapping, heap);
+    int error = mappings_visit(heap->statm, add_mapping, heap);
     if (!error)
         error = dl_iterate_phdr(leave_out_object, set);
     return error || !heap->prefaulted ? error
                                       : prefaulted_leave_out(heap->prefaulted, set);
+}
+
+/* Who maps in a freeze is another thread: for moments. */
+static int scan(struct heap *heap, struct mappings_extent *extent)
+{
+    int error = -EAGAIN;
+    for (int i = 0; i < SCANS_MAX && error == -EAGAIN; i++) {
+        /* Before the scan: what comes meanwhile is found by the next one. */
+        *extent = mappings_measure(heap->statm);
+        error = scan_once(heap);
+    }
+    return error;
 }
 
 /* Registers what is in `fresh`; what cannot be registered (memory of a kind
@@ -286,10 +299,9 @@ static int register_fresh(struct heap *heap)
 
 int heap_refresh(struct heap *heap, bool all)
 {
-    /* Before the scan: what comes meanwhile is found by the next one. */
     uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_relaxed);
-    struct mappings_extent extent = mappings_measure(heap->statm);
-    int error = scan(heap);
+    struct mappings_extent extent;
+    int error = scan(heap, &extent);
     if (all)
         regions_clear(&heap->registered);
     if (!error)

@@ -71,7 +71,8 @@ bool heap_disarm_now(struct heap *heap);
 
 /* Reads the memory map and registers what is new. With `all`, registers
  * everything again (a mapping may have been replaced by another at the same
- * place). 0 or -errno. */
+ * place). 0 or -errno, with what is registered as it was; -EAGAIN: the map changes too fast
+ * to be read, or is never listed as a whole. */
 int heap_refresh(struct heap *heap, bool all);
 
 /* Looks which mappings are stacks of threads, for the next refresh: 8 MB each that

@@ -107,6 +107,14 @@ static bool own_memory_is_safe(const struct snapshot *snapshot)
     return true;
 }
 
+static int explain_heap(char *reason, int error)
+{
+    if (error != -EAGAIN)
+        return freeze_explain(reason, error, "cannot register the heap");
+    snprintf(reason, REASON_BYTES, "the kernel does not list the whole memory map");
+    return error;
+}
+
 static int prepare_heap(struct snapshot *snapshot, char *reason)
 {
     int error = heap_open(&snapshot->heap, &snapshot->ability);
@@ -122,7 +130,7 @@ static int prepare_heap(struct snapshot *snapshot, char *reason)
     if (heap_is_stale(&snapshot->heap)) {
         error = heap_refresh(&snapshot->heap, false);
         if (error)
-            return freeze_explain(reason, error, "cannot register the heap");
+            return explain_heap(reason, error);
     }
     error = prepare_view(snapshot, reason);
     if (!error && !own_memory_is_safe(snapshot)) {
@@ -215,7 +223,7 @@ static int freeze_again(struct snapshot *snapshot, char *reason)
     if (!error)
         error = heap_refresh(&snapshot->heap, true);
     if (error)
-        return freeze_explain(reason, error, "cannot register the heap");
+        return explain_heap(reason, error);
     error = prepare_view(snapshot, reason);
     if (error)
         return error;

@@ -442,6 +442,30 @@ static void growing_break_is_found(void)
     test_note("found: %s", wrong);
 }
 
+/* ---- memory that the kernel does not list ---------------------------------------------- */
+
+/* What is new is not found, so it cannot be frozen: the server's own fork, that once. */
+static void short_list(void)
+{
+    needs_module();
+    struct server *server =
+        server_start(&(struct server_options){.config = FILL_CONFIG, .fault = ""});
+    server_save(server);
+    server_ok(server, "UFFD.FAULT short_list on");
+    server_ok(server, "DEBUG POPULATE 200000 key 500");
+    server_save(server);
+    const char *reason = server_info(server, "uffd_last_fallback_reason");
+    CHECK(strstr(reason, "does not list the whole memory map"), "the reason is: %s",
+          reason);
+    server_ok(server, "UFFD.FAULT short_list off");
+    struct snapshot snapshot = snapshot_begin(server);
+    const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);
+    CHECK(!wrong, "%s", wrong);
+    CHECK(server_info_number(server, "uffd_snapshots_ok") == 2, "not by us");
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "not by fork, once");
+    server_stop(server);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
@@ -456,6 +480,7 @@ int main(int argc, char **argv)
         {"reuse_is_found", reuse_is_found, 60},
         {"unmapping_allocator", unmapping_allocator, 60},
         {"unmapping_after_a_second_freeze", unmapping_after_a_second_freeze, 60},
+        {"short_list", short_list, 60},
         {"growing_break", growing_break, 60},
         {"growing_break_is_found", growing_break_is_found, 60},
         {0},
