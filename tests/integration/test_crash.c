@@ -123,26 +123,52 @@ static long wait_for_end(struct server *server, int signal)
     return peak;
 }
 
-/* Valkey 9.1's and Redis 8.0.6's tests of their memory, also without the module (Redis 25 of
- * 25), take the stack of a thread that has ended before for memory that is there, and crash:
- * a second, shorter report. */
-static void needs_whole_test(struct server *server)
+/* ---- what the server's own report does ------------------------------------------- */
+
+static void send_only(struct server *server, const char *command)
 {
-    const char *valkey = server_info(server, "valkey_version");
-    const char *redis = server_info(server, "redis_version");
-    if ((valkey && strncmp(valkey, "9.", 2) == 0) || strncmp(redis, "8.", 2) == 0)
+    redisContext *connection = server_connect(server);
+    int done = 0;
+    redisAppendCommand(connection, command);
+    while (!done && redisBufferWrite(connection, &done) == REDIS_OK)
+        ;
+}
+
+static int reports_of(struct server *server)
+{
+    return 1 + server_log_count(server, "Crashed running signal handler");
+}
+
+/* Since its 2.42 the C library has no mapping of their own for the guard pages of stacks:
+ * the server's test of its memory runs into one and crashes, which makes a second, shorter
+ * report. Whether it does so is asked of a server without the module. */
+static bool crashes_by_itself(void)
+{
+    static int reports;
+    if (!reports) {
+        struct server *stock = server_start(
+            &(struct server_options){.config = "save \"\"\n", .without_module = true});
+        stock->may_crash = true;
+        send_only(stock, "DEBUG SEGFAULT");
+        wait_for_end(stock, SIGSEGV);
+        reports = reports_of(stock);
+    }
+    return reports > 1;
+}
+
+static void needs_whole_test(void)
+{
+    if (crashes_by_itself())
         not_applicable("its test of the memory crashes by itself");
 }
 
 static int check_cause(struct server *server, const char *cause)
 {
-    static const char again[] = "Crashed running signal handler";
-    int reports = 1 + server_log_count(server, again);
-    bool known = server_log_count(server, "valkey 9.1.2") > 0 ||
-                 server_log_count(server, "redis 8.0.6") > 0;
-    CHECK(reports == 1 || known, "the report has crashed");
+    int reports = reports_of(server);
+    CHECK(reports == 1 || crashes_by_itself(), "the report has crashed");
     CHECK(server_log_count(server, cause) >= 1, "the report does not say: %s", cause);
-    CHECK(known || server_log_count(server, cause) == 1, "reported twice: %s", cause);
+    CHECK(reports > 1 || server_log_count(server, cause) == 1, "reported twice: %s",
+          cause);
     return reports;
 }
 
@@ -155,15 +181,6 @@ static void check_report(struct server *server, const char *cause)
     CHECK(server_log_count(server, "uffd_state:") == 1, "nothing of the module in it");
 }
 
-static void send_only(struct server *server, const char *command)
-{
-    redisContext *connection = server_connect(server);
-    int done = 0;
-    redisAppendCommand(connection, command);
-    while (!done && redisBufferWrite(connection, &done) == REDIS_OK)
-        ;
-}
-
 static void check_nothing_published(struct server *server)
 {
     CHECK(access(server_path(server, "dump.rdb"), F_OK) != 0, "a dump was published");
@@ -172,9 +189,9 @@ static void check_nothing_published(struct server *server)
 /* A save is under way, pages are being preserved, and the server's crash comes to that. */
 static void crash_amid_save(const char *command, int signal, const char *cause)
 {
-    struct server *server = start_with("held_saver");
     if (signal == SIGABRT)
-        needs_whole_test(server);
+        needs_whole_test();
+    struct server *server = start_with("held_saver");
     struct writers *writers = writers_start(server, 2, KEYS, test_seed());
     server_save_start(server);
     sleep_msec(50);
@@ -245,9 +262,9 @@ static void have_no_sequences(void)
 
 static struct cost crash_idle(bool without_module)
 {
+    needs_whole_test();
     struct server *server = server_start(&(struct server_options){
         .config = "save \"\"\n", .without_module = without_module});
-    needs_whole_test(server);
     server_ok(server, "DEBUG POPULATE %d key 100", CRASH_KEYS);
     server_save(server);
     sleep_msec(1500); /* what is done between saves */
