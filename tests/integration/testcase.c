@@ -139,6 +139,11 @@ uint64_t test_seed(void)
     return seed;
 }
 
+bool test_is_repeated(void)
+{
+    return getenv("SERVER_NAME") != NULL;
+}
+
 bool test_is_soak(void)
 {
     const char *soak = getenv("SOAK");

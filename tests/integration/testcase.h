@@ -73,6 +73,8 @@ double patient_seconds(void);
     } while (0)
 /* SEED of the environment, else a fresh one; always printed. */
 uint64_t test_seed(void);
+/* True where the case is one of a list that runs on every other server as well. */
+bool test_is_repeated(void);
 /* True in `make soak`: run long. */
 bool test_is_soak(void);
 /* splitmix64: the next number of the sequence. */
