@@ -122,13 +122,21 @@ static int version_number(void)
     return major * 10000 + minor * 100 + patch;
 }
 
+/* The same number may mean something else to Redis. */
+static bool server_saves_forkless(void)
+{
+    return strcmp(server_name, "valkey") == 0 && api.GetModuleOptionsAll &&
+           (api.GetModuleOptionsAll() & API_OPTION_HANDLE_FORKLESS);
+}
+
 static int register_with_server(api_context *context, bool fault_points)
 {
     api_event cron = {API_EVENT_CRON_LOOP, 1};
     api_event module_change = {API_EVENT_MODULE_CHANGE, 1};
-    api.SetModuleOptions(context, API_OPTION_HANDLE_IO_ERRORS |
-                                      API_OPTION_HANDLE_REPL_ASYNC_LOAD |
-                                      API_OPTION_HANDLE_SLOT_MIGRATION);
+    api.SetModuleOptions(context,
+                         API_OPTION_HANDLE_IO_ERRORS | API_OPTION_HANDLE_REPL_ASYNC_LOAD |
+                             API_OPTION_HANDLE_SLOT_MIGRATION |
+                             (server_saves_forkless() ? API_OPTION_HANDLE_FORKLESS : 0));
     if (fault_points && api.CreateCommand(context, "uffd.fault", fault_command, "admin",
                                           0, 0, 0) != API_OK)
         return API_ERR;
@@ -155,6 +163,9 @@ static void log_start(api_context *context)
     if (!doctor_log_failures(context, now.supported ? "" : KEEPS_FORKING) &&
         !now.supported)
         api.Log(NULL, "warning", "uffd: " KEEPS_FORKING "%s", now.unsupported_reason);
+    if (server_saves_forkless())
+        api.Log(NULL, "notice",
+                "uffd: saves that this server makes forkless by itself are left alone");
 }
 
 static int refuse_to_load(const char *why)

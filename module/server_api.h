@@ -19,26 +19,31 @@
 #define API_OPTION_HANDLE_IO_ERRORS       (1 << 0)
 #define API_OPTION_HANDLE_REPL_ASYNC_LOAD (1 << 2)
 #define API_OPTION_HANDLE_SLOT_MIGRATION  (1 << 5) /* Valkey 9: a must for MIGRATESLOTS */
-#define API_EVENT_CRON_LOOP               8
-#define API_EVENT_MODULE_CHANGE           9
-#define API_KEY_TYPE_EMPTY                0
-#define API_KEY_TYPE_STRING               1
-#define API_KEY_TYPE_LIST                 2
-#define API_KEY_TYPE_HASH                 3
-#define API_KEY_TYPE_SET                  4
-#define API_KEY_TYPE_SORTED_SET           5
-#define API_KEY_TYPE_MODULE               6
-#define API_KEY_TYPE_STREAM               7
-#define API_OPEN_READ                     (1 << 0)
-#define API_OPEN_NO_TOUCH                 (1 << 16)
-#define API_OPEN_NO_NOTIFY                (1 << 17)
-#define API_OPEN_NO_STATISTICS            (1 << 18)
-#define API_OPEN_NO_EFFECTS               (1 << 20)
-#define API_REPLY_STRING                  0
-#define API_CONTEXT_LUA                   (1 << 0)
-#define API_CONTEXT_MULTI                 (1 << 1)
-#define API_CONTEXT_DENY_BLOCKING         (1 << 21)
-#define API_CONTEXT_RESP3                 (1 << 22)
+/* Valkey 9.2: a must of every module, or the server gives its own forkless saves up. By its
+ * documentation it promises that a key that cannot be opened for writing is put up with, and
+ * that values are saved by any thread; we open keys for reading only, look whether we got
+ * one, and have no type. The number is the one that follows Valkey 9.1's last. */
+#define API_OPTION_HANDLE_FORKLESS (1 << 6)
+#define API_EVENT_CRON_LOOP        8
+#define API_EVENT_MODULE_CHANGE    9
+#define API_KEY_TYPE_EMPTY         0
+#define API_KEY_TYPE_STRING        1
+#define API_KEY_TYPE_LIST          2
+#define API_KEY_TYPE_HASH          3
+#define API_KEY_TYPE_SET           4
+#define API_KEY_TYPE_SORTED_SET    5
+#define API_KEY_TYPE_MODULE        6
+#define API_KEY_TYPE_STREAM        7
+#define API_OPEN_READ              (1 << 0)
+#define API_OPEN_NO_TOUCH          (1 << 16)
+#define API_OPEN_NO_NOTIFY         (1 << 17)
+#define API_OPEN_NO_STATISTICS     (1 << 18)
+#define API_OPEN_NO_EFFECTS        (1 << 20)
+#define API_REPLY_STRING           0
+#define API_CONTEXT_LUA            (1 << 0)
+#define API_CONTEXT_MULTI          (1 << 1)
+#define API_CONTEXT_DENY_BLOCKING  (1 << 21)
+#define API_CONTEXT_RESP3          (1 << 22)
 
 typedef struct api_context api_context;
 typedef struct api_string api_string;
@@ -184,7 +189,8 @@ struct api_information {
 
 /* The same for what older servers lack: NULL there. Since Redis 7.2: */
 #define OPTIONAL_SERVER_API(X)                                                           \
-    X(int, SetCommandACLCategories, (api_registered_command *, const char *categories))
+    X(int, SetCommandACLCategories, (api_registered_command *, const char *categories))  \
+    X(int, GetModuleOptionsAll, (void))
 
 /* Each function by its name in the server: api.Log(...) */
 struct server_api {
