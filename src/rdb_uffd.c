@@ -512,6 +512,19 @@ static void tell_of_lost_marks(struct snapshot *snapshot)
                 "do");
 }
 
+/* All is saved all the same, at a higher price. */
+static void tell_of_frees(struct snapshot *snapshot)
+{
+    char text[REASON_BYTES];
+    snprintf(
+        text, sizeof(text),
+        "uffd: frees are not put off during saves, nor large dead values evicted: %s; "
+        "UFFD.DOCTOR says what to do",
+        deferred_free_obstacle());
+    if (deferred_free_obstacle()[0])
+        log_now(snapshot, RDB_UFFD_NOTICE, text);
+}
+
 static int install(struct snapshot *snapshot)
 {
     if (the_service.unsupported[0])
@@ -533,6 +546,7 @@ static int install(struct snapshot *snapshot)
     settle_huge_pages(&snapshot->settings);
     lift_merging(snapshot);
     tell_of_lost_marks(snapshot);
+    tell_of_frees(snapshot);
     return child_install(&child_operations);
 }
 
@@ -562,6 +576,9 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     thread_allow_placing(the_service.unsupported[0] || sandbox_allows_placing());
     snapshot->ability.error = the_service.unsupported[0] ? -ENOTSUP : 0;
     memory_probe();
+    /* While there is no thread of ours. */
+    if (!the_service.unsupported[0])
+        deferred_free_reach(allocator_function(), allocator_prefix());
     int error = crash_stand_in();
     if (!error)
         error = create_parts(snapshot);

@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/entry.h"
 #include "host/got.h"
 #include "kernel/memory.h"
 #include "kernel/symbols.h"
@@ -40,10 +42,17 @@ static struct {
 static struct {
     void (*free)(void *memory);
     void (*sized_free)(void *memory, size_t size, int flags);
+    void (*dallocx)(void *memory, int flags);
     size_t (*usable_size)(void *memory);
     bool (*free_fresh)(void *memory);
     bool (*free_past)(void *memory);
 } real;
+
+/* How the server's frees reach us. Outlives an unload, as the replaced code does. */
+static struct {
+    bool entries; /* its allocator's code leads here (host/entry.h) */
+    char obstacle[96];
+} reach;
 
 static size_t noted(void)
 {
@@ -104,7 +113,7 @@ static void put_off(void *memory)
 
 static void stand_in_free(void *memory)
 {
-    if (!memory || !pthread_equal(pthread_self(), late.main_thread)) {
+    if (!memory || !pthread_equal(pthread_self(), late.main_thread) || !late.notes) {
         real.free(memory);
         return;
     }
@@ -126,14 +135,91 @@ static void stand_in_sized_free(void *memory, size_t size, int flags)
         stand_in_free(memory);
 }
 
-static int find_real_functions(void)
+/* ---- reaching the server's frees ------------------------------------------------- */
+
+static void free_directly(void *memory)
 {
-    void *release = symbol_find("free"), *size = symbol_find("malloc_usable_size");
-    void *sized = symbol_find("sdallocx");
-    memcpy(&real.free, &release, sizeof(release));
-    memcpy(&real.sized_free, &sized, sizeof(sized));
-    memcpy(&real.usable_size, &size, sizeof(size));
-    return release && size ? 0 : -ENOENT;
+    if (memory)
+        real.dallocx(memory, 0);
+}
+
+static void sized_free_directly(void *memory, size_t size, int flags)
+{
+    (void)size;
+    real.dallocx(memory, flags);
+}
+
+static void find(const char *prefix, const char *name, void *function)
+{
+    char full_name[64];
+    snprintf(full_name, sizeof(full_name), "%s%s", prefix, name);
+    void *found = symbol_find(full_name);
+    memcpy(function, &found, sizeof(found));
+}
+
+static int find_real_functions(const char *prefix)
+{
+    find(prefix, "free", &real.free);
+    find(prefix, "sdallocx", &real.sized_free);
+    find(prefix, "dallocx", &real.dallocx);
+    find(prefix, "malloc_usable_size", &real.usable_size);
+    return real.free && real.usable_size ? 0 : -ENOENT;
+}
+
+static int tell_obstacle(int error)
+{
+    const char *text = error == -EBUSY ? "it is called directly, and other threads were "
+                                         "running when the module was loaded"
+                       : error == -EOPNOTSUPP
+                           ? "it is called directly, and its code is of an unknown kind"
+                       : error == -ENOENT ? "it is not exported, or not called"
+                                          : strerror(-error);
+    snprintf(reach.obstacle, sizeof(reach.obstacle), "%s", error ? text : "");
+    return error;
+}
+
+static bool is_in_executable(const void *function)
+{
+    struct got_object object, executable;
+    return got_find_object(function, &object) == 0 &&
+           got_find_executable(&executable) == 0 && object.dynamic == executable.dynamic;
+}
+
+/* What stands in does as they did by dallocx(), which stays as it is. */
+static int replace_entries(void)
+{
+    void *release, *sized;
+    memcpy(&release, &real.free, sizeof(release));
+    memcpy(&sized, &real.sized_free, sizeof(sized));
+    if (!real.dallocx || !is_in_executable(release))
+        return -ENOENT;
+    int error = entry_check(release, 1);
+    if (!error && sized)
+        error = entry_check(sized, 3);
+    if (error)
+        return error;
+    real.free = free_directly;
+    real.sized_free = sized_free_directly;
+    error = entry_replace(release, 1, (void *)stand_in_free);
+    reach.entries = !error;
+    if (!error && sized)
+        error = entry_replace(sized, 3, (void *)stand_in_sized_free);
+    return error;
+}
+
+void deferred_free_reach(const void *allocator_function, const char *prefix)
+{
+    if (reach.entries)
+        return;
+    int error = find_real_functions(prefix);
+    if (!error && is_in_executable(allocator_function))
+        error = replace_entries();
+    tell_obstacle(error);
+}
+
+const char *deferred_free_obstacle(void)
+{
+    return reach.obstacle;
 }
 
 int deferred_free_check(char *reason, size_t size)
@@ -149,11 +235,27 @@ static void restore(void)
     late.free_patch.count = late.sized_free_patch.count = 0;
 }
 
+/* Many do without the second. */
+static int replace_imports(void)
+{
+    struct got_object executable;
+    int error = got_find_executable(&executable);
+    if (!error)
+        error = got_replace(&executable, "free", (void *)stand_in_free, &late.free_patch);
+    if (!error && real.sized_free)
+        error = got_replace(&executable, "sdallocx", (void *)stand_in_sized_free,
+                            &late.sized_free_patch);
+    if (error == -ENOENT && late.free_patch.count)
+        error = 0;
+    if (error)
+        restore();
+    return error;
+}
+
 int deferred_free_install(bool (*free_fresh)(void *memory),
                           bool (*free_past)(void *memory))
 {
-    struct got_object executable;
-    if (find_real_functions() != 0)
+    if (reach.obstacle[0])
         return -ENOENT;
     late.main_thread = pthread_self();
     real.free_fresh = free_fresh;
@@ -162,22 +264,13 @@ int deferred_free_install(bool (*free_fresh)(void *memory),
     late.looked = 0;
     late.notes = memory_map(NOTES_MAX * sizeof(*late.notes));
     if (!late.notes)
-        return -ENOMEM;
-    int error = got_find_executable(&executable);
-    if (!error)
-        error = got_replace(&executable, "free", (void *)stand_in_free, &late.free_patch);
-    if (!error && real.sized_free)
-        error = got_replace(&executable, "sdallocx", (void *)stand_in_sized_free,
-                            &late.sized_free_patch);
-    /* Many do without that one. */
-    if (error == -ENOENT && late.free_patch.count)
-        error = 0;
+        return tell_obstacle(-ENOMEM);
+    int error = reach.entries ? 0 : replace_imports();
     if (error) {
-        restore();
         memory_unmap(late.notes, NOTES_MAX * sizeof(*late.notes));
         late.notes = NULL;
     }
-    return error;
+    return tell_obstacle(error);
 }
 
 bool deferred_free_is_installed(void)

@@ -43,10 +43,16 @@
 /* Memory that may be held back, in all, if it cannot be evicted. */
 #define DEFERRED_FREE_BYTES_MAX (UINT64_C(32) << 20)
 
-/* Patches the executable's free() and sdallocx(). 0, -ENOENT when it calls neither
- * (an allocator built into it: then frees are not put off), or -errno. The two free
- * memory in a way of their own, or return false: `free_fresh` what may be used again at
- * once, `free_past` what may not, and is not put off because there is too much of it. */
+/* Finds the server's free() and sdallocx(), `prefix` before their names. An allocator that
+ * is built into the executable is called directly: then their code is replaced, once and
+ * for all, before this process has a second thread (host/entry.h). Frees go on as ever. */
+void deferred_free_reach(const void *allocator_function, const char *prefix);
+/* Why that is not possible, and nothing will be put off; "" if it is. */
+const char *deferred_free_obstacle(void);
+/* After deferred_free_reach(), patches the executable's imports unless its code has been
+ * replaced. 0, or -errno: then nothing will be put off. The two free memory in a way of
+ * their own, or return false: `free_fresh` what may be used again at once, `free_past`
+ * what may not, and is not put off because there is too much of it. */
 int deferred_free_install(bool (*free_fresh)(void *memory),
                           bool (*free_past)(void *memory));
 bool deferred_free_is_installed(void);

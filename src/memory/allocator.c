@@ -18,6 +18,7 @@
 #define POOL_BYTES_MORE (UINT64_C(24) << 20)
 
 static mallctl_function mallctl;
+static const char *prefix = "";
 /* The main thread's own arena, + 1; 0: not known. Written before the first snapshot. */
 static _Atomic unsigned main_arena;
 
@@ -36,11 +37,19 @@ static struct {
     unsigned decay_count;
 } steering;
 
+static void *find(const char *name)
+{
+    char full_name[64];
+    snprintf(full_name, sizeof(full_name), "%s%s", prefix, name);
+    return symbol_find(full_name);
+}
+
 int allocator_find(void)
 {
-    const char *names[] = {"mallctl", "je_mallctl"};
+    static const char *const prefixes[] = {"", "je_"};
     for (size_t i = 0; i < 2; i++) {
-        mallctl = (mallctl_function)symbol_find(names[i]);
+        prefix = prefixes[i];
+        mallctl = (mallctl_function)find("mallctl");
         const char *version;
         size_t length = sizeof(version);
         if (mallctl && mallctl("version", &version, &length, NULL, 0) == 0)
@@ -48,6 +57,11 @@ int allocator_find(void)
     }
     mallctl = NULL;
     return -ENOTSUP;
+}
+
+const char *allocator_prefix(void)
+{
+    return prefix;
 }
 
 const void *allocator_function(void)
@@ -69,7 +83,7 @@ int allocator_create_pool(void)
     if (mallctl && get_unsigned("thread.arena", &home))
         atomic_store_explicit(&main_arena, home + 1, memory_order_release);
     void (*dallocx)(void *memory, int flags);
-    void *found = symbol_find("dallocx");
+    void *found = find("dallocx");
     memcpy(&dallocx, &found, sizeof(found));
     return mallctl ? arena_pool_create(mallctl, dallocx) : -ENOTSUP;
 }

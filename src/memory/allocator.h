@@ -25,6 +25,8 @@
 int allocator_find(void);
 /* A function of the allocator, to find the object it lives in. */
 const void *allocator_function(void);
+/* What stands before the names of its functions: "je_" as a rule where it is built in. */
+const char *allocator_prefix(void);
 
 /* Makes room for the arenas of memory/arena_pool.h. 0 or -errno: there will be none. */
 int allocator_create_pool(void);

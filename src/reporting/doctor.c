@@ -91,6 +91,18 @@ static void check_allocator(struct examination *on)
         advise(on,
                "use a build of the server whose calls go through its symbol table, as "
                "Debian's do (linked dynamically); until then saves use fork");
+    } else if (on->now->supported && on->now->frees_reason[0]) {
+        say(on, DOCTOR_WARN,
+            "jemalloc, but its free() cannot be replaced: %s; values that are "
+            "overwritten "
+            "cost more faults, and large ones are not evicted",
+            on->now->frees_reason);
+        advise(
+            on,
+            "load the module by loadmodule in the server's configuration, before other "
+            "modules; code may have to be changed then, once (systemd: "
+            "MemoryDenyWriteExecute=no; SELinux: execmod); or use a server whose "
+            "jemalloc is a library, as Debian's is");
     } else
         say(on, DOCTOR_OK, "jemalloc");
 }

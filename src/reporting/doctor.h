@@ -40,6 +40,7 @@ struct doctor_case {
     bool has_allocator;
     bool merging_lifted;      /* KSM was on for the process, and is not any more */
     const char *guard_reason; /* why the allocator cannot be guarded, "" if it is */
+    const char *frees_reason; /* why frees cannot be put off, "" if they are */
     bool supported;           /* by layout, allocator and kernel */
     uint64_t heap_bytes;
     uint64_t least_limit; /* for this heap, bytes */

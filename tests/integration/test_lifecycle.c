@@ -1,5 +1,6 @@
 /* The module comes and goes; its settings take what is right and keep the old
  * value otherwise. */
+#include "answers.h"
 #include "fill.h"
 #include "replicas.h"
 #include "snapshot.h"
@@ -536,6 +537,84 @@ static void keys_proved(void)
     server_stop(server);
 }
 
+/* ---- the server's frees ------------------------------------------------------------ */
+
+#ifndef PR_SET_MDWE
+#define PR_SET_MDWE              65
+#define PR_MDWE_REFUSE_EXEC_GAIN 1
+#endif
+
+/* Otherwise its functions are called directly, as in what most makers build. */
+static bool allocator_is_library(struct server *server)
+{
+    char line[512];
+    bool found = false;
+    FILE *maps = fopen(format_text("/proc/%d/maps", (int)server->pid), "r");
+    CHECK(maps, "the server's maps");
+    while (fgets(line, sizeof(line), maps))
+        found |= strstr(line, "libjemalloc") != NULL;
+    fclose(maps);
+    return found;
+}
+
+/* Whether values that die during a save are put off, and that it is told if not. */
+static void check_frees(struct server *server, const char *keys, bool put_off)
+{
+    server_ok(server, "DEBUG POPULATE 2000 %s 1000", keys);
+    server_config_set(server, "rdb-key-save-delay", "500");
+    server_save_start(server);
+    for (int i = 0; i < 500; i++)
+        server_ok(server, "SET %s:%d new", keys, i);
+    CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1, "too slow");
+    long long bytes = server_info_number(server, "uffd_late_free_bytes");
+    CHECK(put_off ? bytes >= 500000 : bytes == 0, "%lld bytes put off", bytes);
+    server_save_wait(server);
+    server_config_set(server, "rdb-key-save-delay", "0");
+    check_finding(server, "allocator", put_off ? "OK " : "WARN ");
+    CHECK(server_log_lines(server, "frees are not put off during saves") == !put_off,
+          "the log");
+    save_and_check(server);
+    check_fork_free(server, 2);
+}
+
+static void frees_are_reached(void)
+{
+    needs_module();
+    /* By the path by which it will come again. */
+    struct server *server = server_start(&(struct server_options){
+        .config = format_text("%s\nloadmodule %s\n", FILL_CONFIG, module_path()),
+        .without_module = true});
+    server->has_module = true;
+    fill(server->connection, FILL_ALL, 100, test_seed());
+    check_frees(server, "key", true);
+    /* Code that has been changed stays so. */
+    server_ok(server, "MODULE UNLOAD uffd");
+    server->has_module = false;
+    server_ok(server, "DEBUG RELOAD");
+    load(server);
+    check_frees(server, "later", true);
+    server_stop(server);
+}
+
+static void frees_when_loaded_late(void)
+{
+    needs_module();
+    struct server *server = start_filled(true, test_seed());
+    load(server);
+    check_frees(server, "key", allocator_is_library(server));
+    server_stop(server);
+}
+
+/* As systemd's MemoryDenyWriteExecute has it. */
+static void frees_where_code_is_fixed(void)
+{
+    needs_module();
+    CHECK(prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0, "prctl");
+    struct server *server = start_filled(false, test_seed());
+    check_frees(server, "key", allocator_is_library(server));
+    server_stop(server);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
@@ -562,6 +641,9 @@ int main(int argc, char **argv)
         {"keys_elsewhere", keys_elsewhere, 60},
         {"values_elsewhere", values_elsewhere, 60},
         {"keys_proved", keys_proved, 60},
+        {"frees_are_reached", frees_are_reached, 40},
+        {"frees_when_loaded_late", frees_when_loaded_late, 40},
+        {"frees_where_code_is_fixed", frees_where_code_is_fixed, 40},
         {0},
     };
     return test_run("lifecycle", cases, argc, argv);
