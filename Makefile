@@ -9,12 +9,18 @@ MODULE_SOURCES := $(wildcard module/*.c src/*.c src/*/*.c)
 MODULE_OBJECTS := $(MODULE_SOURCES:%.c=$(BUILD)/%.o)
 MODULE_LIBS    := -llz4 -lm -ldl -lpthread
 
+# With checks: what headers demand of who calls is looked at (src/kernel/contract.h). For
+# tests; what operators get has none.
+CHECKED         := $(BUILD)/checked
+CHECKED_OBJECTS := $(MODULE_SOURCES:%.c=$(CHECKED)/%.o)
+CHECKS          := -DRDB_UFFD_CHECKS
+
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 # Unit tests link every part below module/ and rdb_uffd.c, so that a test may use any of them.
-PART_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/*/*.c))
+PART_OBJECTS := $(patsubst %.c,$(CHECKED)/%.o,$(wildcard src/*/*.c))
 
 .DEFAULT_GOAL := all
-.PHONY: all help unit clean
+.PHONY: all help checked unit clean
 
 all: rdb_uffd.so ## build the module
 
@@ -23,16 +29,26 @@ help: ## this list
 
 # nodelete: after MODULE UNLOAD its code stays mapped. Threads of the allocator, or of others,
 # may be on their way out of a function of ours, say in the madvise() that it has called.
+MODULE_FLAGS := -shared -Wl,-z,now -Wl,-z,nodelete -Wl,-T,module/module.ld
 rdb_uffd.so: $(MODULE_OBJECTS) module/module.ld
-	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-z,now -Wl,-z,nodelete -Wl,-T,module/module.ld -o $@ $(MODULE_OBJECTS) $(MODULE_LIBS)
+	$(CC) $(CFLAGS) $(LDFLAGS) $(MODULE_FLAGS) -o $@ $(MODULE_OBJECTS) $(MODULE_LIBS)
 
+checked: $(CHECKED)/rdb_uffd.so ## build/checked/rdb_uffd.so: with checks of who calls what, for tests
+$(CHECKED)/rdb_uffd.so: $(CHECKED_OBJECTS) module/module.ld
+	$(CC) $(CFLAGS) $(LDFLAGS) $(MODULE_FLAGS) -o $@ $(CHECKED_OBJECTS) $(MODULE_LIBS)
+
+COMPILE = $(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 $(BUILD)/%.o: %.c
 	@mkdir -p $(dir $@)
-	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+	$(COMPILE)
+
+$(CHECKED)/%.o: %.c
+	@mkdir -p $(dir $@)
+	$(COMPILE) $(CHECKS)
 
 $(BUILD)/tests/unit/%: tests/unit/%.c $(PART_OBJECTS)
 	@mkdir -p $(dir $@)
-	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -MMD -MP -rdynamic -o $@ $< $(PART_OBJECTS) $(MODULE_LIBS) -lcmocka -llzf
+	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) $(CHECKS) -MMD -MP -rdynamic -o $@ $< $(PART_OBJECTS) $(MODULE_LIBS) -lcmocka -llzf
 
 unit: $(UNIT_TESTS) ## build and run the unit tests
 	@for t in $(UNIT_TESTS); do $$t || exit 1; done
@@ -42,4 +58,4 @@ clean: ## remove what was built
 
 include $(wildcard tests/tests.mk tests/fuzz/fuzz.mk tests/servers/servers.mk bench/bench.mk tools/tools.mk)
 
--include $(MODULE_OBJECTS:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)
+-include $(MODULE_OBJECTS:.o=.d) $(CHECKED_OBJECTS:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)

@@ -10,6 +10,7 @@
 #include "host/guard.h"
 #include "host/module_values.h"
 #include "kernel/advice.h"
+#include "kernel/contract.h"
 #include "kernel/cpu_quota.h"
 #include "kernel/fault_points.h"
 #include "kernel/mark_probe.h"
@@ -566,6 +567,7 @@ static void leave_server(void)
 int rdb_uffd_start(const struct rdb_uffd_host *host,
                    const struct rdb_uffd_settings *settings)
 {
+    DEMAND_MAIN_THREAD();
     struct snapshot *snapshot = &the_snapshot;
     memset(snapshot, 0, sizeof(*snapshot));
     memset(&the_service, 0, sizeof(the_service));
@@ -622,6 +624,7 @@ static int check_leaving(char *reason, size_t size)
 
 int rdb_uffd_stop(char *reason, size_t reason_size)
 {
+    DEMAND_MAIN_THREAD();
     struct snapshot *snapshot = &the_snapshot;
     if (child_pid()) {
         snprintf(reason, reason_size, "a background save is running");
@@ -648,26 +651,31 @@ int rdb_uffd_stop(char *reason, size_t reason_size)
 
 bool rdb_uffd_watches_values(void)
 {
+    DEMAND_MAIN_THREAD();
     return module_values_is_watching();
 }
 
 void rdb_uffd_note_values(const char *why)
 {
+    DEMAND_MAIN_THREAD();
     module_values_note(why);
 }
 
 void rdb_uffd_search_values(bool under_way)
 {
+    DEMAND_MAIN_THREAD();
     module_values_search(under_way);
 }
 
 void rdb_uffd_modules_changed(void)
 {
+    DEMAND_MAIN_THREAD();
     module_values_modules_changed();
 }
 
 void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
 {
+    DEMAND_MAIN_THREAD();
     struct snapshot *snapshot = &the_snapshot;
     /* The operator wants it tried again: perhaps it was one key, and that is gone. */
     if (settings->enabled && !snapshot->settings.enabled)
@@ -738,6 +746,7 @@ void rdb_uffd_note_crash(void)
 
 void rdb_uffd_tick(void)
 {
+    DEMAND_MAIN_THREAD();
     struct snapshot *snapshot = &the_snapshot;
     if (!the_service.started)
         return;

@@ -4,8 +4,11 @@ INTEGRATION_CFLAGS := -Itests/integration
 INTEGRATION_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/integration/test_*.c))
 INTEGRATION_PARTS := $(patsubst %.c,$(BUILD)/%.o,\
 	$(filter-out tests/integration/test_%.c,$(wildcard tests/integration/*.c)))
-# Without the module there is nothing to build but the tests.
-TESTED := $(if $(WITHOUT_MODULE),,rdb_uffd.so $(UNIT_TESTS))
+# All tests run on the installed server with the module that has checks; those on other
+# servers with the one that operators get. Without the module there is nothing to build
+# but the tests.
+TESTED_MODULE := $(CHECKED)/rdb_uffd.so
+TESTED := $(if $(WITHOUT_MODULE),,rdb_uffd.so $(TESTED_MODULE) $(UNIT_TESTS))
 .PHONY: test soak soak-suites model run dependencies tests-built
 .PRECIOUS: $(BUILD)/%.o
 
@@ -27,8 +30,8 @@ tests-built: $(TESTED) $(INTEGRATION_TESTS) $(TEST_MODULES) $(TEST_SANDBOX) \
 
 test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SERVERS=all)
 	@tests/install-dependencies
-	@$(MAKE) --no-print-directory tests-built
-	@RDB_UFFD_MODULE=$(CURDIR)/rdb_uffd.so FUZZ_BUILD=$(CURDIR)/$(FUZZ_BUILD) \
+	@$(MAKE) --no-print-directory -j$$(nproc) tests-built
+	@RDB_UFFD_MODULE=$(abspath $(TESTED_MODULE)) RELEASED_MODULE=$(CURDIR)/rdb_uffd.so FUZZ_BUILD=$(CURDIR)/$(FUZZ_BUILD) \
 		TEST_MODULES=$(CURDIR)/$(BUILD)/tests/modules \
 		LAYOUTS_TOOL=$(CURDIR)/$(BUILD)/tools/layouts/from_binary \
 		TEST_SANDBOX=$(CURDIR)/$(TEST_SANDBOX) UFFD_WATCH=$(CURDIR)/uffd-watch \

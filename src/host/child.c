@@ -14,6 +14,7 @@
 
 #include "host/child_files.h"
 #include "host/got.h"
+#include "kernel/contract.h"
 #include "kernel/symbols.h"
 
 #define STACK_FRAMES 16
@@ -269,6 +270,7 @@ static int stand_in_pipe(int ends[2])
 
 bool child_pipe_made(unsigned back, int ends[2])
 {
+    DEMAND_MAIN_THREAD();
     if (back >= PIPES_KEPT || back >= child.pipes_made)
         return false;
     const int *kept = child.pipes[(child.pipes_made - 1 - back) % PIPES_KEPT];
@@ -279,6 +281,7 @@ bool child_pipe_made(unsigned back, int ends[2])
 
 int child_pipe_peer(int descriptor)
 {
+    DEMAND_MAIN_THREAD();
     for (unsigned back = 1; back <= PIPES_KEPT && back <= child.pipes_made; back++) {
         const int *kept = child.pipes[(child.pipes_made - back) % PIPES_KEPT];
         if (kept[0] == descriptor)
@@ -364,6 +367,7 @@ static int patch_executable(void)
 
 int child_install(const struct child_operations *operations)
 {
+    DEMAND_MAIN_THREAD();
     if (child.operations)
         return -EBUSY;
     int error = find_real_functions();
@@ -394,6 +398,7 @@ int child_check(char *reason, size_t size)
 
 int child_remove(void)
 {
+    DEMAND_MAIN_THREAD();
     if (get_state() != NONE)
         return -EBUSY;
     for (size_t i = STAND_INS; i-- > 0;) {

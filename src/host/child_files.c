@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/random.h"
 
@@ -32,6 +33,7 @@ int child_files_number(void)
 
 void child_files_begin(int pid, bool rewrite)
 {
+    DEMAND_MAIN_THREAD();
     files.kind = rewrite ? REWRITE : DUMP;
     for (int i = 0; i < KINDS; i++)
         snprintf(files.asked[i], CHILD_FILE_BYTES, patterns[i], pid);
@@ -45,6 +47,7 @@ void child_files_name(int number, char name[CHILD_FILE_BYTES])
 
 void child_files_made(int number)
 {
+    DEMAND_THREAD(THREAD_SAVER);
     atomic_store_explicit(&files.made, number, memory_order_release);
 }
 
@@ -52,6 +55,7 @@ void child_files_made(int number)
  * compared and no more. */
 const char *child_files_meant(const char *path, char name[CHILD_FILE_BYTES])
 {
+    DEMAND_MAIN_THREAD();
     int kind = 0;
     while (kind < KINDS && strcmp(path, files.asked[kind]) != 0)
         kind++;

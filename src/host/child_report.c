@@ -3,12 +3,14 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "kernel/contract.h"
 #include "kernel/thread.h"
 
 static size_t report_bytes;
 
 void child_report_set_size(size_t bytes)
 {
+    DEMAND_MAIN_THREAD();
     report_bytes = bytes;
 }
 
@@ -48,6 +50,7 @@ static bool counts_output_bytes(void)
 void child_report_send(int report_pipe, enum child_cause cause, enum child_report kind,
                        uint64_t keys, uint64_t preserved_bytes)
 {
+    DEMAND_THREAD(THREAD_SAVER);
     struct report report = {
         .keys = keys,
         .copied_bytes = preserved_bytes,
@@ -64,6 +67,7 @@ void child_report_send(int report_pipe, enum child_cause cause, enum child_repor
 
 void child_report_send_output(int report_pipe, uint64_t bytes)
 {
+    DEMAND_THREAD(THREAD_SAVER);
     struct report report = {
         .updated_usec = clock_usec(),
         .progress = -1,

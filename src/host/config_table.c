@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernel/contract.h"
 #include "kernel/symbols.h"
 
 #define WANTED_MAX   32
@@ -92,6 +93,7 @@ static size_t find_distance(const struct table *table, const struct image *image
 
 const char *config_table_find(const struct config_variable *wanted, size_t count)
 {
+    DEMAND_MAIN_THREAD();
     struct image image = {.count = 0};
     struct table table = {.words = symbol_find("static_configs")};
     size_t names[WANTED_MAX];

@@ -9,6 +9,7 @@
 
 #include "host/entry.h"
 #include "host/got.h"
+#include "kernel/contract.h"
 #include "kernel/memory.h"
 #include "kernel/symbols.h"
 #include "kernel/thread.h"
@@ -224,6 +225,7 @@ const char *deferred_free_obstacle(void)
 
 int deferred_free_check(char *reason, size_t size)
 {
+    DEMAND_MAIN_THREAD();
     int error = got_check(&late.free_patch, 1, reason, size);
     return error ? error : got_check(&late.sized_free_patch, 1, reason, size);
 }
@@ -255,6 +257,7 @@ static int replace_imports(void)
 int deferred_free_install(bool (*free_fresh)(void *memory),
                           bool (*free_past)(void *memory))
 {
+    DEMAND_MAIN_THREAD();
     if (reach.obstacle[0])
         return -ENOENT;
     late.main_thread = pthread_self();
@@ -280,6 +283,7 @@ bool deferred_free_is_installed(void)
 
 void deferred_free_begin(bool evictable, bool (*is_kept_back)(const void *memory))
 {
+    DEMAND_MAIN_THREAD();
     late.is_kept_back = is_kept_back;
     late.evictable = evictable;
     late.putting_off = deferred_free_is_installed();
@@ -294,6 +298,7 @@ void deferred_free_begin(bool evictable, bool (*is_kept_back)(const void *memory
 
 void deferred_free_end(void)
 {
+    DEMAND_MAIN_THREAD();
     late.putting_off = false;
     if (!deferred_free_is_open())
         return;
@@ -306,6 +311,7 @@ void deferred_free_end(void)
 
 size_t deferred_free_hold(struct iovec *memory, size_t most)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     size_t found = 0;
     short_lock_take(&late.lock);
     size_t count =
@@ -319,17 +325,20 @@ size_t deferred_free_hold(struct iovec *memory, size_t most)
 
 uint64_t deferred_free_opening(void)
 {
+    DEMAND_HELD(&late.lock);
     return late.openings;
 }
 
 bool deferred_free_hold_again(uint64_t opening)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     short_lock_take(&late.lock);
     return deferred_free_is_open() && late.openings == opening;
 }
 
 void deferred_free_let_go(void)
 {
+    DEMAND_HELD(&late.lock);
     short_lock_release(&late.lock);
 }
 
@@ -342,6 +351,7 @@ bool deferred_free_is_open(void)
 
 bool deferred_free_some(uint64_t usec)
 {
+    DEMAND_MAIN_THREAD();
     uint64_t until = noted() ? clock_usec() + usec : 0;
     while (noted()) {
         for (int i = 0; i < FREES_BETWEEN_LOOKS && noted(); i++)
@@ -354,6 +364,7 @@ bool deferred_free_some(uint64_t usec)
 
 void deferred_free_remove(void)
 {
+    DEMAND_MAIN_THREAD();
     deferred_free_end();
     while (deferred_free_some(UINT32_MAX))
         ;

@@ -13,6 +13,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "kernel/contract.h"
+
 #if defined(__x86_64__)
 #define RELOCATION_JUMP_SLOT R_X86_64_JUMP_SLOT
 #define RELOCATION_GLOB_DAT  R_X86_64_GLOB_DAT
@@ -179,6 +181,7 @@ static int restore_first(struct got_patch *patch, size_t count)
 int got_replace(const struct got_object *object, const char *symbol, void *replacement,
                 struct got_patch *patch)
 {
+    DEMAND_MAIN_THREAD();
     struct tables tables;
     memset(patch, 0, sizeof(*patch));
     patch->symbol = symbol;
@@ -206,6 +209,7 @@ int got_replace(const struct got_object *object, const char *symbol, void *repla
 
 int got_restore(struct got_patch *patch)
 {
+    DEMAND_MAIN_THREAD();
     return restore_first(patch, patch->count);
 }
 
@@ -232,6 +236,7 @@ static const void *changed_to(const struct got_patch *patch)
 
 int got_check(const struct got_patch *patches, size_t count, char *reason, size_t size)
 {
+    DEMAND_MAIN_THREAD();
     for (size_t i = 0; i < count; i++) {
         const void *function = changed_to(&patches[i]);
         if (!function)

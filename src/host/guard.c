@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "host/got.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/thread.h"
 
@@ -216,6 +217,7 @@ static int patch_object(const struct got_object *object, struct got_patch *first
 
 int guard_install(const struct guard_operations *ops, const void *allocator_function)
 {
+    DEMAND_MAIN_THREAD();
     struct got_object allocator, executable;
     int error = got_find_object(allocator_function, &allocator);
     if (!error)
@@ -233,11 +235,13 @@ int guard_install(const struct guard_operations *ops, const void *allocator_func
 
 int guard_check(char *reason, size_t size)
 {
+    DEMAND_MAIN_THREAD();
     return got_check(patches, 2 * GUARDED, reason, size);
 }
 
 void guard_remove(void)
 {
+    DEMAND_MAIN_THREAD();
     for (size_t i = 0; i < 2 * GUARDED; i++) {
         got_restore(&patches[i]);
         patches[i].count = 0;

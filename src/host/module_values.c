@@ -8,6 +8,7 @@
 
 #include "host/got.h"
 #include "kernel/checked_read.h"
+#include "kernel/contract.h"
 #include "kernel/symbols.h"
 
 /* In a list, and in a node of one. */
@@ -97,12 +98,14 @@ static void begin(char *type)
 
 void module_values_note(const char *why)
 {
+    DEMAND_MAIN_THREAD();
     if (!watch.in_use)
         watch.in_use = why;
 }
 
 void module_values_search(bool under_way)
 {
+    DEMAND_MAIN_THREAD();
     watch.searching = under_way;
 }
 
@@ -113,6 +116,7 @@ bool module_values_is_watching(void)
 
 void module_values_modules_changed(void)
 {
+    DEMAND_MAIN_THREAD();
     if (watch.type && *watch.variable != watching_set_value)
         claim_variable();
 }
@@ -231,6 +235,7 @@ static int find_saved_by_fork(struct checked_reader *reader, const char *module,
 
 int module_values_find(char *reason, size_t reason_size)
 {
+    DEMAND_MAIN_THREAD();
     if (!watch.layout)
         return 0;
     if (watch.type && *watch.variable != watching_set_value)
@@ -270,6 +275,7 @@ static int find_symbols(void)
 
 int module_values_watch(const struct server_layout *layout)
 {
+    DEMAND_MAIN_THREAD();
     char *type = NULL;
     memset(&watch, 0, sizeof(watch));
     int error = find_symbols();
@@ -289,6 +295,7 @@ int module_values_watch(const struct server_layout *layout)
 
 int module_values_check(char *reason, size_t size)
 {
+    DEMAND_MAIN_THREAD();
     if (!watch.type)
         return 0;
     load_function load;
@@ -306,6 +313,7 @@ int module_values_check(char *reason, size_t size)
 
 void module_values_unwatch(void)
 {
+    DEMAND_MAIN_THREAD();
     if (!watch.type)
         return;
     set_load(watch.load);

@@ -18,6 +18,7 @@
 #include "host/layout_file.h"
 #include "host/module_values.h"
 #include "host/transfer.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
 #include "kernel/symbols.h"
@@ -316,6 +317,7 @@ static const struct server_layout *choose_layout(const char *server_name,
 int server_identify(const char *server_name, const char *version, const char *layout_file,
                     char *reason, size_t reason_size)
 {
+    DEMAND_MAIN_THREAD();
     layout = choose_layout(server_name, version, layout_file, reason, reason_size);
     if (!layout)
         return -ENOTSUP;
@@ -473,6 +475,7 @@ static uint32_t lru_clock(void)
 
 void server_roots(struct keyspace_roots *roots)
 {
+    DEMAND_MAIN_THREAD();
     int policy = *settings.maxmemory_policy;
     *roots = (struct keyspace_roots){
         .layout = layout->keyspace,
@@ -631,6 +634,7 @@ static void forget_descriptors(struct server_capture *capture)
 int server_capture(const struct child_request *request, struct server_capture *capture,
                    char *reason, size_t reason_size)
 {
+    DEMAND_MAIN_THREAD();
     memset(capture, 0, sizeof(*capture));
     forget_descriptors(capture);
     int32_t wish = 0;

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "kernel/contract.h"
 #include "kernel/guarded_copy.h"
 
 static const int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
@@ -153,6 +154,7 @@ static int stand_before(size_t place)
 
 int fatal_signals_look(void)
 {
+    DEMAND_MAIN_THREAD();
     int error = 0;
     for (size_t i = 0; i < FATAL && !error; i++)
         error = stand_before(i);
@@ -161,6 +163,7 @@ int fatal_signals_look(void)
 
 int fatal_signals_install(void (*crashing)(void), void (*over)(void))
 {
+    DEMAND_MAIN_THREAD();
     front.crashing = crashing;
     front.over = over;
     atomic_store_explicit(&front.installed, true, memory_order_release);
@@ -182,6 +185,7 @@ static void put_back(size_t place)
 
 void fatal_signals_remove(void)
 {
+    DEMAND_MAIN_THREAD();
     atomic_store_explicit(&front.installed, false, memory_order_release);
     for (size_t i = 0; i < FATAL; i++)
         put_back(i);

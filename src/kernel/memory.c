@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "kernel/advice.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/mappings.h"
 
@@ -68,6 +69,7 @@ static int look_whether_plain(const struct mapping *mapping, void *context)
 /* A kernel that lists it as anonymous would have stacks write-protected. */
 void memory_probe(void)
 {
+    DEMAND_MAIN_THREAD();
     void *page = map_zero_device(PAGE_BYTES);
     if (page && mappings_visit(-1, look_whether_plain, page) != 0)
         atomic_store_explicit(&zero_device_is_plain, true, memory_order_relaxed);

@@ -14,8 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernel/contract.h"
 #include "kernel/fatal_signals.h"
 #include "kernel/memory.h"
+#include "kernel/own_threads.h"
 
 /* A sanitizer keeps much of its own where the thread-local storage is: on the stack. */
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -28,42 +30,9 @@
  * keeps 1 MB there. Address space only. */
 #define REPORT_BYTES ((size_t)2 << 20)
 
-/* The stacks of ours; 0: a free place. */
-#define STACKS_MAX 64
-static struct {
-    _Atomic uintptr_t start, end;
-} stacks[STACKS_MAX];
-
-static void note_stack(uintptr_t start, uintptr_t end)
-{
-    for (size_t i = 0; i < STACKS_MAX; i++) {
-        uintptr_t none = 0;
-        if (!atomic_compare_exchange_strong_explicit(&stacks[i].start, &none, start,
-                                                     memory_order_relaxed,
-                                                     memory_order_relaxed))
-            continue;
-        atomic_store_explicit(&stacks[i].end, end, memory_order_release);
-        return;
-    }
-}
-
-static void forget_stack(uintptr_t start)
-{
-    for (size_t i = 0; i < STACKS_MAX; i++)
-        if (atomic_load_explicit(&stacks[i].start, memory_order_relaxed) == start) {
-            atomic_store_explicit(&stacks[i].end, 0, memory_order_relaxed);
-            atomic_store_explicit(&stacks[i].start, 0, memory_order_release);
-        }
-}
-
 bool thread_is_ours(void)
 {
-    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-    for (size_t i = 0; i < STACKS_MAX; i++)
-        if (here < atomic_load_explicit(&stacks[i].end, memory_order_acquire) &&
-            here >= atomic_load_explicit(&stacks[i].start, memory_order_relaxed))
-            return true;
-    return false;
+    return own_thread_name() != NULL;
 }
 
 /* The new thread inherits the mask: the server's handlers must run on the server's own
@@ -86,7 +55,7 @@ static int create_thread(struct thread *thread, void *(*body)(void *), void *arg
 
 static void has_ended(struct thread *thread)
 {
-    forget_stack((uintptr_t)thread->stack);
+    own_thread_forget((uintptr_t)thread->stack);
     memory_unmap(thread->stack, thread->stack_bytes);
     thread->stack = NULL;
     thread->running = false;
@@ -101,7 +70,8 @@ int thread_start(struct thread *thread, const char *name, size_t stack_bytes,
     if (!thread->stack)
         return -ENOMEM;
     thread->stack_bytes = stack_bytes;
-    note_stack((uintptr_t)thread->stack, (uintptr_t)thread->stack + stack_bytes);
+    own_thread_note((uintptr_t)thread->stack, (uintptr_t)thread->stack + stack_bytes,
+                    name);
     int error = create_thread(thread, body, argument);
     if (error) {
         has_ended(thread);
@@ -292,11 +262,16 @@ static _Atomic bool locks_give_way;
 void short_locks_give_way(bool give_way)
 {
     atomic_store_explicit(&locks_give_way, give_way, memory_order_relaxed);
+    CONTRACT_SUSPEND(give_way);
 }
 
 bool short_lock_try(struct short_lock *lock)
 {
-    return !atomic_exchange_explicit(&lock->held, 1, memory_order_acquire);
+    LOCK_WANTED(RANK_SHORT);
+    if (atomic_exchange_explicit(&lock->held, 1, memory_order_acquire))
+        return false;
+    LOCK_TAKEN(lock, RANK_SHORT);
+    return true;
 }
 
 /* Sleeping lets a holder run that shares this CPU. */
@@ -312,6 +287,7 @@ void short_lock_take(struct short_lock *lock)
 
 void short_lock_release(struct short_lock *lock)
 {
+    LOCK_RELEASED(lock);
     atomic_store_explicit(&lock->held, 0, memory_order_release);
 }
 

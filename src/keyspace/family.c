@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 
 #define STREAM_REDIS                                                                     \
@@ -184,6 +185,7 @@ const char *family_unfit(const struct family *family, const struct family *like)
 
 void family_define(const struct family *family)
 {
+    DEMAND_MAIN_THREAD();
     of_file = *family;
 }
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "kernel/contract.h"
 #include "kernel/memory.h"
 #include "kernel/thread.h"
 
@@ -333,6 +334,7 @@ int worker_pool_begin(struct worker_pool *pool, struct view *view,
                       rdb_compress_function compress, struct keyspace_observer *observer,
                       const struct thread_cpus *cpus)
 {
+    DEMAND_THREAD(THREAD_SAVER);
     pool->bytes = memory_map((size_t)RESULTS * TASK_BYTES_MAX);
     if (!pool->bytes)
         return -ENOMEM;
@@ -360,6 +362,7 @@ int worker_pool_begin(struct worker_pool *pool, struct view *view,
 
 void worker_pool_end(struct worker_pool *pool)
 {
+    DEMAND_THREAD(THREAD_SAVER);
     for (unsigned i = 0; i <= pool->count; i++) {
         struct walk *walk = &pool->workers[i].walk;
         rdb_encoder_destroy(walk->encoder);

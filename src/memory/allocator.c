@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/types.h>
 
+#include "kernel/contract.h"
 #include "kernel/symbols.h"
 #include "memory/arena_pool.h"
 #include "memory/pages.h"
@@ -46,6 +47,7 @@ static void *find(const char *name)
 
 int allocator_find(void)
 {
+    DEMAND_MAIN_THREAD();
     static const char *const prefixes[] = {"", "je_"};
     for (size_t i = 0; i < 2; i++) {
         prefix = prefixes[i];
@@ -77,6 +79,7 @@ static bool get_unsigned(const char *name, unsigned *value)
 
 int allocator_create_pool(void)
 {
+    DEMAND_MAIN_THREAD();
     unsigned home;
     /* Of the arenas that an earlier load of the module has left. */
     steering.evicted = steering.evicted_before = steering.fresh_bytes = 0;
@@ -106,6 +109,7 @@ void allocator_stay_at_home(void)
 
 void allocator_prepare_arena(void)
 {
+    DEMAND_MAIN_THREAD();
     arena_pool_grow();
 }
 
@@ -121,6 +125,7 @@ static void exchange_decay(unsigned arena, const char *kind, ssize_t *old, ssize
 
 void allocator_stop_decay(void)
 {
+    DEMAND_MAIN_THREAD();
     unsigned count;
     if (!mallctl || steering.decay_count || !get_unsigned("arenas.narenas", &count))
         return;
@@ -175,6 +180,7 @@ static void switch_cache_back(void)
 
 void allocator_steer(bool past_is_kept_back)
 {
+    DEMAND_MAIN_THREAD();
     if (steering.steered || !home_is_known() || !arena_pool_next(&steering.fresh))
         return;
     if (past_is_kept_back && arena_pool_can_free())
@@ -199,6 +205,7 @@ static void go_home(void)
 
 uint64_t allocator_fresh_bytes(void)
 {
+    DEMAND_MAIN_THREAD();
     if (!steering.steered)
         return steering.fresh_bytes;
     uint64_t epoch = 1;
@@ -212,6 +219,7 @@ uint64_t allocator_fresh_bytes(void)
 
 bool allocator_stay_below(uint64_t bytes, uint64_t evicted)
 {
+    DEMAND_MAIN_THREAD();
     if (!steering.steered)
         return false;
     uint64_t fresh = allocator_fresh_bytes(), pool = arena_pool_pages() * PAGE_BYTES;
@@ -227,6 +235,7 @@ bool allocator_stay_below(uint64_t bytes, uint64_t evicted)
 
 void allocator_restore(void)
 {
+    DEMAND_MAIN_THREAD();
     if (steering.decay_count)
         restart_decay();
     if (!steering.steered)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
+#include "kernel/contract.h"
 #include "kernel/memory.h"
 #include "memory/decommitted.h"
 #include "memory/pages.h"
@@ -122,6 +123,7 @@ static void watch_extents(unsigned arena)
 
 int arena_pool_create(mallctl_function mallctl, void (*dallocx)(void *memory, int flags))
 {
+    DEMAND_MAIN_THREAD();
     if (!pool.ages)
         pool.ages = memory_map_inherited(AGES_BYTES);
     if (!pool.ages || decommitted_create() != 0)
@@ -134,6 +136,7 @@ int arena_pool_create(mallctl_function mallctl, void (*dallocx)(void *memory, in
 
 bool arena_pool_may_leave(void)
 {
+    DEMAND_MAIN_THREAD();
     for (unsigned i = 0; i < pool.count; i++) {
         void *table = NULL;
         size_t length = sizeof(table);
@@ -149,6 +152,7 @@ bool arena_pool_may_leave(void)
  * stays mapped, empty, for the next time. */
 void arena_pool_leave(void)
 {
+    DEMAND_MAIN_THREAD();
     for (unsigned i = 0; i < pool.count; i++)
         set_hooks(pool.arenas[i], pool.jemallocs_hooks);
     if (pool.ages)
@@ -170,6 +174,7 @@ static void grow_in_huge_pages(unsigned arena)
 
 void arena_pool_grow(void)
 {
+    DEMAND_MAIN_THREAD();
     unsigned arena;
     size_t length = sizeof(arena);
     if (!pool.mallctl || pool.count == ARENA_POOL_SIZE ||
@@ -204,6 +209,7 @@ size_t arena_pool_pages(void)
 
 bool arena_pool_next(unsigned *arena)
 {
+    DEMAND_MAIN_THREAD();
     size_t fewest = SIZE_MAX;
     for (unsigned i = 0; i < pool.count; i++) {
         size_t pages = arena_pool_pages_of(pool.arenas[i]);
@@ -217,18 +223,21 @@ bool arena_pool_next(unsigned *arena)
 
 void arena_pool_purge(void)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     for (unsigned i = 0; i < pool.count; i++)
         control(pool.arenas[i], "purge", NULL, NULL, NULL, 0);
 }
 
 void arena_pool_begin_snapshot(void)
 {
+    DEMAND_MAIN_THREAD();
     pool.snapshots = pool.snapshots + 1 < AGELESS ? pool.snapshots + 1 : NOT_OURS + 1;
     atomic_store_explicit(&pool.snapshot, pool.snapshots, memory_order_relaxed);
 }
 
 void arena_pool_end_snapshot(void)
 {
+    DEMAND_MAIN_THREAD();
     atomic_store_explicit(&pool.snapshot, NO_SNAPSHOT, memory_order_relaxed);
 }
 

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include "kernel/advice.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
 #include "kernel/thread.h"
@@ -120,6 +121,7 @@ static int leave_out(struct region_set *set)
 
 int decommitted_freeze(struct region_set *set)
 {
+    DEMAND_MAIN_THREAD();
     if (!decommitted)
         return 0;
     short_lock_take(&decommitted->lock);

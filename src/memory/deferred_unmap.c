@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "kernel/contract.h"
 #include "kernel/memory.h"
 #include "kernel/thread.h"
 #include "memory/pages.h"
@@ -40,6 +41,7 @@ void deferred_unmap_destroy(void)
 
 void deferred_unmap_begin(void)
 {
+    DEMAND_MAIN_THREAD();
     short_lock_take(&late->lock);
     late->open = true;
     short_lock_release(&late->lock);
@@ -71,6 +73,7 @@ static struct region take_piece(void)
 
 bool deferred_unmap_end(void)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     bool any = false;
     for (struct region piece; (piece = take_piece()).end; any = true)
         munmap((void *)(uintptr_t)piece.start, piece.end - piece.start);

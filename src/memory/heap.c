@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "kernel/advice.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/mappings.h"
 #include "kernel/memory.h"
@@ -88,17 +89,25 @@ void heap_destroy(struct heap *heap)
 
 void heap_lock(struct heap *heap)
 {
+    LOCK_WANTED(RANK_HEAP);
     while (atomic_exchange_explicit(&heap->locked, 1, memory_order_acquire))
         futex_wait(&heap->locked, 1, 10);
+    LOCK_TAKEN(&heap->locked, RANK_HEAP);
 }
 
 bool heap_try_lock(struct heap *heap)
 {
-    return !atomic_exchange_explicit(&heap->locked, 1, memory_order_acquire);
+    LOCK_WANTED(RANK_HEAP);
+    if (atomic_exchange_explicit(&heap->locked, 1, memory_order_acquire))
+        return false;
+    LOCK_TAKEN(&heap->locked, RANK_HEAP);
+    return true;
 }
 
 void heap_unlock(struct heap *heap)
 {
+    DEMAND_HELD(&heap->locked);
+    LOCK_RELEASED(&heap->locked);
     atomic_store_explicit(&heap->locked, 0, memory_order_release);
     futex_wake_all(&heap->locked);
 }
@@ -116,6 +125,7 @@ void heap_ask_for_huge_pages(void *start, size_t length, bool wanted)
 
 bool heap_is_stale(const struct heap *heap)
 {
+    DEMAND_HELD(&heap->locked);
     return atomic_load_explicit(&heap->changes, memory_order_relaxed) !=
                heap->changes_seen ||
            (!fault_point(FAULT_TRUST_HOOKS) &&
@@ -138,6 +148,7 @@ static int open_userfaultfd(const struct ability *ability)
  * may be about to use it. */
 int heap_open(struct heap *heap, const struct ability *ability)
 {
+    DEMAND_HELD(&heap->locked);
     bool disarmed = atomic_load_explicit(&heap->disarmed, memory_order_acquire);
     if (heap->pagemap < 0)
         heap->pagemap = pagemap_open();
@@ -227,6 +238,7 @@ static int note_stack(const struct mapping *mapping, void *context)
 
 void heap_find_stacks(struct heap *heap)
 {
+    DEMAND_HELD(&heap->locked);
     struct stack_search search = {.heap = heap, .bytes = stacks_default_bytes()};
     search.pointer_count = stacks_find_pointers(search.pointers, STACKS_MAX);
     /* Those of threads that happen to run now stay known. */
@@ -299,6 +311,7 @@ static int register_fresh(struct heap *heap)
 
 int heap_refresh(struct heap *heap, bool all)
 {
+    DEMAND_HELD(&heap->locked);
     uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_relaxed);
     struct mappings_extent extent;
     int error = scan(heap, &extent);
@@ -338,6 +351,7 @@ static void unregister_slice(struct heap *heap)
 
 int heap_unregister_all(struct heap *heap, const _Atomic bool *stop)
 {
+    DEMAND_HELD(&heap->locked);
     heap_note_change(heap);
     while (heap->registered.count) {
         if (atomic_load_explicit(stop, memory_order_acquire))
@@ -359,6 +373,8 @@ static int find_content(struct heap *heap)
 
 int heap_protect(struct heap *heap)
 {
+    DEMAND_MAIN_THREAD();
+    DEMAND_HELD(&heap->locked);
     int error = find_content(heap);
     if (!error && !fault_point(FAULT_SKIP_PROTECT))
         error = protection_set(heap->protection, heap->userfaultfd, &heap->fresh);
@@ -373,6 +389,7 @@ int heap_protect(struct heap *heap)
 
 const struct region_set *heap_content(const struct heap *heap)
 {
+    DEMAND_HELD(&heap->locked);
     return &heap->fresh;
 }
 

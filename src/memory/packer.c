@@ -1,5 +1,6 @@
 #include "memory/packer.h"
 
+#include "kernel/contract.h"
 #include "kernel/memory.h"
 
 #define STACK_BYTES (128 * 1024)
@@ -87,7 +88,7 @@ int packer_start(struct packer *packer, void (*drained)(void *context), void *co
 {
     packer->drained = drained;
     packer->context = context;
-    return thread_start(&packer->thread, "uffd-packer", STACK_BYTES, run, packer);
+    return thread_start(&packer->thread, THREAD_PACKER, STACK_BYTES, run, packer);
 }
 
 void packer_stop(struct packer *packer)
@@ -102,6 +103,7 @@ void packer_stop(struct packer *packer)
 
 void packer_begin(struct packer *packer)
 {
+    DEMAND_MAIN_THREAD();
     dictionary_clear(&packer->dictionary);
     atomic_store_explicit(&packer->avoided_cpu, thread_own_cpu(), memory_order_relaxed);
     atomic_store_explicit(&packer->abandoned, false, memory_order_relaxed);
@@ -109,6 +111,7 @@ void packer_begin(struct packer *packer)
 
 void packer_end(struct packer *packer)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     uint32_t posted = atomic_load_explicit(&packer->posted, memory_order_acquire);
     atomic_store_explicit(&packer->abandoned, true, memory_order_relaxed);
     for (;;) {
@@ -122,6 +125,7 @@ void packer_end(struct packer *packer)
 
 struct packer_job *packer_next_job(struct packer *packer, uint32_t ahead)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
     uint32_t posted = atomic_load_explicit(&packer->posted, memory_order_relaxed);
     if (!packer->thread.running || posted + ahead - packer->taken >= PACKER_JOBS)
         return NULL;
@@ -130,6 +134,7 @@ struct packer_job *packer_next_job(struct packer *packer, uint32_t ahead)
 
 void packer_post(struct packer *packer, uint32_t count)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
     if (!count)
         return;
     atomic_fetch_add_explicit(&packer->posted, count, memory_order_seq_cst);
@@ -139,6 +144,7 @@ void packer_post(struct packer *packer, uint32_t count)
 
 struct packer_job *packer_first_done(struct packer *packer)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
     if (packer->taken == atomic_load_explicit(&packer->packed, memory_order_acquire))
         return NULL;
     return &packer->jobs[packer->taken % PACKER_JOBS];
@@ -146,5 +152,6 @@ struct packer_job *packer_first_done(struct packer *packer)
 
 void packer_take(struct packer *packer)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
     packer->taken++;
 }

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include "kernel/advice.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
 #include "memory/pages.h"
@@ -67,6 +68,7 @@ static void replace(struct prefaulted_memory *prefaulted, uint64_t at, uint64_t 
 void prefaulted_fill(struct prefaulted_memory *prefaulted, size_t bytes, size_t most,
                      bool huge_pages)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     size_t wanted = needed(prefaulted, bytes, most);
     if (!wanted)
         return;

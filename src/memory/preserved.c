@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 
 #include "kernel/advice.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/guarded_copy.h"
 #include "kernel/memory.h"
@@ -36,6 +37,7 @@
 
 int preserved_create(struct preserved *preserved)
 {
+    DEMAND_MAIN_THREAD();
     memset(preserved, 0, sizeof(*preserved));
     atomic_store_explicit(&preserved->spool.file, -1, memory_order_relaxed);
     atomic_store_explicit(&preserved->ceiling, UINT64_MAX, memory_order_relaxed);
@@ -76,6 +78,7 @@ static void unmap_slots(struct preserved *preserved)
 
 void preserved_destroy(struct preserved *preserved)
 {
+    DEMAND_MAIN_THREAD();
     spool_close(&preserved->spool);
     spool_destroy(&preserved->spool);
     unmap_slots(preserved);
@@ -190,6 +193,8 @@ static int make_address_space(struct preserved *preserved, uint32_t chunk_count,
 
 void preserved_prepare(struct preserved *preserved, uint32_t chunk_count, uint64_t limit)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
+    DEMAND(!preserved->open);
     atomic_store_explicit(&preserved->limit, limit, memory_order_relaxed);
     /* An error will be found again by preserved_begin(), and told. */
     (void)make_address_space(preserved, chunk_count, UINT64_MAX);
@@ -211,6 +216,8 @@ static void cut_reserve(struct preserved *preserved)
 int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
                     const struct preserved_settings *settings)
 {
+    DEMAND_MAIN_THREAD();
+    DEMAND(!preserved->open);
     if (settings->limit < preserved_least_limit(chunk_count))
         return -EDQUOT;
     atomic_store_explicit(&preserved->limit, settings->limit, memory_order_relaxed);
@@ -274,6 +281,7 @@ static void give_back(struct preserved *preserved, uint32_t had, uint32_t kept)
 
 void preserved_end(struct preserved *preserved)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     packer_end(preserved->packer);
     spool_close(&preserved->spool);
     if (!preserved->slots)
@@ -308,6 +316,7 @@ void preserved_set_limit(struct preserved *preserved, uint64_t limit)
 
 void preserved_set_ceiling(struct preserved *preserved, uint64_t ceiling)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     atomic_store_explicit(&preserved->ceiling, ceiling, memory_order_release);
 }
 
@@ -428,6 +437,7 @@ static void publish_first(struct preserved *preserved, uint32_t page,
 
 int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
     _Atomic uint32_t *entry;
     uint32_t published;
     int error = find_entry(preserved, page, &entry);
@@ -443,6 +453,8 @@ int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
 
 int preserved_put_spooled(struct preserved *preserved, uint32_t page, uint32_t place)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
+    DEMAND(preserved->policy == BUFFER_SPOOL);
     _Atomic uint32_t *entry;
     int error = find_entry(preserved, page, &entry);
     if (error || atomic_load_explicit(entry, memory_order_relaxed))
@@ -466,6 +478,7 @@ static bool is_filling(const struct preserved *preserved)
 
 void preserved_tend(struct preserved *preserved)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
     moving_collect(preserved);
     if (preserved->raw_count >= PACK_BATCH && is_filling(preserved))
         moving_post(preserved, PACK_BATCH);
@@ -504,6 +517,7 @@ static bool touch_step(struct preserved *preserved, uint32_t ahead)
 
 bool preserved_touch_ahead(struct preserved *preserved)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     short_lock_take(&preserved->touching);
     bool more = preserved->slots && touch_step(preserved, reserve_slots(preserved));
     short_lock_release(&preserved->touching);
@@ -512,6 +526,7 @@ bool preserved_touch_ahead(struct preserved *preserved)
 
 int preserved_work(struct preserved *preserved)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
     moving_collect(preserved);
     uint32_t resident =
         atomic_load_explicit(&preserved->slots_resident, memory_order_relaxed);

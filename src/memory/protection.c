@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
 #include "kernel/thread.h"
@@ -265,6 +266,7 @@ static int protect_fast(struct protection *protection, bool alone, uint64_t *pla
 int protection_set(struct protection *protection, int userfaultfd,
                    const struct region_set *set)
 {
+    DEMAND_MAIN_THREAD();
     uint64_t place = 0;
     /* One that is late still looks at the last job. */
     bool alone = !protection->count || is_anybody_inside(protection);
@@ -284,6 +286,7 @@ bool protection_is_at_work(struct protection *protection)
 
 void protection_wait(struct protection *protection)
 {
+    DEMAND_THREAD(THREAD_SAVER);
     uint32_t inside;
     while ((inside = atomic_load_explicit(&protection->inside, memory_order_seq_cst)) !=
            0)
@@ -309,7 +312,7 @@ struct protection *protection_create(void)
         struct helper *helper = &made->helpers[i];
         helper->protection = made;
         atomic_store_explicit(&helper->place, NO_PLACE, memory_order_relaxed);
-        if (thread_start(&helper->thread, "uffd-protect", STACK_BYTES, help, helper) != 0)
+        if (thread_start(&helper->thread, THREAD_HELPER, STACK_BYTES, help, helper) != 0)
             break;
         made->count++;
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/random.h"
 #include "kernel/thread.h"
@@ -92,11 +93,12 @@ static void *clerk(void *argument)
 
 int spool_create(struct spool *spool)
 {
-    return thread_start(&spool->clerk, "uffd-spool", STACK_BYTES, clerk, spool);
+    return thread_start(&spool->clerk, THREAD_CLERK, STACK_BYTES, clerk, spool);
 }
 
 void spool_destroy(struct spool *spool)
 {
+    DEMAND(spool_is_at_rest(spool));
     atomic_store_explicit(&spool->stopping, true, memory_order_release);
     thread_join_sleeper(&spool->clerk, &spool->errand);
 }
@@ -138,6 +140,7 @@ static int open_in_time(struct spool *spool, const char *directory)
 
 int spool_open(struct spool *spool, const char *directory)
 {
+    DEMAND_MAIN_THREAD();
     int file = open_in_time(spool, directory);
     if (file < 0)
         return file;
@@ -150,6 +153,7 @@ int spool_open(struct spool *spool, const char *directory)
 
 void spool_close(struct spool *spool)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     /* Ordered against spool_write_batch(): either it finds -1, or we find it writing. */
     int file = atomic_exchange_explicit(&spool->file, -1, memory_order_seq_cst);
     while (atomic_load_explicit(&spool->batch, memory_order_seq_cst))
@@ -220,6 +224,7 @@ static int append(struct spool *spool, const void *from, size_t length, uint32_t
 
 int spool_write(struct spool *spool, const struct piece *piece, uint32_t *place)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
     uint64_t began = clock_usec();
     int error = append(spool, piece, piece_bytes(&piece->header), place);
     if (error)
@@ -232,6 +237,7 @@ int spool_write(struct spool *spool, const struct piece *piece, uint32_t *place)
 
 void spool_batch_add(struct spool_batch *batch, uint32_t page, const void *page_bytes)
 {
+    DEMAND(batch->count < SPOOL_BATCH_PAGES);
     struct piece *piece = (struct piece *)(batch->bytes + batch->count * RAW_PIECE_ROOM);
     piece_of_raw(piece, page, page_bytes);
     batch->count++;
@@ -239,6 +245,7 @@ void spool_batch_add(struct spool_batch *batch, uint32_t page, const void *page_
 
 int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *place)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     size_t bytes = batch->count * RAW_PIECE_ROOM;
     batch->count = 0;
     atomic_store_explicit(&spool->batch, 1, memory_order_seq_cst);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "kernel/advice.h"
+#include "kernel/contract.h"
 #include "kernel/pagemap.h"
 #include "memory/pages.h"
 
@@ -34,6 +35,7 @@ static bool try_out(uint64_t start)
 
 bool unpopulated_can_be_mapped(void)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     void *mapped = mmap(NULL, 2 * HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED)
@@ -71,6 +73,7 @@ static int map_slice(int pagemap, uint64_t start, uint64_t end)
 void unpopulated_map(const struct region *region, bool (*go_on)(void *context),
                      void *context)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     int pagemap = pagemap_open();
     if (pagemap < 0)
         return;

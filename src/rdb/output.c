@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
 #include "kernel/thread.h"
@@ -313,6 +314,7 @@ int rdb_output_create_file(struct rdb_output *output, const char *temporary_name
 int rdb_output_open_file(struct rdb_output **output, int directory,
                          const struct rdb_output_options *options)
 {
+    DEMAND_MAIN_THREAD();
     int error;
     struct rdb_output *made = create(options, &error);
     if (!made)
@@ -330,6 +332,7 @@ int rdb_output_open_file(struct rdb_output **output, int directory,
 int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
                                const struct rdb_output_options *options)
 {
+    DEMAND_MAIN_THREAD();
     int error;
     struct rdb_output *made = create(options, &error);
     if (!made)
@@ -363,6 +366,7 @@ static int send_timeout(int socket)
 int rdb_output_open_sockets(struct rdb_output **output, const int *sockets, size_t count,
                             const struct rdb_output_options *options)
 {
+    DEMAND_MAIN_THREAD();
     int error;
     if (!count || count > RDB_OUTPUT_SOCKETS_MAX)
         return -EINVAL;

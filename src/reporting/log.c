@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernel/contract.h"
 #include "snapshot/service.h"
 
 static bool take_message(struct snapshot *snapshot, enum rdb_uffd_level *level,
@@ -23,6 +24,7 @@ static bool take_message(struct snapshot *snapshot, enum rdb_uffd_level *level,
 
 void log_now(struct snapshot *snapshot, enum rdb_uffd_level level, const char *text)
 {
+    DEMAND_MAIN_THREAD();
     if (level != RDB_UFFD_WARNING || log_limit_pass(&the_service.warnings, clock_usec()))
         snapshot->host->log(level, text);
 }
@@ -40,6 +42,7 @@ static void log_left_out(struct snapshot *snapshot)
 
 void log_hand_over(struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     enum rdb_uffd_level level;
     char text[MESSAGE_BYTES];
     while (take_message(snapshot, &level, text))

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "kernel/contract.h"
 #include "rdb/output.h"
 
 typedef unsigned long long number;
@@ -19,6 +20,7 @@ uint64_t report_wait_usec(const struct wait_histogram *waits, unsigned permille)
 
 void report_start(struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     snapshot_log(
         snapshot, RDB_UFFD_NOTICE,
         "uffd: save %llu started: cause %s, freeze %llu us (capture %llu, "
@@ -45,6 +47,7 @@ static void fill_waits(struct history_entry *record, struct fault_server *server
 
 void report_fill_record(struct snapshot *snapshot, int error, uint64_t msec)
 {
+    DEMAND_THREAD(THREAD_SAVER);
     struct history_entry *record = &snapshot->record;
     record->result = error == -ECANCELED ? HISTORY_CANCELLED
                      : error             ? HISTORY_FAILED
@@ -64,6 +67,7 @@ void report_fill_record(struct snapshot *snapshot, int error, uint64_t msec)
 
 void report_end(struct snapshot *snapshot)
 {
+    DEMAND_THREAD(THREAD_SAVER);
     const struct history_entry *save = &snapshot->record;
     enum rdb_uffd_level level =
         save->result == HISTORY_FAILED ? RDB_UFFD_WARNING : RDB_UFFD_NOTICE;

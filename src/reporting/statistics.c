@@ -4,6 +4,7 @@
 
 #include "host/deferred_free.h"
 #include "kernel/advice.h"
+#include "kernel/contract.h"
 #include "keyspace/worker_pool.h"
 #include "memory/allocator.h"
 #include "report.h"
@@ -109,6 +110,7 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
 
 void rdb_uffd_reset_statistics(void)
 {
+    DEMAND_MAIN_THREAD();
     struct snapshot *snapshot = &the_snapshot;
     _Atomic uint64_t *counters[] = {
         &snapshot->snapshots_ok,        &snapshot->snapshots_failed,

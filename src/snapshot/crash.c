@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "kernel/contract.h"
 #include "kernel/fatal_signals.h"
 #include "kernel/thread.h"
 #include "rescue.h"
@@ -67,15 +68,18 @@ static void crash_over(void)
 
 int crash_stand_in(void)
 {
+    DEMAND_MAIN_THREAD();
     return fatal_signals_install(crash_begin, crash_over);
 }
 
 void crash_look(void)
 {
+    DEMAND_MAIN_THREAD();
     (void)fatal_signals_look();
 }
 
 void crash_leave(void)
 {
+    DEMAND_MAIN_THREAD();
     fatal_signals_remove();
 }

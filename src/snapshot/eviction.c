@@ -5,6 +5,7 @@
 
 #include "host/deferred_free.h"
 #include "kernel/advice.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "snapshot.h"
 
@@ -25,17 +26,20 @@ struct dead {
 
 bool eviction_is_possible(const struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     return snapshot->settings.buffer_policy == BUFFER_SPOOL;
 }
 
 void eviction_begin(struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     atomic_store_explicit(&snapshot->eviction_wanted, 0, memory_order_relaxed);
     atomic_store_explicit(&snapshot->evicted_bytes, 0, memory_order_relaxed);
 }
 
 void eviction_want(struct snapshot *snapshot, uint64_t bytes, bool hurry)
 {
+    DEMAND_MAIN_THREAD();
     atomic_store_explicit(&snapshot->eviction_hurry, hurry, memory_order_relaxed);
     atomic_store_explicit(&snapshot->eviction_wanted, bytes, memory_order_relaxed);
 }
@@ -171,6 +175,7 @@ static bool evict_some(struct snapshot *snapshot)
 
 bool eviction_run(struct snapshot *snapshot)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     uint64_t until = clock_usec() + RUN_USEC;
     while (is_wanted(snapshot) && evict_some(snapshot))
         if (clock_usec() >= until)

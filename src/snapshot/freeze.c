@@ -6,6 +6,7 @@
 
 #include "eviction.h"
 #include "host/deferred_free.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "memory/allocator.h"
 #include "memory/decommitted.h"
@@ -33,6 +34,7 @@ static int open_sockets(struct snapshot *snapshot,
 
 int freeze_open_output(struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     struct rdb_output_options options = {
         .checksum = snapshot->capture.checksum,
         .sync_every = snapshot->capture.sync_every,
@@ -245,6 +247,9 @@ static int prepare_and_freeze(struct snapshot *snapshot, char *reason)
 
 int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES])
 {
+    DEMAND_MAIN_THREAD();
+    DEMAND(snapshot_phase(snapshot) == PHASE_NONE);
+    DEMAND(!atomic_load_explicit(&snapshot->frozen, memory_order_relaxed));
     heap_lock(&snapshot->heap);
     /* What is found now shall be there when it is protected: the allocator's own
      * threads unmap at any time. */

@@ -1,5 +1,6 @@
 #include "memory_budget.h"
 
+#include "kernel/contract.h"
 #include "kernel/memory_room.h"
 
 /* What the buffer may hold, given what it holds: more by what is left above the reserve,
@@ -15,6 +16,7 @@ static uint64_t ceiling_with(const struct memory_room *room, uint64_t held)
 
 void memory_budget_update(struct snapshot *snapshot)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     struct preserved *preserved = &snapshot->preserved;
     uint64_t ceiling = UINT64_MAX, spare = UINT64_MAX;
     struct memory_room room;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "host/child.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "memory/deferred_unmap.h"
 #include "service.h"
@@ -42,6 +43,7 @@ static void end_rescue(struct snapshot *snapshot)
 
 bool rescue_pull(struct snapshot *snapshot, uint32_t watch)
 {
+    DEMAND_THREAD(THREAD_WATCHDOG);
     bool due = begin_rescue(snapshot, watch);
     if (due) {
         /* The view first: nobody may read what is about to be unprotected. */
@@ -62,6 +64,7 @@ void rescue_from_crash(struct snapshot *snapshot)
 
 void rescue_end_watched(struct snapshot *snapshot, uint32_t watch)
 {
+    DEMAND_THREAD(THREAD_WATCHDOG);
     if (begin_rescue(snapshot, watch))
         rescue_end_child(snapshot, HISTORY_FAILED, "page faults were not served", 1 << 8);
     end_rescue(snapshot);
@@ -112,6 +115,7 @@ static void give_back(struct snapshot *snapshot)
 
 void rescue_give_back(struct snapshot *snapshot, bool unused)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     if (unused && spool_wait_for_batch(&snapshot->preserved.spool, RESCUE_MSEC)) {
         give_back(snapshot);
         return;
@@ -124,6 +128,7 @@ void rescue_give_back(struct snapshot *snapshot, bool unused)
 
 void rescue_tend(struct snapshot *snapshot)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     if (snapshot_phase(snapshot) != PHASE_NONE)
         return;
     if (!fault_server_is_back(&snapshot->fault_server) ||
@@ -137,6 +142,7 @@ void rescue_tend(struct snapshot *snapshot)
 
 const char *rescue_obstacle(struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     if (snapshot_phase(snapshot) != PHASE_NONE ||
         atomic_load_explicit(&snapshot->end, memory_order_acquire) == END_LEFT)
         return "the thread of the last save has not come back: does the disk answer?";

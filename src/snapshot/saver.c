@@ -8,6 +8,7 @@
 
 #include "host/child_files.h"
 #include "host/child_report.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "keyspace/keyspace.h"
 #include "keyspace/worker_pool.h"
@@ -590,23 +591,28 @@ static void *saver(void *argument)
 
 int saver_start(struct snapshot *snapshot)
 {
-    return thread_start(&snapshot->saver, "uffd-saver", STACK_BYTES, saver, snapshot);
+    DEMAND_MAIN_THREAD();
+    return thread_start(&snapshot->saver, THREAD_SAVER, STACK_BYTES, saver, snapshot);
 }
 
 void saver_stop(struct snapshot *snapshot)
 {
+    DEMAND(snapshot_phase(snapshot) == PHASE_NONE);
     atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
     thread_join_sleeper(&snapshot->saver, &snapshot->saves_begun);
 }
 
 void saver_begin(struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
+    DEMAND(atomic_load_explicit(&snapshot->frozen, memory_order_relaxed));
     atomic_fetch_add_explicit(&snapshot->saves_begun, 1, memory_order_release);
     futex_wake_all(&snapshot->saves_begun);
 }
 
 void saver_wait(struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     uint32_t begun = atomic_load_explicit(&snapshot->saves_begun, memory_order_relaxed);
     uint64_t until = clock_usec() + RESCUE_MSEC * 1000;
     for (;;) {

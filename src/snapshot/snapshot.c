@@ -3,11 +3,14 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "kernel/contract.h"
+
 struct snapshot the_snapshot;
 
 void snapshot_log(struct snapshot *snapshot, enum rdb_uffd_level level,
                   const char *format, ...)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     short_lock_take(&snapshot->log_lock);
     if (snapshot->log_count < MESSAGES) {
         unsigned at = (snapshot->log_first + snapshot->log_count++) % MESSAGES;
@@ -55,11 +58,13 @@ void snapshot_wake_upkeep(struct snapshot *snapshot)
 
 uint64_t snapshot_memory_in_use(const struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     return snapshot->host->memory_in_use ? snapshot->host->memory_in_use() : 0;
 }
 
 uint64_t snapshot_limit(const struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     const struct rdb_uffd_settings *settings = &snapshot->settings;
     if (!settings->buffer_percent || !snapshot->host->memory_in_use)
         return settings->buffer_limit;

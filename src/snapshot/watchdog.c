@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "kernel/contract.h"
 #include "rescue.h"
 
 #define STACK_BYTES (64 * 1024)
@@ -132,12 +133,14 @@ static void *watchdog(void *argument)
 
 int watchdog_start(struct snapshot *snapshot)
 {
-    return thread_start(&snapshot->watchdog, "uffd-watchdog", STACK_BYTES, watchdog,
+    DEMAND_MAIN_THREAD();
+    return thread_start(&snapshot->watchdog, THREAD_WATCHDOG, STACK_BYTES, watchdog,
                         snapshot);
 }
 
 void watchdog_begin(struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     atomic_fetch_add_explicit(&snapshot->watches, 1, memory_order_seq_cst);
     futex_wake_all(&snapshot->watches);
 }

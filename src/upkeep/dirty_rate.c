@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "host/deferred_free.h"
+#include "kernel/contract.h"
 #include "memory/allocator.h"
 #include "memory/dirty.h"
 #include "memory/dirty_prediction.h"
@@ -157,6 +158,7 @@ static int measure(struct snapshot *snapshot)
 
 void dirty_rate_run(struct snapshot *snapshot)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     if (get_state() != WANTED)
         return;
     set_state(RUNNING);
@@ -168,6 +170,7 @@ void dirty_rate_run(struct snapshot *snapshot)
 
 void dirty_rate_refuse(void)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     if (get_state() != WANTED)
         return;
     rate.error = -ESHUTDOWN;
@@ -176,6 +179,7 @@ void dirty_rate_refuse(void)
 
 bool dirty_rate_is_active(void)
 {
+    DEMAND_MAIN_THREAD();
     return get_state() != NONE;
 }
 
@@ -188,6 +192,7 @@ bool dirty_rate_is_wanted(void)
 
 void dirty_rate_init(void)
 {
+    DEMAND_MAIN_THREAD();
     memset(&rate, 0, sizeof(rate));
     rate.dirty.userfaultfd = rate.dirty.pagemap = -1;
 }
@@ -220,6 +225,7 @@ static int take(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *result)
 /* Nobody takes the heap for it again: who would, finds it stopped. */
 void dirty_rate_yield(struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     atomic_store_explicit(&rate.stop, true, memory_order_release);
     heap_lock(&snapshot->heap);
     dirty_end(&rate.dirty, &rate.stop);
@@ -250,6 +256,7 @@ static bool is_watched(const void *memory)
 
 const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
 {
+    DEMAND_MAIN_THREAD();
     struct snapshot *snapshot = &the_snapshot;
     if (the_service.unsupported[0])
         return the_service.unsupported;
@@ -275,6 +282,7 @@ const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
 
 bool rdb_uffd_end_dirty_rate(struct rdb_uffd_dirty_rate *result, const char **failure)
 {
+    DEMAND_MAIN_THREAD();
     int error = take(&the_snapshot, result);
     if (error == -EAGAIN)
         return false;

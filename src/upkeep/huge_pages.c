@@ -5,6 +5,7 @@
 
 #include "dirty_rate.h"
 #include "kernel/advice.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/pagemap.h"
 #include "memory/decommitted.h"
@@ -137,6 +138,8 @@ static void ask_for_all(struct snapshot *snapshot, bool wanted)
 
 void huge_pages_ask(struct snapshot *snapshot)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
+    DEMAND_HELD(&snapshot->heap.locked);
     if (are_asked_for_ahead(snapshot))
         ask_for_all(snapshot, true);
 }
@@ -193,6 +196,7 @@ static void stay_ahead(struct snapshot *snapshot)
 
 void huge_pages_tend(struct snapshot *snapshot)
 {
+    DEMAND_THREAD(THREAD_UPKEEP);
     if (!snapshot->settings.huge_pages) {
         atomic_store_explicit(&snapshot->huge_pages_ahead, false, memory_order_relaxed);
         return;

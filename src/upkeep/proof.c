@@ -8,6 +8,7 @@
 
 #include "host/server.h"
 #include "kernel/checked_read.h"
+#include "kernel/contract.h"
 #include "kernel/memory.h"
 #include "keyspace/sample.h"
 
@@ -278,6 +279,7 @@ static int prove_by(const struct rdb_uffd_host *host, struct keyspace_kinds *kin
 int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
               char *reason, size_t reason_size)
 {
+    DEMAND_MAIN_THREAD();
     return prove_by(host, kinds, compare_all, reason, reason_size);
 }
 
@@ -300,6 +302,7 @@ static int compare_instant(struct proof *proof)
 int proof_try_save(const struct rdb_uffd_host *host, const struct server_capture *capture,
                    char *reason, size_t reason_size)
 {
+    DEMAND_MAIN_THREAD();
     for (size_t i = 0; i < capture->socket_count; i++)
         if (!host->is_replica(capture->server_sockets[i])) {
             snprintf(reason, reason_size,
@@ -340,6 +343,7 @@ static bool are_keys_found(const struct server_capture *capture,
 int proof_try_imports(const struct server_capture *capture, char *reason,
                       size_t reason_size)
 {
+    DEMAND_MAIN_THREAD();
     struct checked_reader live;
     struct view_reader reader;
     const char *why = NULL;

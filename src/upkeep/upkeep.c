@@ -5,6 +5,7 @@
 
 #include "dirty_rate.h"
 #include "huge_pages.h"
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "memory/allocator.h"
 #include "memory/arena_pool.h"
@@ -158,11 +159,13 @@ static void *run(void *argument)
 
 int upkeep_start(struct snapshot *snapshot)
 {
-    return thread_start(&snapshot->upkeep, "uffd-upkeep", STACK_BYTES, run, snapshot);
+    DEMAND_MAIN_THREAD();
+    return thread_start(&snapshot->upkeep, THREAD_UPKEEP, STACK_BYTES, run, snapshot);
 }
 
 void upkeep_stop(struct snapshot *snapshot)
 {
+    DEMAND_MAIN_THREAD();
     atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
     snapshot_wake_upkeep(snapshot);
     thread_join(&snapshot->upkeep);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/pagemap.h"
 #include "kernel/thread.h"
@@ -15,6 +16,8 @@
 void audit_begin(struct audit *audit, struct view *view, int pagemap,
                  const struct region_set *content)
 {
+    DEMAND_MAIN_THREAD();
+    DEMAND(!atomic_load_explicit(&audit->begun, memory_order_relaxed));
     audit->view = view;
     audit->pagemap = pagemap;
     audit->content = content;
@@ -24,6 +27,7 @@ void audit_begin(struct audit *audit, struct view *view, int pagemap,
 
 void audit_end(struct audit *audit)
 {
+    DEMAND_THREAD(THREAD_SAVER);
     atomic_store_explicit(&audit->begun, false, memory_order_release);
 }
 
@@ -92,6 +96,7 @@ static int audit_region(struct audit *audit, const struct region *region)
 
 int audit_all(struct audit *audit)
 {
+    DEMAND_THREAD(THREAD_SAVER);
     uint64_t began = clock_usec();
     int error = 0;
     if (fault_point(FAULT_NO_AUDIT))
@@ -108,12 +113,14 @@ int audit_all(struct audit *audit)
 
 bool audit_covers(const struct audit *audit, uint64_t address)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
     return atomic_load_explicit(&audit->begun, memory_order_acquire) &&
            !fault_point(FAULT_NO_AUDIT) && regions_find(audit->content, address);
 }
 
 uint32_t audit_find_new(const struct audit *audit, uint64_t start, uint32_t count)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
     uint32_t pages = 0;
     for (uint32_t i = 0; i < count; i++) {
         uint64_t at = start + i * PAGE_BYTES;
@@ -134,6 +141,7 @@ static uint32_t count_among(uint32_t pages, uint64_t start,
 
 int audit_check(struct audit *audit, uint64_t start, uint32_t pages)
 {
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
     struct pagemap_range ranges[AUDIT_PAGES_MAX];
     if (!pages)
         return 0;

@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/inherited_affinity.h"
 #include "kernel/memory.h"
@@ -367,7 +368,8 @@ int fault_server_start(struct fault_server *server, struct view *view,
         close(server->wake_event);
         return -ENOMEM;
     }
-    int error = thread_start(&server->thread, "uffd-faults", STACK_BYTES, serve, server);
+    int error =
+        thread_start(&server->thread, THREAD_FAULT_SERVER, STACK_BYTES, serve, server);
     if (!error)
         error = preserved_start_packer(view->preserved, packer_drained, server);
     if (error)
@@ -383,6 +385,7 @@ void fault_server_nudge(struct fault_server *server)
 
 void fault_server_stop(struct fault_server *server)
 {
+    DEMAND(wanted_duty(server) == FAULTS_PARKED);
     preserved_stop_packer(server->view->preserved);
     atomic_store_explicit(&server->stopping, true, memory_order_release);
     fault_server_nudge(server);
@@ -444,6 +447,7 @@ void fault_server_leave(struct fault_server *server)
 /* Parked, and asleep since: what it had begun before has ended. */
 bool fault_server_is_back(struct fault_server *server)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     if (!fault_server_is_missing(server))
         return true;
     if (wanted_duty(server) != FAULTS_PARKED || is_late(server) ||
@@ -461,6 +465,8 @@ static void release_writer(struct fault_server *server)
 
 void fault_server_arm(struct fault_server *server, int userfaultfd)
 {
+    DEMAND_MAIN_THREAD();
+    DEMAND(wanted_duty(server) == FAULTS_PARKED);
     struct fault_statistics *statistics = &server->statistics;
     atomic_store_explicit(&statistics->faults, 0, memory_order_relaxed);
     atomic_store_explicit(&statistics->unprotects, 0, memory_order_relaxed);
@@ -481,6 +487,7 @@ void fault_server_arm(struct fault_server *server, int userfaultfd)
 
 bool fault_server_disarm(struct fault_server *server)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     set_duty(server, FAULTS_PARKED);
     bool there = wait_for_duty(server, FAULTS_PARKED);
     release_writer(server);
@@ -501,6 +508,7 @@ static bool take_turn(struct fault_server *server)
 {
     uint32_t mine = (uint32_t)thread_own_id();
     uint32_t owner = 0;
+    LOCK_WANTED(RANK_REQUEST);
     while (!atomic_compare_exchange_weak_explicit(&server->request_owner, &owner, mine,
                                                   memory_order_acquire,
                                                   memory_order_relaxed)) {
@@ -510,12 +518,15 @@ static bool take_turn(struct fault_server *server)
             futex_wait(&server->request_owner, owner, 10);
         owner = 0;
     }
+    LOCK_TAKEN(&server->request_owner, RANK_REQUEST);
     return true;
 }
 
-/* The turn's owner has filled in the request. */
+/* The turn's owner has filled in the request. The turn is over, or the server's, when it
+ * returns. */
 static int post_request(struct fault_server *server)
 {
+    LOCK_RELEASED(&server->request_owner);
     atomic_store_explicit(&server->request_state, REQUEST_POSTED, memory_order_release);
     fault_server_nudge(server);
     while (atomic_load_explicit(&server->request_state, memory_order_acquire) !=
@@ -535,6 +546,7 @@ static int post_request(struct fault_server *server)
 
 int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     if (!take_turn(server))
         return -EAGAIN;
     server->request.range =
@@ -546,6 +558,9 @@ int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t 
 int fault_server_take_spooled(struct fault_server *server, const uint64_t *pages,
                               size_t count, uint32_t place)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
+    DEMAND(count <= SPOOL_BATCH_PAGES);
+    DEMAND(server->view->preserved->policy == BUFFER_SPOOL);
     if (!take_turn(server))
         return -EAGAIN;
     server->request.range = (struct region){0, 0};

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/guarded_copy.h"
 #include "kernel/memory.h"
@@ -29,6 +30,7 @@ void view_destroy(struct view *view)
 
 int view_set_regions(struct view *view, const struct region_set *regions)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     if (regions->count > view->region_capacity)
         return -ENOSPC;
     uint64_t chunks = 0, bytes = 0;
@@ -103,12 +105,14 @@ bool view_page_of(const struct view *view, uint64_t address, uint32_t *page)
 
 void view_reader_init(struct view_reader *reader, struct view *view)
 {
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     memset(reader, 0, sizeof(*reader));
     reader->view = view;
 }
 
 void view_reader_init_live(struct view_reader *reader, struct checked_reader *live)
 {
+    DEMAND_MAIN_THREAD();
     memset(reader, 0, sizeof(*reader));
     reader->live = live;
 }
