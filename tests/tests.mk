@@ -31,7 +31,8 @@ tests-built: $(TESTED) $(INTEGRATION_TESTS) $(TEST_MODULES) $(TEST_SANDBOX) \
 test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SERVERS=all)
 	@tests/install-dependencies
 	@$(MAKE) --no-print-directory -j$$(nproc) tests-built
-	@RDB_UFFD_MODULE=$(abspath $(TESTED_MODULE)) RELEASED_MODULE=$(CURDIR)/rdb_uffd.so FUZZ_BUILD=$(CURDIR)/$(FUZZ_BUILD) \
+	@RDB_UFFD_MODULE=$(abspath $(TESTED_MODULE)) RELEASED_MODULE=$(CURDIR)/rdb_uffd.so \
+		MODULE_HAS_CHECKS=$(findstring $(CHECKED),$(TESTED_MODULE)) FUZZ_BUILD=$(CURDIR)/$(FUZZ_BUILD) \
 		TEST_MODULES=$(CURDIR)/$(BUILD)/tests/modules \
 		LAYOUTS_TOOL=$(CURDIR)/$(BUILD)/tools/layouts/from_binary \
 		TEST_SANDBOX=$(CURDIR)/$(TEST_SANDBOX) UFFD_WATCH=$(CURDIR)/uffd-watch \

@@ -81,7 +81,9 @@
     POINT(WILD_SAVER, "wild_saver") /* the saver writes to a wrong address */            \
     POINT(WILD_SERVER, "wild_server") /* the fault server does, at a fault */            \
     POINT(WILD_UPKEEP, "wild_upkeep") /* the upkeep thread does */                       \
-    POINT(NO_MEMORY, "no_memory")     /* buffers cannot be mapped */
+    POINT(BROKEN_DEMAND,                                                                 \
+          "broken_demand")        /* upkeep looks at the heap without its lock */        \
+    POINT(NO_MEMORY, "no_memory") /* buffers cannot be mapped */
 
 #define FAULT_ENUM(name, text) FAULT_##name,
 enum fault_point_id { FAULT_POINTS(FAULT_ENUM) FAULT_POINT_COUNT };

@@ -95,7 +95,8 @@ int heap_protect(struct heap *heap);
  * next heap_refresh() or heap_protect(). */
 const struct region_set *heap_content(const struct heap *heap);
 /* Lifts the protection of [start, end), a part of the registered regions, and
- * wakes who waits there. */
+ * wakes who waits there. Also without heap_lock(), any thread: what is registered is not
+ * looked at. */
 void heap_unprotect(struct heap *heap, uint64_t start, uint64_t end);
 
 #endif

@@ -99,6 +99,8 @@ static void do_chores(struct snapshot *snapshot)
     while (fault_point(FAULT_HELD_UPKEEP) &&
            !atomic_load_explicit(&snapshot->stopping, memory_order_acquire))
         sleep_usec(1000);
+    if (fault_point(FAULT_BROKEN_DEMAND))
+        (void)heap_is_stale(&snapshot->heap);
     if (!may_work(snapshot)) {
         /* It was asked for while there was a yes; somebody waits for the answer. */
         dirty_rate_refuse();

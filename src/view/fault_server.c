@@ -526,7 +526,7 @@ static bool take_turn(struct fault_server *server)
  * returns. */
 static int post_request(struct fault_server *server)
 {
-    LOCK_RELEASED(&server->request_owner);
+    LOCK_RELEASED(&server->request_owner); /* nothing is taken while it waits */
     atomic_store_explicit(&server->request_state, REQUEST_POSTED, memory_order_release);
     fault_server_nudge(server);
     while (atomic_load_explicit(&server->request_state, memory_order_acquire) !=

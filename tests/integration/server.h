@@ -10,6 +10,7 @@
  *                    with it (none)
  *   CHECK_COMMAND    its redis-check-rdb, likewise
  *   RDB_UFFD_MODULE  the module ("./rdb_uffd.so")
+ *   MODULE_HAS_CHECKS  not empty: it is that of `make checked`
  *   WITHOUT_MODULE   set: servers run without it, with their own fork, and what
  *                    only the module can show is left out
  */

@@ -245,6 +245,25 @@ static void crash_of_upkeep(void)
     crash_of_ours("wild_upkeep", false);
 }
 
+/* A function is called without the lock that it demands: such a build ends the process,
+ * and the last line says where. So this is also the proof that it is the one tested. */
+static void demand_is_broken(void)
+{
+    needs_module();
+    const char *checks = getenv("MODULE_HAS_CHECKS");
+    if (!checks || !*checks)
+        not_applicable("a module without checks");
+    struct server *server = server_start(
+        &(struct server_options){.config = "crash-log-enabled no\n", .fault = ""});
+    server->may_crash = true;
+    send_only(server, "UFFD.FAULT broken_demand on");
+    wait_for_end(server, SIGABRT);
+    CHECK(server_log_count(server, "heap_is_stale() demands "
+                                   "contract_holds(&heap->locked), called on "
+                                   "uffd-upkeep") == 1,
+          "the line is not there");
+}
+
 /* ---- what a report costs --------------------------------------------------------- */
 
 struct cost {
@@ -393,6 +412,7 @@ int main(int argc, char **argv)
         {"of_saver", crash_of_saver, 120},
         {"of_fault_server", crash_of_fault_server, 120},
         {"of_upkeep", crash_of_upkeep, 120},
+        {"demand_is_broken", demand_is_broken, 60},
         {"memory_of_report", memory_of_report, 240},
         {"handler_switched", handler_switched, 120},
         {"no_report_wanted", no_report_wanted, 60},

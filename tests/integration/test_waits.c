@@ -34,7 +34,7 @@ static double write_over(struct server *server, double seconds)
     double longest = 0, until = clock_seconds() + seconds;
     for (; clock_seconds() < until && longest < SECONDS_MOST; i++) {
         double began = clock_seconds();
-        redisReply *reply = redisCommand(server->connection, "SETRANGE large:1 %u x",
+        redisReply *reply = redisCommand(server->connection, "SETRANGE large %u x",
                                          i * 4096 % (47 << 20));
         double took = clock_seconds() - began;
         longest = took > longest ? took : longest;
@@ -206,6 +206,36 @@ static void hung_upkeep(void)
     check_recovered(server);
 }
 
+/* The saver, with a page that it reads from the spool: what wants to end the save does not
+ * wait for it, nor do writers. */
+static void hung_reader(void)
+{
+    struct server *server = start_hanging(options);
+    server_ok(server, "UFFD.FAULT held_saver on");
+    server_save_start(server);
+    for (int i = 0; i < 100 && server_info_number(server, "uffd_spool_bytes") == 0; i++)
+        write_over(server, 0.1);
+    CHECK(server_info_number(server, "uffd_spool_bytes") > 0, "nothing is spooled");
+    server_ok(server, "UFFD.FAULT hung_reader on");
+    server_ok(server, "UFFD.FAULT held_saver off");
+    for (double until = patient_seconds() + 1; patient_seconds() < until;)
+        sleep_msec(50);
+    double longest = write_over(server, 1), began = clock_seconds();
+    CHECK(longest < SECONDS_MOST, "the server stood still for %.1f s", longest);
+    server_ok(server, "FLUSHALL");
+    server_ok(server, "SET after it");
+    double seconds = clock_seconds() - began;
+    CHECK(seconds < SECONDS_MOST, "FLUSHALL waited for %.1f s", seconds);
+    sleep_msec(500); /* one that does not hang has ended by then */
+    CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1,
+          "nobody has read of the spool");
+    server_ok(server, "UFFD.FAULT hung_reader off");
+    server_save_wait(server);
+    CHECK(server_info_number(server, "uffd_snapshots_cancelled") == 1, "not cancelled");
+    CHECK(access(server_path(server, "dump.rdb"), F_OK) != 0, "a dump was published");
+    check_recovered(server);
+}
+
 /* ---- the real thing -------------------------------------------------------------- */
 
 static int shell(const char *command)
@@ -275,6 +305,7 @@ int main(int argc, char **argv)
         {"hung_opening", hung_opening, 120},
         {"hung_rename", hung_rename, 120},
         {"hung_upkeep", hung_upkeep, 180},
+        {"hung_reader", hung_reader, 120},
         {"frozen_spool", frozen_spool, 120},
         {0},
     };
