@@ -210,6 +210,7 @@ static int replace_entries(void)
 
 void deferred_free_reach(const void *allocator_function, const char *prefix)
 {
+    DEMAND_MAIN_THREAD();
     if (reach.entries)
         return;
     int error = find_real_functions(prefix);

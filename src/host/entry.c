@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernel/contract.h"
 #include "kernel/symbols.h"
 
 #if defined(__x86_64__)
@@ -90,6 +91,7 @@ static int write_code(uint8_t *at, const uint8_t *code, size_t length)
 
 int entry_replace(void *function, unsigned arguments, void *replacement)
 {
+    DEMAND_MAIN_THREAD();
     uint8_t code[JUMP_BYTES];
     sigset_t all, before;
     int error = entry_check(function, arguments);
