@@ -344,6 +344,18 @@ void server_kill(struct server *server)
     server_wait_exit(server);
 }
 
+bool server_allocator_is_library(struct server *server)
+{
+    char line[512];
+    bool found = false;
+    FILE *maps = fopen(format_text("/proc/%d/maps", (int)server->pid), "r");
+    CHECK(maps, "the server's maps");
+    while (fgets(line, sizeof(line), maps))
+        found |= strstr(line, "libjemalloc") != NULL;
+    fclose(maps);
+    return found;
+}
+
 bool server_is_alive(struct server *server)
 {
     return !server->stopped && waitpid(server->pid, NULL, WNOHANG) == 0;

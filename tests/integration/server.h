@@ -61,6 +61,8 @@ void server_kill(struct server *server);
 /* Waits for the end of a server that was told to end; returns the exit code. */
 int server_wait_exit(struct server *server);
 bool server_is_alive(struct server *server);
+/* Otherwise it is built in and called directly, as in what most makers build. */
+bool server_allocator_is_library(struct server *server);
 redisContext *server_connect(struct server *server);
 
 /* ---- commands ---- */

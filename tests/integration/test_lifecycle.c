@@ -544,19 +544,6 @@ static void keys_proved(void)
 #define PR_MDWE_REFUSE_EXEC_GAIN 1
 #endif
 
-/* Otherwise its functions are called directly, as in what most makers build. */
-static bool allocator_is_library(struct server *server)
-{
-    char line[512];
-    bool found = false;
-    FILE *maps = fopen(format_text("/proc/%d/maps", (int)server->pid), "r");
-    CHECK(maps, "the server's maps");
-    while (fgets(line, sizeof(line), maps))
-        found |= strstr(line, "libjemalloc") != NULL;
-    fclose(maps);
-    return found;
-}
-
 /* Whether values that die during a save are put off, and that it is told if not. */
 static void check_frees(struct server *server, const char *keys, bool put_off)
 {
@@ -601,7 +588,7 @@ static void frees_when_loaded_late(void)
     needs_module();
     struct server *server = start_filled(true, test_seed());
     load(server);
-    check_frees(server, "key", allocator_is_library(server));
+    check_frees(server, "key", server_allocator_is_library(server));
     server_stop(server);
 }
 
@@ -611,7 +598,7 @@ static void frees_where_code_is_fixed(void)
     needs_module();
     CHECK(prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0, "prctl");
     struct server *server = start_filled(false, test_seed());
-    check_frees(server, "key", allocator_is_library(server));
+    check_frees(server, "key", server_allocator_is_library(server));
     server_stop(server);
 }
 
