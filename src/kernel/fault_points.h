@@ -20,6 +20,8 @@
     POINT(CORRUPT_POINTER, "corrupt_pointer") /* the walk reads a wrong pointer */       \
     POINT(STUCK_SERVER, "stuck_server")       /* the fault server stops serving */       \
     POINT(HUNG_SERVER, "hung_server") /* the fault server hangs in a fault, until off */ \
+    POINT(HUNG_WHEN_FROZEN,                                                              \
+          "hung_when_frozen") /* the fault server hangs before it serves, until off */   \
     POINT(STUCK_WHEN_SAVING,                                                             \
           "stuck_when_saving") /* stuck_server, from when the saver runs */              \
     POINT(HUNG_WHEN_SAVING,                                                              \

@@ -154,9 +154,12 @@ void freeze_end_step(struct snapshot *snapshot, uint64_t *usec)
 
 static void thaw(struct snapshot *snapshot)
 {
-    atomic_store_explicit(&snapshot->frozen, false, memory_order_seq_cst);
     view_fail(&snapshot->view, -ECANCELED);
-    rescue_give_back(snapshot, fault_server_disarm(&snapshot->fault_server));
+    /* The watchdog looks as long as it is frozen, and nobody else ends this wait when the
+     * fault server hangs. */
+    bool there = fault_server_disarm(&snapshot->fault_server);
+    atomic_store_explicit(&snapshot->frozen, false, memory_order_seq_cst);
+    rescue_give_back(snapshot, there);
     decommitted_thaw();
     deferred_free_end();
     allocator_restore();

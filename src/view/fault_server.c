@@ -274,6 +274,7 @@ static bool serve_once(struct fault_server *server, int descriptor, bool quiet)
     count(&server->beats, 1);
     while (fault_point(FAULT_STUCK_SERVER) && !gave_up(server))
         sleep_usec(1000);
+    fault_point_hang(FAULT_HUNG_WHEN_FROZEN);
     int got = userfaultfd_read(descriptor, messages, MESSAGES_PER_READ);
     for (int i = 0; i < got; i++)
         serve_fault(server, &messages[i]);

@@ -112,6 +112,29 @@ static void stuck_after_a_second_freeze(void)
     check_recovered(server);
 }
 
+/* In a freeze that fails for another reason: the main thread waits until it is parked. */
+static void hung_in_a_freeze_that_fails(void)
+{
+    struct server *server = start_hanging("");
+    server_ok(server, "UFFD.FAULT hung_when_frozen on");
+    server_ok(server, "UFFD.FAULT protect_fails on");
+    /* Not before it is on duty. */
+    server_ok(server, "UFFD.FAULT slow_freeze on");
+    double began = clock_seconds();
+    server_save_start(server);
+    double seconds = clock_seconds() - began;
+    test_note("the longest wait: %.1f s", seconds);
+    CHECK(seconds < SECONDS_MOST + SLACK, "the server stood still for %.1f s", seconds);
+    CHECK(server_save_wait(server), "the save with fork has failed");
+    CHECK(strstr(server_info(server, "uffd_last_fallback_reason"), "cannot protect"),
+          "the reason is %s", server_info(server, "uffd_last_fallback_reason"));
+    server_ok(server, "UFFD.FAULT protect_fails off");
+    server_ok(server, "UFFD.FAULT slow_freeze off");
+    check_forks_meanwhile(server);
+    server_ok(server, "UFFD.FAULT hung_when_frozen off");
+    check_recovered(server);
+}
+
 /* It has said that the snapshot fails and loses its CPU before it lifts the protection.
  * The save ends; that of the next one must not be what is lifted. */
 static void late_watchdog(void)
@@ -301,6 +324,7 @@ int main(int argc, char **argv)
     static const struct test_case cases[] = {
         {"hung_server", hung_server, 120},
         {"stuck_after_a_second_freeze", stuck_after_a_second_freeze, 120},
+        {"hung_in_a_freeze_that_fails", hung_in_a_freeze_that_fails, 30},
         {"late_watchdog", late_watchdog, 120},
         {"hung_opening", hung_opening, 120},
         {"hung_rename", hung_rename, 120},
