@@ -9,6 +9,8 @@ INTEGRATION_PARTS := $(patsubst %.c,$(BUILD)/%.o,\
 # but the tests.
 TESTED_MODULE := $(CHECKED)/rdb_uffd.so
 TESTED := $(if $(WITHOUT_MODULE),,rdb_uffd.so $(TESTED_MODULE) $(UNIT_TESTS))
+# With ONLY, if it is one of them that is wanted: they take a while to build.
+FUZZED := $(if $(WITHOUT_MODULE),,$(if $(ONLY),$(findstring fuzz,$(ONLY)),yes))
 .PHONY: test soak soak-suites model run dependencies tests-built
 .PRECIOUS: $(BUILD)/%.o
 
@@ -30,7 +32,7 @@ tests-built: $(TESTED) $(INTEGRATION_TESTS) $(TEST_MODULES) $(TEST_SANDBOX) \
 
 test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SERVERS=all)
 	@tests/install-dependencies
-	@$(MAKE) --no-print-directory -j$$(nproc) tests-built
+	@$(MAKE) --no-print-directory -j$$(nproc) tests-built $(if $(FUZZED),fuzz-built)
 	@RDB_UFFD_MODULE=$(abspath $(TESTED_MODULE)) RELEASED_MODULE=$(CURDIR)/rdb_uffd.so \
 		MODULE_HAS_CHECKS=$(findstring $(CHECKED),$(TESTED_MODULE)) FUZZ_BUILD=$(CURDIR)/$(FUZZ_BUILD) \
 		TEST_MODULES=$(CURDIR)/$(BUILD)/tests/modules \
@@ -38,7 +40,8 @@ test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SER
 		TEST_SANDBOX=$(CURDIR)/$(TEST_SANDBOX) UFFD_WATCH=$(CURDIR)/uffd-watch \
 		REFERENCE_FILE=$(CURDIR)/docs/SETTINGS-AND-INFO.md OPERATIONS_FILE=$(CURDIR)/docs/OPERATIONS.md \
 		tests/integration/run-tests \
-		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS) tests/model/run) $(INTEGRATION_TESTS) \
+		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS) tests/model/run) \
+		$(if $(FUZZED),tests/fuzz/run-fuzz) $(INTEGRATION_TESTS) \
 		tests/integration/test_install tests/integration/test_documents tests/integration/test_layouts
 
 SOAK_PROGRAM := $(BUILD)/tests/soak/soak

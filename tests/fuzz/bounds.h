@@ -15,6 +15,7 @@
 static size_t mapping_most = MAPPING_MOST;
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length);
+int LLVMFuzzerInitialize(int *count, char ***arguments);
 void *__real_memory_map(size_t bytes);
 void *__wrap_memory_map(size_t bytes);
 

@@ -1,22 +1,20 @@
-/* The walkers of every family over memory that is the input. They may refuse it, or write
- * what they believe to have found, in bounded time and memory; reading what is not in the
- * frozen region is a crash here, as the neighbouring pages are not mapped.
+/* The walkers of every family over memory that is the input (heap.h). They may refuse it, or
+ * write what they believe to have found, in bounded time and memory; reading what is not in
+ * the frozen region is a crash here, as the neighbouring pages are not mapped.
  *
- * input   0 family · 1 switches · 2 the rest, from HEAP on, 0 to the end of the page
- *
- * Mutations know words: an address in the heap, a small number, a table's exponents. */
+ * Mutations know words: an address in the heap, a small number, a table's exponents. With
+ * FUZZ_SOUND in its environment every input has to be walked to its end: they are recorded. */
 #include <string.h>
 #include <sys/mman.h>
 
 #include "bounds.h"
+#include "heap.h"
+#include "keyspace/frozen.h"
 #include "keyspace/keyspace.h"
 #include "keyspace/sample.h"
 
-/* Low, so that an address is a word with few bytes. */
-#define HEAP       UINT64_C(0x20000)
-#define HEAP_BYTES UINT64_C(0x8000)
-#define HEAD       2
-#define FAMILIES   (KEYSPACE_VALKEY_9_1 + 1)
+#define HEAD     HEAP_HEAD
+#define FAMILIES (KEYSPACE_VALKEY_9_1 + 1)
 /* The most that so little memory may become, however its parts are shared. */
 #define OUTPUT_MOST (16u << 20)
 
@@ -29,6 +27,27 @@ static struct preserved preserved;
 static struct view view;
 static struct checked_reader live;
 static size_t written;
+/* Bytes that a walk has read, and READ_COST for each time. */
+static uint64_t work;
+static bool sound;
+
+int __real_view_read(struct view_reader *reader, void *to, frozen_address from,
+                     size_t length);
+int __wrap_view_read(struct view_reader *reader, void *to, frozen_address from,
+                     size_t length);
+
+/* The linker puts it in the place of view_read(): what frozen.h promises of all walks of
+ * what is frozen, however they read. */
+int __wrap_view_read(struct view_reader *reader, void *to, frozen_address from,
+                     size_t length)
+{
+    work += length + READ_COST;
+    if (reader->view && work > HEAP_BYTES * READ_OVER + READ_WITH_LITTLE) {
+        fprintf(stderr, "an input is read without end\n");
+        abort();
+    }
+    return __real_view_read(reader, to, from, length);
+}
 
 static int count(struct rdb_sink *sink, const void *bytes, size_t length)
 {
@@ -52,10 +71,8 @@ static size_t compress(const void *in, size_t in_length, void *out, size_t out_l
 
 static uint64_t hash(const uint8_t *in, size_t length, const uint8_t *seed)
 {
-    uint64_t value = seed[0];
-    for (size_t i = 0; i < length; i++)
-        value = value * 31 + in[i];
-    return value;
+    (void)in, (void)length;
+    return seed[0];
 }
 
 static void set_up(void)
@@ -78,6 +95,16 @@ static void set_up(void)
         exit(1);
     }
     mapping_most = MAPPING_MOST;
+    /* Its thread would be seen in what an input covers, now and then. */
+    spool_destroy(&preserved.spool);
+    sound = getenv("FUZZ_SOUND");
+}
+
+int LLVMFuzzerInitialize(int *count, char ***arguments)
+{
+    (void)count, (void)arguments;
+    set_up();
+    return 0;
 }
 
 /* All of it, as a save does. */
@@ -88,11 +115,16 @@ static void save(const struct keyspace_roots *roots)
     struct rdb_encoder *encoder = rdb_encoder_create(&sink, compress);
     struct view_reader reader;
     const char *where = NULL;
-    written = 0;
+    written = work = 0;
     view_reader_init(&reader, &view);
-    if (keyspace_save(roots, &reader, encoder, &observer, NULL, &where) == 0)
+    int error = keyspace_save(roots, &reader, encoder, &observer, NULL, &where);
+    if (!error)
         rdb_encoder_flush(encoder);
     rdb_encoder_destroy(encoder);
+    if (sound && (error || !written)) {
+        fprintf(stderr, "a sound input is refused: %s, %s\n", strerror(-error), where);
+        abort();
+    }
 }
 
 /* As the proof does, of memory that is not frozen. */
@@ -109,15 +141,12 @@ static void look(const struct keyspace_roots *roots)
     keyspace_count(roots, &reader, &keys, &of_imported);
     keyspace_imported_slots(roots, &reader, 0, imported);
     samples.imported = roots->cluster;
+    samples.thorough = roots->save_idle_time;
     keyspace_sample(roots, &reader, 1, &kinds, &samples, &where);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length)
 {
-    static bool ready;
-    if (!ready)
-        set_up();
-    ready = true;
     if (length < HEAD || length - HEAD > HEAP_BYTES)
         return -1;
     memset((void *)(uintptr_t)HEAP, 0, HEAP_BYTES);
@@ -125,16 +154,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length)
     struct keyspace_roots roots = {
         .layout = input[0] % FAMILIES,
         .databases = HEAP,
-        .database_count = 1 + (input[1] & 1),
+        .database_count = input[1] & HEAP_TWO_DATABASES ? 2 : 1,
         .hash = hash,
-        .expiring_hash_type = HEAP + 64,
-        .cluster = input[1] & 2,
-        .save_idle_time = input[1] & 4,
-        .save_frequency = input[1] & 8,
+        .hash_seed = {input[1] >> HEAP_HASH_SHIFT},
+        .expiring_hash_type = HEAP_EXPIRING_TYPE,
+        .cluster = input[1] & HEAP_CLUSTER,
+        .save_idle_time = input[1] & HEAP_IDLE_TIME,
+        .save_frequency = input[1] & HEAP_FREQUENCY,
         .lfu_decay_time = 1,
     };
     save(&roots);
-    if (input[1] & 16)
+    if (input[1] & HEAP_LOOK)
         look(&roots);
     return 0;
 }

@@ -9,9 +9,13 @@
 #include <sys/stat.h>
 
 #include "bounds.h"
+
+/* It has a name of its own for the bytes of a page. */
+#include "kernel/mappings.c"
+#undef PAGE_BYTES
+
 #include "host/layout_file.h"
 #include "kernel/cpu_quota.h"
-#include "kernel/mappings.c"
 #include "server.h"
 #include "settings.c"
 
@@ -28,7 +32,8 @@ static int within(const struct mapping *mapping, void *context)
 
 static void map(char *text)
 {
-    visit_lines(text, within, text);
+    struct reading reading = {.visit = within, .context = text};
+    visit_lines(&reading, text);
 }
 
 /* ---- control groups -------------------------------------------------------------- */
