@@ -16,8 +16,8 @@
 /* `thread` 0: a free place. The rest is its thread's, which alone looks at it: others
  * compare `thread`. */
 static struct {
-    _Atomic int32_t thread;
     _Atomic(const void *) lock;
+    _Atomic int32_t thread;
     _Atomic uint32_t rank;
 } held[HELD_MAX];
 
