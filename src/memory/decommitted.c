@@ -121,7 +121,7 @@ static int leave_out(struct region_set *set)
 
 int decommitted_freeze(struct region_set *set)
 {
-    DEMAND_MAIN_THREAD();
+    DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     if (!decommitted)
         return 0;
     short_lock_take(&decommitted->lock);

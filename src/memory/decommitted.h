@@ -39,7 +39,8 @@ void decommitted_take_back(uint64_t start, uint64_t end);
 /* Part of [start, end) is decommitted. */
 bool decommitted_overlaps(uint64_t start, uint64_t end);
 /* From here on nothing becomes decommitted; what is, if it is worth a region of its own, is
- * taken out of `set`. 0 or -errno of regions_remove(). Main thread, in the freeze. */
+ * taken out of `set`. 0 or -errno of regions_remove(). Under heap_lock():
+ * main thread, in the freeze; upkeep thread, in a measurement. */
 int decommitted_freeze(struct region_set *set);
 /* The snapshot is over. */
 void decommitted_thaw(void);
