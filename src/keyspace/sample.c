@@ -19,7 +19,9 @@
 #define SLOTS_MOST     32
 #define SLOTS_AT_ONCE  512
 /* Of one kind, until one had all parts. */
-#define STREAMS_MOST     8
+#define STREAMS_MOST 8
+/* Values of one kind that are read and turn out to be too long: some milliseconds each. */
+#define TOO_LONG_MOST    16
 #define BUCKET_KEYS_MOST 64
 
 struct sampling {
@@ -31,6 +33,7 @@ struct sampling {
     int database;
     struct keyspace_kinds *kinds; /* the caller's */
     struct keyspace_kinds taken;  /* and those that were taken now */
+    struct keyspace_kinds too_long;
 };
 
 static int never_stops(struct keyspace_observer *observer, uint64_t keys)
@@ -83,10 +86,10 @@ static int take_value(struct walk *walk, const struct frozen_object *object,
     return error;
 }
 
-static uint8_t *taken_of(struct sampling *sampling, const struct frozen_object *object,
+static uint8_t *count_of(struct keyspace_kinds *kinds, const struct frozen_object *object,
                          int64_t expire)
 {
-    return &sampling->taken.seen[object->type][object->encoding][expire != NO_EXPIRE];
+    return &kinds->seen[object->type][object->encoding][expire != NO_EXPIRE];
 }
 
 static int take_key(struct walk *walk, struct sampling *sampling)
@@ -102,17 +105,19 @@ static int take_key(struct walk *walk, struct sampling *sampling)
     sample->database = sampling->database;
     sample->type = object->type;
     sample->expire = walk->batch->expires[0];
-    sample->seen =
-        &sampling->kinds
-             ->seen[object->type][object->encoding][sample->expire != NO_EXPIRE];
+    sample->seen = count_of(sampling->kinds, object, sample->expire);
     int error = take_name(walk, &walk->batch->names[0], sample);
     if (!error)
         error = take_value(walk, object, sample);
     /* Of a value that is too long only type and expiry could be compared. */
-    if (error || (sampling->samples->thorough && !sample->value_length))
+    bool is_too_long = error == -E2BIG ||
+                       (!error && sampling->samples->thorough && !sample->value_length);
+    if (is_too_long)
+        ++*count_of(&sampling->too_long, object, sample->expire);
+    if (error || is_too_long)
         return error;
     sampling->samples->count++;
-    ++*taken_of(sampling, object, sample->expire);
+    ++*count_of(&sampling->taken, object, sample->expire);
     return 0;
 }
 
@@ -121,12 +126,13 @@ static bool may_be_asked(const struct sampling *sampling, int64_t expire)
     return expire == NO_EXPIRE || expire >= sampling->not_before;
 }
 
-static bool is_wanted(const struct sampling *sampling, const struct frozen_object *object,
+static bool is_wanted(struct sampling *sampling, const struct frozen_object *object,
                       int64_t expire)
 {
-    bool expires = expire != NO_EXPIRE;
-    uint8_t seen = sampling->kinds->seen[object->type][object->encoding][expires];
-    uint8_t taken = sampling->taken.seen[object->type][object->encoding][expires];
+    uint8_t seen = *count_of(sampling->kinds, object, expire);
+    uint8_t taken = *count_of(&sampling->taken, object, expire);
+    if (*count_of(&sampling->too_long, object, expire) >= TOO_LONG_MOST)
+        return false;
     /* The next one may have what was missing in the last. */
     bool more = object->type == OBJECT_STREAM && taken < STREAMS_MOST &&
                 sampling->kinds->stream_parts != STREAM_ALL_PARTS;
@@ -180,8 +186,8 @@ static int sample_table(struct walk *walk, const struct frozen_table *table,
     unsigned spots = sampling->samples->thorough ? SPOTS_THOROUGH : SPOTS;
     uint64_t buckets = table_buckets(table), step = buckets / spots + 1;
     uint64_t width = step < SPOT_BUCKETS ? step : SPOT_BUCKETS;
-    /* Not the same places every time. */
-    uint64_t first = (uint64_t)sampling->not_before % step;
+    /* Not the same places every time, but all of a table that can be looked through. */
+    uint64_t first = (uint64_t)sampling->not_before % (step - width + 1);
     int result = 0;
     for (uint64_t at = first; at < buckets && result >= 0; at += step) {
         if (is_full(sampling))

@@ -187,6 +187,56 @@ static void served(void)
     server_stop(server);
 }
 
+/* Of each kind a value must be compared, and these are too long for it: the main thread does
+ * not read them all to find that out. */
+static void many_large_values(void)
+{
+    needs_module();
+    struct server *server = start_with_data(NULL, false);
+    struct layout layout = layout_of(server);
+    const char *path = write_layout(&layout);
+    server_ok(server, "EVAL %s 0",
+              "for\tkey=1,2000\tdo\tlocal\tlarge={'HSET','large:'..key};"
+              "for\tfield=1,700\tdo\tlarge[2*field+1]=field;"
+              "large[2*field+2]=string.rep('x',100)\tend;"
+              "redis.call(unpack(large))\tend");
+    double began = patient_seconds();
+    load(server, path);
+    double seconds = patient_seconds() - began;
+    test_note("loaded in %.2f s", seconds);
+    CHECK(seconds < 1, "loading took %.2f s", seconds);
+    CHECK(is_supported(server), "%s", server_info(server, "uffd_unsupported_reason"));
+    server_stop(server);
+}
+
+/* One key of a kind, anywhere in a table that is small enough to be looked through: it is
+ * found, or the first save would end at it. */
+static void every_kind_is_met(void)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = FILL_CONFIG, .without_module = true});
+    struct layout layout = layout_of(server);
+    const char *path = write_layout(&layout);
+    for (int round = 0; round < (test_is_soak() ? 400 : 25); round++) {
+        server_ok(server, "FLUSHALL");
+        server_ok(server, "DEBUG POPULATE 45 key:%d", round);
+        server_ok(server, "RPUSH list:%d a", round);
+        server_ok(server, "SADD numbers:%d 1", round);
+        server_ok(server, "SADD members:%d a", round);
+        server_ok(server, "HSET hash:%d a b", round);
+        server_ok(server, "ZADD sorted:%d 1 a", round);
+        server_ok(server, "SET number:%d 123456", round);
+        server_ok(server, "SET expires:%d text EX 10000", round);
+        load(server, path);
+        server_save_start(server);
+        CHECK(server_save_wait(server), "round %d: %s", round,
+              server_info(server, "uffd_last_error"));
+        unload(server);
+    }
+    server_stop(server);
+}
+
 static void set_by_configuration(void)
 {
     needs_module();
@@ -396,6 +446,8 @@ int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
         {"served", served, 30},
+        {"many_large_values", many_large_values, 60},
+        {"every_kind_is_met", every_kind_is_met, 120},
         {"set_by_configuration", set_by_configuration, 30},
         {"wrong_files", wrong_files, 60},
         {"lies_once_believed", lies_once_believed, 120},
