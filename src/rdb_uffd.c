@@ -517,13 +517,15 @@ static void tell_of_lost_marks(struct snapshot *snapshot)
 static void tell_of_frees(struct snapshot *snapshot)
 {
     char text[REASON_BYTES];
+    const char *obstacle = deferred_free_obstacle();
+    if (!obstacle[0])
+        return;
     snprintf(
         text, sizeof(text),
         "uffd: frees are not put off during saves, nor large dead values evicted: %s; "
         "UFFD.DOCTOR says what to do",
-        deferred_free_obstacle());
-    if (deferred_free_obstacle()[0])
-        log_now(snapshot, RDB_UFFD_NOTICE, text);
+        obstacle);
+    log_now(snapshot, RDB_UFFD_NOTICE, text);
 }
 
 static int install(struct snapshot *snapshot)

@@ -152,9 +152,7 @@ static void sized_free_directly(void *memory, size_t size, int flags)
 
 static void find(const char *prefix, const char *name, void *function)
 {
-    char full_name[64];
-    snprintf(full_name, sizeof(full_name), "%s%s", prefix, name);
-    void *found = symbol_find(full_name);
+    void *found = symbol_find_prefixed(prefix, name);
     memcpy(function, &found, sizeof(found));
 }
 

@@ -1,6 +1,6 @@
 /* What headers and docs/THREADS.md demand of who calls, looked at where the call arrives.
  *
- * Only in a build with checks (make CHECKS=1, and what `make test` runs on the installed
+ * Only in a build with checks (`make checked`, and what `make test` runs on the installed
  * server): there a call that breaks a demand ends the process by abort(), with a line on
  * standard error that names the file, the line and the demand. In any other build a
  * demand is nothing.

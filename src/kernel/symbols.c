@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <stdio.h>
 
 void *symbol_find(const char *name)
 {
@@ -9,6 +10,13 @@ void *symbol_find(const char *name)
     if (!executable)
         executable = dlopen(NULL, RTLD_LAZY);
     return executable ? dlsym(executable, name) : NULL;
+}
+
+void *symbol_find_prefixed(const char *prefix, const char *name)
+{
+    char full_name[64];
+    snprintf(full_name, sizeof(full_name), "%s%s", prefix, name);
+    return symbol_find(full_name);
 }
 
 size_t symbol_bytes(const void *address)

@@ -10,6 +10,8 @@
 
 /* NULL when there is none. Main thread. */
 void *symbol_find(const char *name);
+/* The same of `prefix` and `name` together, as "je_" and "free"; shorter than 64 bytes. */
+void *symbol_find_prefixed(const char *prefix, const char *name);
 /* The size of the variable at `address` as its object file has it; 0: unknown. */
 size_t symbol_bytes(const void *address);
 

@@ -38,20 +38,13 @@ static struct {
     unsigned decay_count;
 } steering;
 
-static void *find(const char *name)
-{
-    char full_name[64];
-    snprintf(full_name, sizeof(full_name), "%s%s", prefix, name);
-    return symbol_find(full_name);
-}
-
 int allocator_find(void)
 {
     DEMAND_MAIN_THREAD();
     static const char *const prefixes[] = {"", "je_"};
     for (size_t i = 0; i < 2; i++) {
         prefix = prefixes[i];
-        mallctl = (mallctl_function)find("mallctl");
+        mallctl = (mallctl_function)symbol_find_prefixed(prefix, "mallctl");
         const char *version;
         size_t length = sizeof(version);
         if (mallctl && mallctl("version", &version, &length, NULL, 0) == 0)
@@ -86,7 +79,7 @@ int allocator_create_pool(void)
     if (mallctl && get_unsigned("thread.arena", &home))
         atomic_store_explicit(&main_arena, home + 1, memory_order_release);
     void (*dallocx)(void *memory, int flags);
-    void *found = find("dallocx");
+    void *found = symbol_find_prefixed(prefix, "dallocx");
     memcpy(&dallocx, &found, sizeof(found));
     return mallctl ? arena_pool_create(mallctl, dallocx) : -ENOTSUP;
 }

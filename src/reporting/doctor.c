@@ -94,8 +94,7 @@ static void check_allocator(struct examination *on)
     } else if (on->now->supported && on->now->frees_reason[0]) {
         say(on, DOCTOR_WARN,
             "jemalloc, but its free() cannot be replaced: %s; values that are "
-            "overwritten "
-            "cost more faults, and large ones are not evicted",
+            "overwritten cost more faults, and large ones are not evicted",
             on->now->frees_reason);
         advise(
             on,

@@ -62,9 +62,8 @@ struct view {
 int view_create(struct view *view, struct preserved *preserved);
 void view_destroy(struct view *view);
 /* Numbers the pages of these regions and clears the error. -ENOSPC when there
- * are too many regions. Under heap_lock() and with nothing
- * frozen: main thread before the freeze, upkeep thread between snapshots, to know the
- * size. Not yet readable. */
+ * are too many regions. Under heap_lock() and with nothing frozen: main thread before the
+ * freeze, upkeep thread between snapshots, to know the size. Not yet readable. */
 int view_set_regions(struct view *view, const struct region_set *regions);
 /* Ends all reading: view_read() returns `error` from now on, unless an earlier
  * error stands: then false. Any thread. */

@@ -31,11 +31,6 @@ static size_t written;
 static uint64_t work;
 static bool sound;
 
-int __real_view_read(struct view_reader *reader, void *to, frozen_address from,
-                     size_t length);
-int __wrap_view_read(struct view_reader *reader, void *to, frozen_address from,
-                     size_t length);
-
 /* The linker puts it in the place of view_read(): what frozen.h promises of all walks of
  * what is frozen, however they read. */
 int __wrap_view_read(struct view_reader *reader, void *to, frozen_address from,

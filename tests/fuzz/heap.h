@@ -4,7 +4,10 @@
 #ifndef FUZZ_HEAP_H
 #define FUZZ_HEAP_H
 
+#include <stddef.h>
 #include <stdint.h>
+
+#include "view/view.h"
 
 /* Low, so that an address is a word with few bytes. */
 #define HEAP               UINT64_C(0x20000)
@@ -19,5 +22,11 @@
 #define HEAP_FREQUENCY     8
 #define HEAP_LOOK          16
 #define HEAP_HASH_SHIFT    5
+
+/* Both look at what a walk reads: the linker puts their own in the place of view_read(). */
+int __real_view_read(struct view_reader *reader, void *to, frozen_address from,
+                     size_t length);
+int __wrap_view_read(struct view_reader *reader, void *to, frozen_address from,
+                     size_t length);
 
 #endif

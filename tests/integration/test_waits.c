@@ -57,6 +57,13 @@ static void check_forks_meanwhile(struct server *server)
     server_error(server, "MODULE UNLOAD uffd");
 }
 
+static void write_until_spooled(struct server *server)
+{
+    for (int i = 0; i < 100 && server_info_number(server, "uffd_spool_bytes") == 0; i++)
+        write_over(server, 0.1);
+    CHECK(server_info_number(server, "uffd_spool_bytes") > 0, "nothing is spooled");
+}
+
 static void check_recovered(struct server *server)
 {
     wait_until_saves_are_ours(server);
@@ -236,9 +243,7 @@ static void hung_reader(void)
     struct server *server = start_hanging(options);
     server_ok(server, "UFFD.FAULT held_saver on");
     server_save_start(server);
-    for (int i = 0; i < 100 && server_info_number(server, "uffd_spool_bytes") == 0; i++)
-        write_over(server, 0.1);
-    CHECK(server_info_number(server, "uffd_spool_bytes") > 0, "nothing is spooled");
+    write_until_spooled(server);
     server_ok(server, "UFFD.FAULT hung_reader on");
     server_ok(server, "UFFD.FAULT held_saver off");
     for (double until = patient_seconds() + 1; patient_seconds() < until;)
@@ -299,9 +304,7 @@ static void frozen_spool(void)
     server_ok(server, "DEBUG POPULATE 200 key 100");
     server_config_set(server, "rdb-key-save-delay", "200000");
     server_save_start(server);
-    for (int i = 0; i < 100 && server_info_number(server, "uffd_spool_bytes") == 0; i++)
-        write_over(server, 0.1);
-    CHECK(server_info_number(server, "uffd_spool_bytes") > 0, "nothing is spooled");
+    write_until_spooled(server);
     freeze_disk(disk);
     double longest = write_over(server, 8);
     /* Answered still? */

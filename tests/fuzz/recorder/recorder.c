@@ -40,11 +40,6 @@ static struct checked_reader live;
 
 /* ---- the walk -------------------------------------------------------------------- */
 
-int __real_view_read(struct view_reader *reader, void *to, frozen_address from,
-                     size_t length);
-int __wrap_view_read(struct view_reader *reader, void *to, frozen_address from,
-                     size_t length);
-
 /* The linker puts it in the place of view_read(). */
 int __wrap_view_read(struct view_reader *reader, void *to, frozen_address from,
                      size_t length)
