@@ -23,9 +23,9 @@
 #include "memory/protection.h"
 
 /* The kernel's default ceiling for mappings is 65530. */
-#define REGIONS_MAX 65536
-#define STACKS_MAX  256
-#define SCANS_MAX   20
+#define REGIONS_MAX  65536
+#define STACKS_MAX   256
+#define READINGS_MAX 20
 /* Un-registering holds the memory map's lock, and walks the page table for what may
  * be protected. Boundaries of slices are those of huge pages. */
 #define UNREGISTER_SLICE     (UINT64_C(16) << 20)
@@ -264,7 +264,7 @@ static int leave_out_object(struct dl_phdr_info *info, size_t size, void *contex
     return 0;
 }
 
-static int scan_once(struct heap *heap)
+static int scan(struct heap *heap)
 {
     struct region_set *set = &heap->seen;
     regions_clear(set);
@@ -275,38 +275,69 @@ static int scan_once(struct heap *heap)
                                       : prefaulted_leave_out(heap->prefaulted, set);
 }
 
-/* Who maps in a freeze is another thread: for moments. */
-static int scan(struct heap *heap, struct mappings_extent *extent)
+/* Whoever else has memory of this kind, it is not the server's: another userfaultfd's, or
+ * pages that the kernel may drop (glibc since 2.41 has some for its random numbers). */
+static bool is_refusal(int error)
 {
-    int error = -EAGAIN;
-    for (int i = 0; i < SCANS_MAX && error == -EAGAIN; i++) {
-        /* Before the scan: what comes meanwhile is found by the next one. */
-        *extent = mappings_measure(heap->statm);
-        error = scan_once(heap);
-    }
+    return error == -EINVAL || error == -EBUSY || error == -ENOENT || error == -EPERM;
+}
+
+static int register_range(struct heap *heap, uint64_t start, uint64_t end)
+{
+    int error = userfaultfd_register(heap->userfaultfd, start, end - start);
+    if (!error && heap->has_marks)
+        heap_unprotect(heap, start, end);
     return error;
 }
 
-/* Registers what is in `fresh`; what cannot be registered (memory of a kind
- * that knows no protection) is left out of `seen`: a pointer into it will be
- * refused by the view. */
+struct refused_region {
+    struct heap *heap;
+    struct region region;
+};
+
+/* The part of a mapping that is in the region. */
+static int register_mapping(const struct mapping *mapping, void *context)
+{
+    const struct refused_region *refused = context;
+    const struct region *region = &refused->region;
+    uint64_t start = mapping->start > region->start ? mapping->start : region->start;
+    uint64_t end = mapping->end < region->end ? mapping->end : region->end;
+    if (start >= end || !is_data(mapping))
+        return 0;
+    int error = register_range(refused->heap, start, end);
+    if (!error)
+        return regions_add(&refused->heap->seen, start, end);
+    return is_refusal(error) ? 0 : error;
+}
+
+/* A region is of all mappings that touch, and is refused for one of them: only that one is
+ * left out of `seen`. A pointer into it will be refused by the view. */
+static int register_by_mappings(struct heap *heap, struct region region)
+{
+    struct refused_region refused = {heap, region};
+    int error = regions_remove(&heap->seen, region.start, region.end);
+    return error ? error : mappings_visit(heap->statm, register_mapping, &refused);
+}
+
 static int register_fresh(struct heap *heap)
 {
     for (size_t i = 0; i < heap->fresh.count; i++) {
-        const struct region *region = &heap->fresh.regions[i];
-        int error = userfaultfd_register(heap->userfaultfd, region->start,
-                                         region->end - region->start);
-        if (!error && heap->has_marks)
-            heap_unprotect(heap, region->start, region->end);
-        if (!error)
-            continue;
-        if (error != -EINVAL && error != -EBUSY && error != -ENOENT && error != -EPERM)
-            return error;
-        error = regions_remove(&heap->seen, region->start, region->end);
+        struct region region = heap->fresh.regions[i];
+        int error = register_range(heap, region.start, region.end);
+        if (is_refusal(error))
+            error = register_by_mappings(heap, region);
         if (error)
             return error;
     }
     return 0;
+}
+
+static int scan_and_register(struct heap *heap)
+{
+    int error = scan(heap);
+    if (!error)
+        error = regions_subtract(&heap->seen, &heap->registered, &heap->fresh);
+    return error ? error : register_fresh(heap);
 }
 
 int heap_refresh(struct heap *heap, bool all)
@@ -314,13 +345,15 @@ int heap_refresh(struct heap *heap, bool all)
     DEMAND_HELD(&heap->locked);
     uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_relaxed);
     struct mappings_extent extent;
-    int error = scan(heap, &extent);
+    int error = -EAGAIN;
     if (all)
         regions_clear(&heap->registered);
-    if (!error)
-        error = regions_subtract(&heap->seen, &heap->registered, &heap->fresh);
-    if (!error)
-        error = register_fresh(heap);
+    /* Who maps in a freeze is another thread: for moments. */
+    for (int i = 0; i < READINGS_MAX && error == -EAGAIN; i++) {
+        /* Before the scan: what comes meanwhile is found by the next one. */
+        extent = mappings_measure(heap->statm);
+        error = scan_and_register(heap);
+    }
     if (error)
         return error;
     struct region_set previous = heap->registered;
