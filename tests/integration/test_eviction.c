@@ -90,15 +90,18 @@ static void evicted_values_are_saved(void)
     struct server *server =
         start_with_large_values(seed, "buffer-limit " EVICTION_LIMIT, NULL);
     int rounds = test_is_soak() ? 30 : test_is_repeated() ? 1 : 2;
-    for (int round = 0; round < rounds; round++) {
+    bool much = false;
+    /* On a busy machine nothing may be evicted in a save. */
+    for (int round = 0; round < rounds || (!much && round < rounds + 4); round++) {
         struct snapshot snapshot = snapshot_begin(server);
         double most = overwrite_while_saving(server, seed + (uint64_t)round);
         check_exact(&snapshot);
         CHECK(most < MOST_ABOVE, "%.1f MB: more than the limit and 64 MB",
               most / MEGABYTE);
-        CHECK(number(server, "evicted_bytes") > 10 * MEGABYTE, "hardly any was evicted");
+        much |= number(server, "evicted_bytes") > 10 * MEGABYTE;
         check_values(server);
     }
+    CHECK(much, "hardly any was evicted, in any save");
     server_stop(server);
 }
 
