@@ -158,11 +158,10 @@ static void count_range(const struct dirty *dirty, struct dirty_count *count,
                         const struct pagemap_range *range)
 {
     count->pages += (range->end - range->start) / PAGE_BYTES;
-    for (uint64_t page = range->start; page < range->end; page += PAGE_BYTES) {
-        packing_sample_add(&count->sample, page);
-        if (dirty->access_times)
-            access_times_count_page(dirty->access_times, page, &count->access_times);
-    }
+    if (!dirty->access_times)
+        return;
+    for (uint64_t page = range->start; page < range->end; page += PAGE_BYTES)
+        access_times_count_page(dirty->access_times, page, &count->access_times);
 }
 
 static int count_page(const struct dirty *dirty, uint64_t start, uint64_t end,
@@ -284,7 +283,6 @@ int dirty_read(const struct dirty *dirty, struct dirty_count *count,
                const _Atomic bool *stop)
 {
     count->pages = 0;
-    packing_sample_clear(&count->sample);
     count->access_times = (struct access_times_count){0, 0};
     int error = visit_pages(dirty, stop, count_page, count);
     count->pages = without_accesses(count);

@@ -22,7 +22,6 @@
 #include <stdint.h>
 
 #include "memory/access_times.h"
-#include "memory/packing_sample.h"
 #include "memory/pages.h"
 #include "memory/regions.h"
 
@@ -42,9 +41,8 @@ struct dirty {
 
 struct dirty_count {
     uint64_t pages;
-    struct packing_sample sample; /* of those that were seen */
-    struct access_times_count
-        access_times; /* of some of them, whether more has changed */
+    /* Of some of them, whether more has changed. */
+    struct access_times_count access_times;
 };
 
 /* For a heap of so many bytes: enough huge pages to stand for the others. */

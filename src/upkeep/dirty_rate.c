@@ -28,7 +28,6 @@ static struct {
     struct dirty dirty; /* under heap_lock() */
     uint64_t heap_bytes;
     struct dirty_count count; /* when last looked */
-    uint32_t packed_permille;
     unsigned sample_count;
     struct dirty_sample samples[SAMPLES];
     int error;
@@ -74,16 +73,15 @@ static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *resu
     uint64_t usec = save_msec ? save_msec * 1000 : last->usec;
     uint64_t pages =
         dirty_predict(rate.samples, rate.sample_count, usec, rate.heap_bytes);
-    uint64_t index = index_bytes(pages, rate.heap_bytes);
+    uint64_t bytes = pages * PAGE_BYTES + index_bytes(pages, rate.heap_bytes);
     *result = (struct rdb_uffd_dirty_rate){
         .measured_msec = last->usec / 1000,
         .heap_bytes = rate.heap_bytes,
         .pages = last->pages,
         .save_msec = save_msec,
         .predicted_pages = pages,
-        .predicted_bytes = pages * PAGE_BYTES + index,
-        .predicted_lz4_bytes = pages * PAGE_BYTES / 1000 * rate.packed_permille + index,
-        .recommended_limit = recommend(pages * PAGE_BYTES + index),
+        .predicted_bytes = bytes,
+        .recommended_limit = recommend(bytes),
     };
 }
 
@@ -149,7 +147,6 @@ static int measure(struct snapshot *snapshot)
         wait_until(snapshot, began + i * step);
         error = take_sample(snapshot, began);
     }
-    rate.packed_permille = error ? 0 : packing_sample_try(&rate.count.sample);
     heap_lock(&snapshot->heap);
     dirty_end(&rate.dirty, &rate.stop);
     heap_unlock(&snapshot->heap);

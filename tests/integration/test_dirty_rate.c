@@ -224,44 +224,6 @@ static void reads_are_no_writes(void)
     server_stop(server);
 }
 
-/* What a page takes when packed, as the newest of many looks at a save says. */
-static double packed_part(struct server *server)
-{
-    double part = 0;
-    server_save_start(server);
-    while (server_info_number(server, "rdb_bgsave_in_progress") != 0) {
-        double pages = number(server, "pages_packed");
-        if (pages >= 64)
-            part = number(server, "packed_bytes") / pages / 4096;
-        sleep_msec(20);
-    }
-    return part;
-}
-
-/* The pages are counted right (above): this is about what they pack to, as a save that
- * has to pack finds. */
-static void predicts_lz4(void)
-{
-    uint64_t seed = test_seed();
-    struct server *server = start("", seed);
-    needs_tracking(server);
-    server_config_set(server, "rdb-key-save-delay", "10");
-    struct load *load = load_start(server, 4000, 100, seed + 1);
-    redisReply *rate = server_ok(server, "UFFD.DIRTYRATE 2");
-    server_config_set(server, "uffd.buffer-limit", "12mb");
-    double found = packed_part(server);
-    load_stop(load);
-    double plain = (double)answer(rate, "predicted_buffer_bytes");
-    double packed = (double)answer(rate, "predicted_lz4_bytes");
-    double pages = (double)answer(rate, "predicted_pages") * 4096;
-    double predicted = (packed - (plain - pages)) / pages;
-    test_note("%.1f MB, with LZ4 %.1f MB; a page packs to %.2f, a save found %.2f",
-              plain / MEGABYTE, packed / MEGABYTE, predicted, found);
-    CHECK(found > 0, "nothing was packed");
-    CHECK(predicted >= 0.7 * found && predicted <= 1.3 * found, "more than 30 %% off");
-    server_stop(server);
-}
-
 /* ---- with saves ------------------------------------------------------------------ */
 
 static void send_now(redisContext *connection, const char *command)
@@ -490,7 +452,6 @@ int main(int argc, char **argv)
         {"predicts_mixed_writes", predicts_mixed_writes, 60},
         {"predicts_from_less", predicts_from_less, 60},
         {"predicts_changes_in_place", predicts_changes_in_place, 60},
-        {"predicts_lz4", predicts_lz4, 60},
         {"reads_are_no_writes", reads_are_no_writes, 60},
         {"quiet_server", quiet_server, 30},
         {"save_wins", save_wins, 120},

@@ -1,4 +1,4 @@
-/* A sample of the huge pages stands for all of them; a few pages tell what all pack to. */
+/* A sample of the huge pages stands for all of them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -86,43 +86,12 @@ static void larger_heaps_are_sampled_more(void **state)
         assert_true(dirty_choose_sampling(1024 * MB).which < 16);
 }
 
-static uint32_t part_of_sample(void)
-{
-    struct packing_sample sample;
-    packing_sample_clear(&sample);
-    for (uint64_t page = 0; page < TOTAL_PAGES; page++)
-        packing_sample_add(&sample, (uintptr_t)memory + page * PAGE_BYTES);
-    assert_int_equal(sample.added, TOTAL_PAGES);
-    return packing_sample_try(&sample);
-}
-
-static void packs_what_was_sampled(void **state)
-{
-    (void)state;
-    assert_true(part_of_sample() < 50); /* all pages are alike */
-    /* Half of them as random as can be: raw. */
-    for (uint64_t page = 0; page < TOTAL_PAGES; page += 2)
-        for (uint64_t at = 0; at < PAGE_BYTES; at += 4) {
-            uint32_t number = (uint32_t)random();
-            memcpy(memory + page * PAGE_BYTES + at, &number, 4);
-        }
-    uint32_t part = part_of_sample();
-    assert_true(part > 400 && part < 620);
-    struct packing_sample none, gone;
-    packing_sample_clear(&none);
-    assert_int_equal(packing_sample_try(&none), 0);
-    packing_sample_clear(&gone);
-    packing_sample_add(&gone, 4096);
-    assert_int_equal(packing_sample_try(&gone), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(counts_all, set_up, tear_down),
         cmocka_unit_test_setup_teardown(sample_stands_for_all, set_up, tear_down),
         cmocka_unit_test(larger_heaps_are_sampled_more),
-        cmocka_unit_test_setup_teardown(packs_what_was_sampled, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
