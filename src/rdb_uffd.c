@@ -638,6 +638,11 @@ int rdb_uffd_stop(char *reason, size_t reason_size)
         snprintf(reason, reason_size, "%s", obstacle);
         return -EBUSY;
     }
+    /* Its end is waited for. */
+    if (!upkeep_is_at_hand(snapshot)) {
+        snprintf(reason, reason_size, UPKEEP_IS_LATE);
+        return -EBUSY;
+    }
     int error = check_leaving(reason, reason_size);
     if (error)
         return error;

@@ -33,9 +33,12 @@
           "late_watchdog") /* the watchdog stops before it lifts, until off */           \
     POINT(HUNG_READER, "hung_reader") /* reads of the spool hang, until off */           \
     POINT(HUNG_UPKEEP, "hung_upkeep") /* upkeep: writes to the spool hang, until off */  \
-    POINT(HUNG_OPENING, "hung_opening") /* opening the spool hangs, until off */         \
-    POINT(HUNG_RENAME, "hung_rename")   /* renaming the dump hangs, until off */         \
-    POINT(SPOOL_WRITE, "spool_write")   /* EIO from the spool */                         \
+    POINT(HUNG_WITH_HEAP,                                                                \
+          "hung_with_heap") /* upkeep: hangs with heap_lock(), until off */              \
+    POINT(HUNG_WITH_BUFFER, "hung_with_buffer") /* upkeep: with `touching`, until off */ \
+    POINT(HUNG_OPENING, "hung_opening")         /* opening the spool hangs, until off */ \
+    POINT(HUNG_RENAME, "hung_rename")           /* renaming the dump hangs, until off */ \
+    POINT(SPOOL_WRITE, "spool_write")           /* EIO from the spool */                 \
     POINT(SPOOL_READ, "spool_read")                                                      \
     POINT(SPOOL_OPEN, "spool_open")                                                      \
     POINT(SPOOL_SLOW, "spool_slow")         /* every write to it takes 2 ms */           \

@@ -285,6 +285,17 @@ void short_lock_take(struct short_lock *lock)
     }
 }
 
+int short_lock_take_within(struct short_lock *lock, uint64_t usec)
+{
+    uint64_t until = clock_usec() + usec;
+    while (!short_lock_try(lock)) {
+        if (clock_usec() >= until)
+            return -EBUSY;
+        sleep_usec(1);
+    }
+    return 0;
+}
+
 void short_lock_release(struct short_lock *lock)
 {
     LOCK_RELEASED(lock);

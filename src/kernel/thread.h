@@ -100,6 +100,11 @@ struct short_lock {
 };
 void short_lock_take(struct short_lock *lock);
 bool short_lock_try(struct short_lock *lock);
+/* 0, or -EBUSY after so long. */
+int short_lock_take_within(struct short_lock *lock, uint64_t usec);
+/* So long the main thread waits for who has a lock, or not at all if it has just waited
+ * in vain. */
+#define LOCK_IN_TIME_USEC 4000000
 void short_lock_release(struct short_lock *lock);
 
 /* The server crashes, perhaps in a holder: from now on (or not any more) who finds a short

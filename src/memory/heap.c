@@ -95,6 +95,15 @@ void heap_lock(struct heap *heap)
     LOCK_TAKEN(&heap->locked, RANK_HEAP);
 }
 
+int heap_lock_in_time(struct heap *heap)
+{
+    DEMAND_MAIN_THREAD();
+    uint64_t until = clock_usec() + (heap->holder_is_late ? 0 : LOCK_IN_TIME_USEC);
+    while ((heap->holder_is_late = !heap_try_lock(heap)) && clock_usec() < until)
+        futex_wait(&heap->locked, 1, 10);
+    return heap->holder_is_late ? -EBUSY : 0;
+}
+
 bool heap_try_lock(struct heap *heap)
 {
     LOCK_WANTED(RANK_HEAP);

@@ -27,6 +27,7 @@ struct protection;
 struct heap {
     struct prefaulted_memory *prefaulted; /* not part of the heap yet; may be NULL */
     _Atomic uint32_t locked;              /* futex word */
+    bool holder_is_late;                  /* the main thread's: it has waited in vain */
     _Atomic uint32_t changes; /* mappings that came or went, counted by hooks */
     uint32_t changes_seen;
     int statm; /* tells of changes that no hook sees; -1: not open */
@@ -49,6 +50,9 @@ struct heap {
 int heap_create(struct heap *heap);
 void heap_destroy(struct heap *heap);
 void heap_lock(struct heap *heap);
+/* For the main thread, which waits for no other one without end: 0, or -EBUSY after
+ * LOCK_IN_TIME_USEC; at once if the last time was in vain. */
+int heap_lock_in_time(struct heap *heap);
 bool heap_try_lock(struct heap *heap);
 void heap_unlock(struct heap *heap);
 

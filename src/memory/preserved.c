@@ -178,17 +178,14 @@ static uint64_t least_with(const struct preserved *preserved, uint32_t chunk_cou
 }
 
 /* What is mapped stays, unless it is too small, or its index too large for the
- * limit: the heap was larger then. */
+ * limit: the heap was larger then. With `touching` held. */
 static int make_address_space(struct preserved *preserved, uint32_t chunk_count,
                               uint64_t limit)
 {
     if (preserved->slots && chunk_count <= preserved->mapped_chunks &&
         least_with(preserved, chunk_count) <= limit)
         return 0;
-    short_lock_take(&preserved->touching);
-    int error = map_slots(preserved, chunk_count);
-    short_lock_release(&preserved->touching);
-    return error;
+    return map_slots(preserved, chunk_count);
 }
 
 void preserved_prepare(struct preserved *preserved, uint32_t chunk_count, uint64_t limit)
@@ -197,7 +194,9 @@ void preserved_prepare(struct preserved *preserved, uint32_t chunk_count, uint64
     DEMAND(!preserved->open);
     atomic_store_explicit(&preserved->limit, limit, memory_order_relaxed);
     /* An error will be found again by preserved_begin(), and told. */
+    short_lock_take(&preserved->touching);
     (void)make_address_space(preserved, chunk_count, UINT64_MAX);
+    short_lock_release(&preserved->touching);
 }
 
 /* What stayed from the last snapshot counts too. */
@@ -213,6 +212,41 @@ static void cut_reserve(struct preserved *preserved)
     atomic_store_explicit(&preserved->populated_until, allowed, memory_order_relaxed);
 }
 
+static int take_from_toucher(struct preserved *preserved)
+{
+    int error = short_lock_take_within(
+        &preserved->touching, preserved->toucher_is_late ? 0 : LOCK_IN_TIME_USEC);
+    preserved->toucher_is_late = error != 0;
+    return error;
+}
+
+/* Empty, and of the right size. */
+static int make_room(struct preserved *preserved, uint32_t chunk_count, uint64_t limit)
+{
+    int error = take_from_toucher(preserved);
+    if (error)
+        return error;
+    error = fault_point(FAULT_NO_MEMORY)
+                ? -ENOMEM
+                : make_address_space(preserved, chunk_count, limit);
+    if (!error) {
+        preserved->chunk_count = chunk_count;
+        cut_reserve(preserved);
+        reset(preserved);
+    }
+    short_lock_release(&preserved->touching);
+    return error;
+}
+
+bool preserved_is_let_go(struct preserved *preserved)
+{
+    DEMAND_MAIN_THREAD();
+    if (take_from_toucher(preserved))
+        return false;
+    short_lock_release(&preserved->touching);
+    return true;
+}
+
 int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
                     const struct preserved_settings *settings)
 {
@@ -221,18 +255,11 @@ int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
     if (settings->limit < preserved_least_limit(chunk_count))
         return -EDQUOT;
     atomic_store_explicit(&preserved->limit, settings->limit, memory_order_relaxed);
-    int error = fault_point(FAULT_NO_MEMORY)
-                    ? -ENOMEM
-                    : make_address_space(preserved, chunk_count, settings->limit);
+    int error = make_room(preserved, chunk_count, settings->limit);
     if (error)
         return error;
-    preserved->chunk_count = chunk_count;
     preserved->policy = settings->policy;
     preserved->compress = settings->compress;
-    short_lock_take(&preserved->touching);
-    cut_reserve(preserved);
-    reset(preserved);
-    short_lock_release(&preserved->touching);
     packer_begin(preserved->packer);
     if (settings->policy == BUFFER_SPOOL)
         error = fault_point(FAULT_SPOOL_OPEN)
@@ -519,6 +546,7 @@ bool preserved_touch_ahead(struct preserved *preserved)
 {
     DEMAND_THREAD(THREAD_UPKEEP);
     short_lock_take(&preserved->touching);
+    fault_point_hang(FAULT_HUNG_WITH_BUFFER);
     bool more = preserved->slots && touch_step(preserved, reserve_slots(preserved));
     short_lock_release(&preserved->touching);
     return more;

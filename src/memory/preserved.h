@@ -69,6 +69,7 @@ struct preserved {
 
     /* The upkeep thread touches memory ahead of need while this is open. */
     struct short_lock touching; /* end waits for the upkeep thread */
+    bool toucher_is_late;       /* the main thread's: it has waited in vain */
     bool open;
     _Atomic uint32_t populated_until; /* slots up to here have, or had, memory */
 
@@ -124,11 +125,15 @@ uint64_t preserved_least_limit(uint32_t chunk_count);
  * need not. [idle]; never at the same time as preserved_begin(). */
 void preserved_prepare(struct preserved *preserved, uint32_t chunk_count, uint64_t limit);
 
-/* Makes ready for pages 0 … chunk_count * PAGES_PER_CHUNK - 1. 0; -ENOMEM;
+/* Makes ready for pages 0 … chunk_count * PAGES_PER_CHUNK - 1. 0; -ENOMEM; -EBUSY when the
+ * upkeep thread does not let go of the buffer in time;
  * -EDQUOT when the limit is below preserved_least_limit(); or what opening the
  * spool failed with. [idle], main thread. */
 int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
                     const struct preserved_settings *settings);
+/* Whether the upkeep thread is not in the middle of something, or ends it in time. Main
+ * thread. */
+bool preserved_is_let_go(struct preserved *preserved);
 /* Forgets all pages and gives the memory back, but for a small reserve. [idle] */
 void preserved_end(struct preserved *preserved);
 

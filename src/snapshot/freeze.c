@@ -80,6 +80,10 @@ static int prepare_view(struct snapshot *snapshot, char *reason)
                  (unsigned long long)preserved_least_limit(snapshot->view.chunk_count));
         return error;
     }
+    if (error == -EBUSY) {
+        snprintf(reason, REASON_BYTES, UPKEEP_IS_LATE);
+        return error;
+    }
     return error ? freeze_explain(reason, error,
                                   error == -ETIMEDOUT ? "the spool's disk does not answer"
                                                       : "snapshot buffer or spool")
@@ -253,12 +257,16 @@ int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES])
     DEMAND_MAIN_THREAD();
     DEMAND(snapshot_phase(snapshot) == PHASE_NONE);
     DEMAND(!atomic_load_explicit(&snapshot->frozen, memory_order_relaxed));
-    heap_lock(&snapshot->heap);
+    int error = heap_lock_in_time(&snapshot->heap);
+    if (error) {
+        snprintf(reason, REASON_BYTES, UPKEEP_IS_LATE);
+        return error;
+    }
     /* What is found now shall be there when it is protected: the allocator's own
      * threads unmap at any time. */
     deferred_unmap_begin();
     atomic_store_explicit(&snapshot->freezing, true, memory_order_seq_cst);
-    int error = prepare_and_freeze(snapshot, reason);
+    error = prepare_and_freeze(snapshot, reason);
     atomic_store_explicit(&snapshot->freezing, false, memory_order_seq_cst);
     /* Who has not come back may be reading still: rescue_tend() ends it then. */
     if (error && !atomic_load_explicit(&snapshot->detained, memory_order_acquire) &&

@@ -14,6 +14,9 @@
 
 /* So long the server waits for one of ours, at most. */
 #define RESCUE_MSEC 4000
+/* Why nothing is begun that the upkeep thread has its hand on. */
+#define UPKEEP_IS_LATE                                                                   \
+    "the upkeep thread has not come back: does memory, or a disk, keep it waiting?"
 
 /* The emergency exit: all protection goes, the snapshot fails, and nobody waits for the
  * fault server any more. False if the snapshot that `watch` was counted for is over.

@@ -614,7 +614,6 @@ void saver_wait(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
     uint32_t begun = atomic_load_explicit(&snapshot->saves_begun, memory_order_relaxed);
-    uint64_t until = clock_usec() + RESCUE_MSEC * 1000;
     for (;;) {
         uint32_t ended =
             atomic_load_explicit(&snapshot->saves_ended, memory_order_acquire);
@@ -622,7 +621,7 @@ void saver_wait(struct snapshot *snapshot)
         if (ended == begun)
             return;
         /* The server waits for nobody that it has not killed before. */
-        if (signal && clock_usec() >= until) {
+        if (signal && clock_usec() >= snapshot->killed_usec + RESCUE_MSEC * 1000) {
             rescue_end_child(snapshot, HISTORY_CANCELLED, "ended by the server", signal);
             return;
         }
@@ -654,6 +653,7 @@ static bool cancel(struct snapshot *snapshot)
 
 void saver_kill(struct snapshot *snapshot, int signal)
 {
+    snapshot->killed_usec = clock_usec();
     atomic_store_explicit(&snapshot->kill_signal, signal, memory_order_relaxed);
     if (cancel(snapshot))
         view_fail(&snapshot->view, -ECANCELED);

@@ -83,6 +83,7 @@ struct snapshot {
     _Atomic uint32_t saves_begun; /* futex word: the saver waits for it */
     _Atomic uint32_t saves_ended; /* futex word: a blocking waitpid() waits for it */
     _Atomic int kill_signal;
+    uint64_t killed_usec; /* the main thread's */
     _Atomic bool stopping;
 
     /* Saver. */

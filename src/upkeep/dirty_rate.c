@@ -224,7 +224,8 @@ void dirty_rate_yield(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
     atomic_store_explicit(&rate.stop, true, memory_order_release);
-    heap_lock(&snapshot->heap);
+    if (heap_lock_in_time(&snapshot->heap))
+        return;
     dirty_end(&rate.dirty, &rate.stop);
     heap_unlock(&snapshot->heap);
 }

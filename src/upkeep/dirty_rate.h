@@ -40,7 +40,7 @@ const char *rdb_uffd_begin_dirty_rate(unsigned seconds);
 bool rdb_uffd_end_dirty_rate(struct rdb_uffd_dirty_rate *result, const char **failure);
 
 /* A save begins: the heap is given back, a measurement under way ends. Main thread, without
- * heap_lock(). */
+ * heap_lock(). Where that cannot be had in time the freeze cannot have it either. */
 void dirty_rate_yield(struct snapshot *snapshot);
 /* In a real fork's child: its parent's descriptor must not stay open here. */
 void dirty_rate_forked(void);

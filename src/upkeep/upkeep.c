@@ -34,6 +34,7 @@
 static void refresh(struct snapshot *snapshot)
 {
     heap_lock(&snapshot->heap);
+    fault_point_hang(FAULT_HUNG_WITH_HEAP);
     if (snapshot_is_idle(snapshot) && heap_is_stale(&snapshot->heap) &&
         heap_open(&snapshot->heap, &snapshot->ability) == 0) {
         uint64_t before = regions_bytes(&snapshot->heap.registered);
@@ -163,6 +164,15 @@ int upkeep_start(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
     return thread_start(&snapshot->upkeep, THREAD_UPKEEP, STACK_BYTES, run, snapshot);
+}
+
+bool upkeep_is_at_hand(struct snapshot *snapshot)
+{
+    DEMAND_MAIN_THREAD();
+    if (heap_lock_in_time(&snapshot->heap))
+        return false;
+    heap_unlock(&snapshot->heap);
+    return preserved_is_let_go(&snapshot->preserved);
 }
 
 void upkeep_stop(struct snapshot *snapshot)

@@ -7,6 +7,8 @@
 #include "snapshot/snapshot.h"
 
 int upkeep_start(struct snapshot *snapshot);
+/* Whether it holds nothing that it may not let go of in time. Main thread. */
+bool upkeep_is_at_hand(struct snapshot *snapshot);
 void upkeep_stop(struct snapshot *snapshot);
 
 #endif

@@ -175,8 +175,15 @@ static void hung_opening(void)
     check_recovered(server);
 }
 
-/* The disk of the dump, when it is to be renamed: what wants to end the save does not wait
- * for it. */
+/* It has written its file, and the disk does not answer when that is to be renamed. */
+static void wait_until_renamed(struct server *server)
+{
+    WAIT_UNTIL(server_info_number(server, "uffd_keys_saved") == 1, 30,
+               "the large value is not saved");
+    sleep_msec(2000);
+}
+
+/* What wants to end the save does not wait for the disk. */
 static void hung_rename(void)
 {
     struct server *server = start_hanging("");
@@ -184,9 +191,7 @@ static void hung_rename(void)
     server_config_set(server, "save", "3600 1");
     server_ok(server, "UFFD.FAULT hung_rename on");
     server_save_start(server);
-    WAIT_UNTIL(server_info_number(server, "uffd_keys_saved") == 1, 30,
-               "the large value is not saved");
-    sleep_msec(2000);
+    wait_until_renamed(server);
     double began = clock_seconds();
     server_ok(server, "FLUSHALL");
     server_config_set(server, "save", "");
@@ -204,6 +209,77 @@ static void hung_rename(void)
     CHECK(digest && strspn(digest, "0") == strlen(digest),
           "the dump that was killed has replaced the newer one");
     check_recovered(server);
+}
+
+/* The same of a rewrite: the server ends it and waits for its child. */
+static void hung_rewrite(void)
+{
+    struct server *server = start_hanging("");
+    server_ok(server, "UFFD.FAULT hung_rename on");
+    server_config_set(server, "appendonly", "yes");
+    wait_until_renamed(server);
+    CHECK(server_info_number(server, "aof_rewrite_in_progress") == 1, "no rewrite");
+    double began = clock_seconds();
+    server_config_set(server, "appendonly", "no");
+    double seconds = clock_seconds() - began;
+    test_note("it waited for its child for %.1f s", seconds);
+    CHECK(seconds < SECONDS_MOST + SLACK, "the server stood still for %.1f s", seconds);
+    CHECK(server_info_number(server, "aof_rewrite_in_progress") == 0, "not ended");
+    CHECK(server_info_number(server, "uffd_snapshots_cancelled") == 1, "not cancelled");
+    check_forks_meanwhile(server);
+    server_ok(server, "UFFD.FAULT hung_rename off");
+    check_recovered(server);
+}
+
+/* And the server goes. */
+static void shutdown_in_hung_rename(void)
+{
+    struct server *server = start_hanging("");
+    server_ok(server, "UFFD.FAULT hung_rename on");
+    server_save_start(server);
+    wait_until_renamed(server);
+    int done = 0;
+    redisAppendCommand(server->connection, "SHUTDOWN NOSAVE");
+    while (!done)
+        CHECK(redisBufferWrite(server->connection, &done) == REDIS_OK, "it is gone");
+    server->stopped = true;
+    double began = clock_seconds();
+    CHECK(server_wait_exit(server) == 0, "the exit code");
+    double seconds = clock_seconds() - began;
+    CHECK(seconds < SECONDS_MOST + SLACK, "SHUTDOWN took %.1f s", seconds);
+    CHECK(access(server_path(server, "dump.rdb"), F_OK) != 0, "a dump was published");
+}
+
+/* The upkeep thread, with what a freeze needs. */
+static void hung_with(const char *fault)
+{
+    struct server *server = start_hanging("");
+    server_ok(server, "UFFD.FAULT %s on", fault);
+    double seconds = 0;
+    /* It looks once a second, when it is not busy with something else. */
+    for (int i = 0; i < 10 && server_info_number(server, "uffd_fork_fallbacks") == 0;
+         i++) {
+        sleep_msec(1500);
+        double began = clock_seconds();
+        server_save_start(server);
+        seconds = clock_seconds() - began;
+        CHECK(server_save_wait(server), "a save has failed");
+    }
+    test_note("a save with fork, after %.1f s", seconds);
+    CHECK(seconds < SECONDS_MOST + SLACK, "the server stood still for %.1f s", seconds);
+    check_forks_meanwhile(server);
+    server_ok(server, "UFFD.FAULT %s off", fault);
+    check_recovered(server);
+}
+
+static void hung_with_heap(void)
+{
+    hung_with("hung_with_heap");
+}
+
+static void hung_with_buffer(void)
+{
+    hung_with("hung_with_buffer");
 }
 
 /* The upkeep thread, with what it evicts. */
@@ -331,6 +407,10 @@ int main(int argc, char **argv)
         {"late_watchdog", late_watchdog, 120},
         {"hung_opening", hung_opening, 120},
         {"hung_rename", hung_rename, 120},
+        {"hung_rewrite", hung_rewrite, 60},
+        {"shutdown_in_hung_rename", shutdown_in_hung_rename, 60},
+        {"hung_with_heap", hung_with_heap, 120},
+        {"hung_with_buffer", hung_with_buffer, 120},
         {"hung_upkeep", hung_upkeep, 180},
         {"hung_reader", hung_reader, 120},
         {"frozen_spool", frozen_spool, 120},
