@@ -712,6 +712,15 @@ static uint64_t limit_with_room(const struct snapshot *snapshot)
     return ceiling + fresh;
 }
 
+static void note_what_counts(struct snapshot *snapshot, uint64_t new_values)
+{
+    uint64_t limit = preserved_limit(&snapshot->preserved);
+    if (new_values > snapshot->new_values_peak)
+        snapshot->new_values_peak = new_values;
+    if (limit < snapshot->limit_least)
+        snapshot->limit_least = limit;
+}
+
 /* New values beside the old ones are memory that the dataset does not need, as the
  * preserved pages are: the limit is for both, but for a little. Memory for values is
  * the better use of it, a page of 4 KB being preserved for each value that takes an
@@ -736,6 +745,7 @@ static bool share_limit(struct snapshot *snapshot)
                         : RDB_UFFD_LEAST_BUFFER_LIMIT;
     if (left != atomic_load_explicit(&snapshot->preserved.limit, memory_order_relaxed))
         preserved_set_limit(&snapshot->preserved, left < limit ? left : limit);
+    note_what_counts(snapshot, taken);
     return fresh;
 }
 

@@ -92,6 +92,7 @@ install: rdb_uffd.so uffd-watch ## install below PREFIX (/usr/local), DESTDIR fo
 	install -D -m 0644 packaging/udev/60-rdb_uffd.rules $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/60-rdb_uffd.rules
 	install -d $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/prometheus
 	install -m 0644 packaging/prometheus/* $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/prometheus
+	install -D -m 0644 packaging/grafana/rdb_uffd.json $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/grafana/rdb_uffd.json
 	install -D -m 0644 docs/man/rdb_uffd.7 $(DESTDIR)$(PREFIX)/share/man/man7/rdb_uffd.7
 	install -D -m 0644 docs/man/uffd-watch.1 $(DESTDIR)$(PREFIX)/share/man/man1/uffd-watch.1
 

@@ -156,6 +156,8 @@ static void reset(struct preserved *preserved)
     atomic_store_explicit(&preserved->pages_packed, 0, memory_order_relaxed);
     atomic_store_explicit(&preserved->packed_bytes, 0, memory_order_relaxed);
     atomic_store_explicit(&preserved->pages_spooled, 0, memory_order_relaxed);
+    atomic_store_explicit(&preserved->pages_spooled_at_limit, 0, memory_order_relaxed);
+    atomic_store_explicit(&preserved->leaves, 0, memory_order_relaxed);
     atomic_store_explicit(
         &preserved->slots_resident,
         atomic_load_explicit(&preserved->populated_until, memory_order_relaxed),
@@ -334,6 +336,13 @@ uint64_t preserved_bytes(const struct preserved *preserved)
                                                        memory_order_relaxed);
 }
 
+uint64_t preserved_index_bytes(const struct preserved *preserved)
+{
+    return preserved->fixed_bytes +
+           SLOT_BYTES *
+               (uint64_t)atomic_load_explicit(&preserved->leaves, memory_order_relaxed);
+}
+
 void preserved_set_limit(struct preserved *preserved, uint64_t limit)
 {
     uint64_t least = least_with(preserved, preserved->chunk_count);
@@ -391,6 +400,7 @@ static int find_entry(struct preserved *preserved, uint32_t page,
         return error;
     memset(slot_bytes(preserved, leaf), 0, PAGE_BYTES);
     preserved->slot_table[leaf] = NO_PAGE;
+    atomic_fetch_add_explicit(&preserved->leaves, 1, memory_order_relaxed);
     atomic_store_explicit(&preserved->directory[page / PAGES_PER_CHUNK], leaf + 1,
                           memory_order_release);
     *entry = entry_of(preserved, page);

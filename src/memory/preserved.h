@@ -99,6 +99,9 @@ struct preserved {
     _Atomic uint64_t pages_packed; /* … of them in the packed log now */
     _Atomic uint64_t packed_bytes;
     _Atomic uint64_t pages_spooled;
+    /* … of them those that the limit sent there; the others were evicted. */
+    _Atomic uint64_t pages_spooled_at_limit;
+    _Atomic uint32_t leaves;
 };
 
 /* Makes the empty structure. 0 or -ENOMEM. */
@@ -186,6 +189,8 @@ void preserved_prefetch(const struct preserved *preserved, uint32_t page, size_t
 
 /* Bytes held now, index structures included; never above the limit. */
 uint64_t preserved_bytes(const struct preserved *preserved);
+/* … of which what is not pages: index, tables and the packer's work space. */
+uint64_t preserved_index_bytes(const struct preserved *preserved);
 /* Changes the limit, also during a snapshot; the fault server follows. Never
  * below what the index and a few pages take until the snapshot ends. */
 void preserved_set_limit(struct preserved *preserved, uint64_t limit);

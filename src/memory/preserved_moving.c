@@ -217,6 +217,8 @@ static int spool_piece(struct preserved *preserved, const struct piece *piece,
         return error;
     *entry = ENTRY_MAKE(ENTRY_SPOOLED, place);
     atomic_fetch_add_explicit(&preserved->pages_spooled, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&preserved->pages_spooled_at_limit, 1,
+                              memory_order_relaxed);
     return 0;
 }
 

@@ -35,6 +35,13 @@ static void buffer_statistics(struct snapshot *snapshot,
     statistics->buffer_used_bytes = idle ? 0 : preserved_bytes(preserved);
     statistics->buffer_peak_bytes =
         idle ? RELAXED(snapshot->last_bytes_peak) : RELAXED(preserved->bytes_peak);
+    statistics->index_bytes =
+        idle ? RELAXED(snapshot->last_index_bytes) : preserved_index_bytes(preserved);
+    statistics->new_values_peak_bytes = snapshot->new_values_peak;
+    statistics->limit_least_bytes = snapshot->limit_least;
+    statistics->limit_spooled_pages = idle
+                                          ? RELAXED(snapshot->last_pages_spooled_at_limit)
+                                          : RELAXED(preserved->pages_spooled_at_limit);
     statistics->pages_packed = RELAXED(preserved->pages_packed);
     statistics->packed_bytes = RELAXED(preserved->packed_bytes);
     statistics->spool_bytes = idle ? 0 : RELAXED(preserved->spool.bytes);

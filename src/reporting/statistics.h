@@ -45,6 +45,11 @@ struct rdb_uffd_statistics {
     uint64_t buffer_limit_bytes;
     uint64_t buffer_used_bytes;
     uint64_t buffer_peak_bytes; /* of the save under way, or the last one */
+    /* What else counts against the limit, in the save under way, or the last one. */
+    uint64_t index_bytes;
+    uint64_t new_values_peak_bytes;
+    uint64_t limit_least_bytes;
+    uint64_t limit_spooled_pages;
     uint64_t pages_packed;
     uint64_t packed_bytes;
     uint64_t spool_bytes;

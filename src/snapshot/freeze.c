@@ -189,6 +189,8 @@ static int freeze(struct snapshot *snapshot, bool again)
     allocator_steer(deferred_free_is_installed());
     deferred_free_begin(eviction_is_possible(snapshot), NULL);
     eviction_begin(snapshot);
+    snapshot->new_values_peak = 0;
+    snapshot->limit_least = preserved_limit(&snapshot->preserved);
     freeze_end_step(snapshot, &snapshot->steer_usec);
     atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
     fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);

@@ -377,6 +377,12 @@ static void release_memory(struct snapshot *snapshot)
     atomic_store_explicit(&snapshot->last_bytes_peak,
                           atomic_load(&snapshot->preserved.bytes_peak),
                           memory_order_relaxed);
+    atomic_store_explicit(&snapshot->last_index_bytes,
+                          preserved_index_bytes(&snapshot->preserved),
+                          memory_order_relaxed);
+    atomic_store_explicit(&snapshot->last_pages_spooled_at_limit,
+                          atomic_load(&snapshot->preserved.pages_spooled_at_limit),
+                          memory_order_relaxed);
     rescue_give_back(snapshot, there);
     atomic_store_explicit(&snapshot->last_release_usec, clock_usec() - began,
                           memory_order_relaxed);

@@ -141,6 +141,12 @@ struct snapshot {
     _Atomic uint64_t last_spool_peak_bytes;
     _Atomic uint64_t spool_pages_per_second; /* of the last save that spooled, or 0 */
     _Atomic uint64_t last_bytes_peak;
+    _Atomic uint64_t last_index_bytes;
+    _Atomic uint64_t last_pages_spooled_at_limit;
+    /* By the main thread's ticks, in this save or the last: new values that count against
+     * the limit, at most; and what they and control groups left of it, at least. Bytes. */
+    uint64_t new_values_peak;
+    uint64_t limit_least;
     _Atomic uint64_t last_frozen_bytes;
     _Atomic uint64_t last_protected_bytes;
     _Atomic uint64_t advices_refused;

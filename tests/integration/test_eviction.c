@@ -105,6 +105,31 @@ static void evicted_values_are_saved(void)
     server_stop(server);
 }
 
+/* Pages in the spool are no sign of the limit having been reached. The other way round:
+ * limit/spool. */
+static void eviction_is_not_the_limit(void)
+{
+    uint64_t seed = test_seed();
+    struct server *server = start_with_large_values(seed, "buffer-limit 48mb", NULL);
+    bool told_apart = false;
+    /* On a busy machine nothing may be evicted in a save, or too little in time. */
+    for (int round = 0; round < 6 && !told_apart; round++) {
+        server_save_start(server);
+        overwrite_while_saving(server, seed + (uint64_t)round);
+        CHECK(server_save_wait(server), "the save failed");
+        double counted = number(server, "new_values_peak_bytes"),
+               least = number(server, "limit_least_bytes");
+        test_note("new values %.1f MB, which left %.1f MB; %.0f pages by the limit",
+                  counted / MEGABYTE, least / MEGABYTE,
+                  number(server, "limit_spooled_pages"));
+        CHECK(counted + least >= 47.9 * MEGABYTE, "they do not make the limit");
+        told_apart = number(server, "last_spool_peak_bytes") > MEGABYTE && counted > 0 &&
+                     number(server, "limit_spooled_pages") == 0;
+    }
+    CHECK(told_apart, "no save had values evicted without the limit being reached");
+    server_stop(server);
+}
+
 /* The test of the test. */
 static void unkept_values_are_found(void)
 {
@@ -176,6 +201,7 @@ int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
         {"evicted_values_are_saved", evicted_values_are_saved, 180},
+        {"eviction_is_not_the_limit", eviction_is_not_the_limit, 120},
         {"unkept_values_are_found", unkept_values_are_found, 120},
         {"nothing_without_spool", nothing_without_spool, 120},
         {"ended_in_the_middle", ended_in_the_middle, 240},

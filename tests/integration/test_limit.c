@@ -77,6 +77,10 @@ static void spool_with(const char *compression)
     check_exact(&snapshot);
     note_result(server, commands);
     CHECK(number(server, "last_spool_peak_bytes") > 0, "nothing was spooled");
+    CHECK(number(server, "limit_spooled_pages") > 0, "the limit sent nothing there");
+    CHECK(number(server, "index_bytes") > 0 &&
+              number(server, "index_bytes") < number(server, "buffer_peak_bytes"),
+          "an index of %.0f bytes", number(server, "index_bytes"));
     CHECK(number(server, "spool_bytes") == 0, "the spool is still held");
     CHECK(number(server, "writer_waits") > 0, "no writer waited");
     CHECK(number(server, "writer_wait_usec") > 0, "they waited for no time");

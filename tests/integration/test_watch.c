@@ -288,6 +288,25 @@ static void alarm_rules(void)
     CHECK(rules >= 10, "%d rules", rules);
 }
 
+/* The picture asks for what is reported, and is a JSON text. */
+static void dashboard(void)
+{
+    struct server *server = start("aof-use-rdb-preamble no\n");
+    server_ok(server, "BGREWRITEAOF");
+    const char *metrics = WATCH(0, "--once", "--prometheus", address_of(server));
+    expect(metrics, ",last_fallback_reason=\"aof-use-rdb-preamble is no: ");
+    const char *json = source_text("packaging/grafana/rdb_uffd.json");
+    CHECK(!*space(json_value(space(json))), "more than one value");
+    int queries = 0;
+    for (const char *at = json; (at = strstr(at, "\"expr\": "));) {
+        at += strlen("\"expr\": ");
+        const char *end = json_string(at);
+        check_expression(format_text("%.*s", (int)(end - at), at), metrics);
+        queries++;
+    }
+    CHECK(queries >= 30, "%d queries", queries);
+}
+
 /* Names and values in turn, all text: what prometheus-redis-exporter takes. */
 static void exporter_script(void)
 {
@@ -408,6 +427,7 @@ int main(int argc, char **argv)
         {"json", json, 30},
         {"prometheus", prometheus, 30},
         {"alarm_rules", alarm_rules, 30},
+        {"dashboard", dashboard, 30},
         {"exporter_script", exporter_script, 30},
         {"unix_socket", unix_socket, 30},
         {"passwords", passwords, 30},

@@ -224,6 +224,28 @@ static void family(const struct watched *server, const char *name, const char *v
         sample(&all_servers[i], name);
 }
 
+/* Texts are labels of a figure that is always 1. */
+static void show_reasons(const struct watched *servers, int count)
+{
+    static const char *const texts[] = {"version", "last_fallback_reason", "last_error",
+                                        "unsupported_reason"};
+    printf("# HELP uffd_info Why saves last forked, failed, or are not served.\n"
+           "# TYPE uffd_info gauge\n");
+    for (int i = 0; i < count; i++) {
+        if (servers[i].error[0])
+            continue;
+        printf("uffd_info{server=");
+        put_quoted(servers[i].name);
+        for (size_t text = 0; text < sizeof(texts) / sizeof(texts[0]); text++) {
+            char field[64];
+            snprintf(field, sizeof(field), "uffd_%s", texts[text]);
+            printf(",%s=", texts[text]);
+            put_quoted(watched_text(&servers[i], field));
+        }
+        printf("} 1\n");
+    }
+}
+
 void show_prometheus(const struct watched *servers, int count)
 {
     all_servers = servers;
@@ -235,6 +257,7 @@ void show_prometheus(const struct watched *servers, int count)
         put_quoted(servers[i].name);
         printf("} %d\n", servers[i].error[0] == '\0');
     }
+    show_reasons(servers, count);
     for (int i = 0; i < count; i++)
         if (!servers[i].error[0]) {
             each_field(&servers[i], family);
