@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define WORDS_MAX 70
@@ -75,19 +76,21 @@ static void once(void)
 /* ---- on a terminal --------------------------------------------------------------- */
 
 /* Starts it on a terminal of its own, which the descriptor is the other end of. */
-static int watch_on_terminal(const char *address)
+static pid_t watcher;
+
+static int watch_on_terminal(const char *address, const char *interval)
 {
     int master = posix_openpt(O_RDWR | O_NOCTTY), slave = -1;
     CHECK(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0, "no terminal");
     slave = open(ptsname(master), O_RDWR | O_NOCTTY);
     CHECK(slave >= 0, "%s", ptsname(master));
     const char *program = getenv("UFFD_WATCH");
-    pid_t watcher = fork();
+    watcher = fork();
     CHECK(watcher >= 0, "fork");
     if (watcher == 0) {
         dup2(slave, STDOUT_FILENO);
         program = program ? program : "./uffd-watch";
-        execl(program, program, "--interval", "0.3", address, (char *)NULL);
+        execl(program, program, "--interval", interval, address, (char *)NULL);
         _exit(127);
     }
     close(slave);
@@ -131,7 +134,10 @@ static void on_terminal(void)
     struct server *server = start("");
     server_config_set(server, "rdb-key-save-delay", "300");
     server_save_start(server);
-    int master = watch_on_terminal(address_of(server));
+    setenv("TERM", "xterm", 1);
+    setenv("LC_ALL", "C.UTF-8", 1);
+    unsetenv("NO_COLOR");
+    int master = watch_on_terminal(address_of(server), "0.3");
     const char *text = write_and_read(server, master, 2);
     expect(text, "\033[H\033[J");
     expect(text, "saving");
@@ -141,8 +147,45 @@ static void on_terminal(void)
            faults = largest_before(text, " faults/s");
     CHECK(left > 0 && left < 60, "%f s left", left);
     CHECK(faults > 0, "no faults: %s", text);
+    expect(text, "█");
+    expect(text, "\033[33msaving\033[0m");
     CHECK(server_save_wait(server), "the save failed");
-    expect(write_and_read(server, master, 1), "idle");
+    text = write_and_read(server, master, 1);
+    expect(text, "\033[32midle\033[0m");
+    expect(text, " \033[32mok       \033[0m ");
+    close(master);
+}
+
+/* Columns of the faults in the last picture. */
+static int columns_drawn(const char *text)
+{
+    const char *last = NULL;
+    for (const char *at = text; (at = strstr(at, "  faults    ")); at++)
+        last = at + strlen("  faults    ");
+    CHECK(last, "no picture: %s", text);
+    const char *end = strstr(last, " 0 /s");
+    return end ? (int)(end - last) : -1;
+}
+
+/* It is drawn anew at once: the next look is far away. In letters, without colour. */
+static void another_size(void)
+{
+    struct server *server = start("");
+    struct winsize wide = {.ws_row = 24, .ws_col = 100},
+                   narrow = {.ws_row = 24, .ws_col = 60};
+    setenv("LC_ALL", "C", 1);
+    setenv("NO_COLOR", "1", 1);
+    int master = watch_on_terminal(address_of(server), "60");
+    CHECK(ioctl(master, TIOCSWINSZ, &wide) == 0, "TIOCSWINSZ");
+    write_and_read(server, master, 1);
+    CHECK(kill(watcher, SIGWINCH) == 0, "kill");
+    const char *text = write_and_read(server, master, 1);
+    CHECK(columns_drawn(text) == 64, "%d columns: %s", columns_drawn(text), text);
+    CHECK(ioctl(master, TIOCSWINSZ, &narrow) == 0, "TIOCSWINSZ");
+    CHECK(kill(watcher, SIGWINCH) == 0, "kill");
+    text = write_and_read(server, master, 1);
+    CHECK(columns_drawn(text) == 24, "%d columns: %s", columns_drawn(text), text);
+    CHECK(!strstr(text, "\033[3"), "colours: %s", text);
     close(master);
 }
 
@@ -416,6 +459,7 @@ static void wrong_words(void)
     WATCH(2, "--interval", "x");
     WATCH(2, "--interval", "-1");
     expect(WATCH(0, "--help"), "usage");
+    expect(WATCH(0, "--help"), "Examples:");
     expect(WATCH(0, "--version"), ".");
 }
 
@@ -424,6 +468,7 @@ int main(int argc, char **argv)
     static const struct test_case cases[] = {
         {"once", once, 30},
         {"on_terminal", on_terminal, 30},
+        {"another_size", another_size, 30},
         {"json", json, 30},
         {"prometheus", prometheus, 30},
         {"alarm_rules", alarm_rules, 30},

@@ -1,5 +1,7 @@
 /* uffd-watch: what the module does on one server or several. See --help. */
 #include <getopt.h>
+#include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +35,18 @@ static const char help[] =
     "      --timeout SEC    for connecting and for answers (3)\n"
     "  -h, --help           this text\n"
     "  -V, --version\n"
+    "\n"
+    "On a terminal the screen shows the last minutes too. Colours go by NO_COLOR and "
+    "TERM,\n"
+    "blocks by the locale (LC_ALL=C: letters).\n"
+    "\n"
+    "Examples:\n"
+    "  uffd-watch                                   the server here, live\n"
+    "  uffd-watch 10.0.0.1:6379 10.0.0.2:6379       two of them\n"
+    "  REDISCLI_AUTH=secret uffd-watch -u ops --tls --ca ca.pem db.example:6379\n"
+    "  uffd-watch -1 -j | jq '.[0].uffd_last_freeze_usec'\n"
+    "  uffd-watch -i 10 >>saves.log                 a line every ten seconds\n"
+    "  uffd-watch -1 -p >uffd.prom.new && mv uffd.prom.new uffd.prom\n"
     "\n"
     "Exit code: 0; 1 if with --once a server did not answer or lacks the module;\n"
     "2 for a mistake on the command line.\n";
@@ -130,21 +144,42 @@ static void show(const struct options *options, const struct watched *servers, i
     } else if (options->prometheus) {
         show_prometheus(servers, count);
     } else if (screen) {
-        fputs("\033[H\033[J", stdout);
-        show_screen(servers, count);
+        struct screen now = screen_look();
+        /* What is wider than the terminal is cut off, not wrapped. */
+        fputs("\033[?7l\033[H\033[J", stdout);
+        show_screen(servers, count, &now);
+        fputs("\033[?7h", stdout);
     } else if (options->once) {
-        show_screen(servers, count);
+        show_screen(servers, count, NULL);
     } else {
         show_lines(servers, count);
     }
     fflush(stdout);
 }
 
+/* Ends the rest: the terminal has another size. */
+static void resized(int signal_number)
+{
+    (void)signal_number;
+}
+
 static void rest(double interval)
 {
     struct timespec duration = {(time_t)interval,
                                 (long)((interval - (double)(time_t)interval) * 1e9)};
-    nanosleep(&duration, NULL);
+    sigset_t none;
+    sigemptyset(&none);
+    ppoll(NULL, 0, &duration, &none);
+}
+
+/* Only a rest is interrupted by it, not an answer that is under way. */
+static void heed_resizing(void)
+{
+    sigset_t resizing;
+    sigemptyset(&resizing);
+    sigaddset(&resizing, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &resizing, NULL);
+    sigaction(SIGWINCH, &(struct sigaction){.sa_handler = resized}, NULL);
 }
 
 _Noreturn static void refuse(const char *what, const char *why)
@@ -186,6 +221,8 @@ int main(int argc, char **argv)
     if (!count)
         take_server(&servers[count++], "127.0.0.1:6379");
     signal(SIGPIPE, SIG_IGN);
+    heed_resizing();
+    setlocale(LC_CTYPE, "");
     for (;;) {
         bool all_good = true;
         for (int i = 0; i < count; i++)

@@ -136,10 +136,63 @@ double watched_number(const struct watched *server, const char *field)
 static void note_freeze(struct watched *server)
 {
     memmove(server->freezes_msec + 1, server->freezes_msec,
-            (FREEZES_KEPT - 1) * sizeof(server->freezes_msec[0]));
+            (SAVES_KEPT - 1) * sizeof(server->freezes_msec[0]));
     server->freezes_msec[0] = watched_number(server, "uffd_last_freeze_usec") / 1000;
-    if (server->freeze_count < FREEZES_KEPT)
+    if (server->freeze_count < SAVES_KEPT)
         server->freeze_count++;
+}
+
+/* The result whose counter has grown since the last look; NULL if none has. */
+static const char *result_since(struct watched *server)
+{
+    static const struct {
+        const char *field, *result;
+    } results[RESULTS] = {{"uffd_snapshots_ok", "ok"},
+                          {"uffd_snapshots_failed", "failed"},
+                          {"uffd_snapshots_cancelled", "cancelled"},
+                          {"uffd_fork_fallbacks", "forked"}};
+    const char *found = NULL;
+    for (int i = 0; i < RESULTS; i++) {
+        double count = watched_number(server, results[i].field);
+        if (count > server->results_before[i])
+            found = results[i].result;
+        server->results_before[i] = count;
+    }
+    return found;
+}
+
+/* The figures are those of the last save until the next one begins. */
+static void note_end(struct watched *server)
+{
+    const char *result = result_since(server);
+    if (!result || server->looked == 0)
+        return;
+    bool forked = strcmp(result, "forked") == 0;
+    memmove(server->ended + 1, server->ended,
+            (SAVES_KEPT - 1) * sizeof(server->ended[0]));
+    server->ended[0] = (struct ended){.seen = time(NULL), .result = result};
+    if (!forked)
+        server->ended[0] = (struct ended){
+            .seen = time(NULL),
+            .result = result,
+            .save_msec = watched_number(server, "uffd_last_save_msec"),
+            .freeze_msec = watched_number(server, "uffd_last_freeze_usec") / 1000,
+            .faults = watched_number(server, "uffd_last_faults"),
+            .buffer_peak = watched_number(server, "uffd_buffer_peak_bytes"),
+            .waits = watched_number(server, "uffd_writer_waits"),
+        };
+    if (server->ended_count < SAVES_KEPT)
+        server->ended_count++;
+}
+
+static void note_looks(struct watched *server, double passed, bool anew)
+{
+    double waits = watched_number(server, "uffd_writer_waits");
+    double more = anew ? waits : waits - server->waits_before;
+    looks_add(&server->rates, server->faults_per_second);
+    looks_add(&server->buffers, watched_number(server, "uffd_buffer_used_bytes"));
+    looks_add(&server->waits, passed > 0 && more > 0 ? more / passed : 0);
+    server->waits_before = waits;
 }
 
 static void compare_with_last_look(struct watched *server, double now)
@@ -154,6 +207,8 @@ static void compare_with_last_look(struct watched *server, double now)
         more = faults;
     }
     server->faults_per_second = passed > 0 && more > 0 ? more / passed : 0;
+    note_looks(server, passed, saves > server->saves_before);
+    note_end(server);
     server->faults_before = faults;
     server->saves_before = saves;
     server->looked = now;

@@ -4,10 +4,13 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <time.h>
 
 #include "address.h"
+#include "spark.h"
 
-#define FREEZES_KEPT 5
+#define SAVES_KEPT 5
+#define RESULTS    4 /* ways for a save to end */
 
 struct login {
     const char *user;
@@ -15,6 +18,13 @@ struct login {
     bool tls;
     const char *ca, *certificate, *key;
     double timeout_seconds;
+};
+
+/* A save that ended between two looks. */
+struct ended {
+    time_t seen;
+    const char *result; /* "ok", "failed", "cancelled" or "forked" */
+    double save_msec, freeze_msec, faults, buffer_peak, waits;
 };
 
 struct watched {
@@ -26,10 +36,13 @@ struct watched {
     double looked;    /* seconds of a steady clock */
 
     /* From one look to the next. */
-    double faults_before, saves_before;
+    double faults_before, saves_before, waits_before, results_before[RESULTS];
     double faults_per_second;
-    double freezes_msec[FREEZES_KEPT]; /* of the last saves, the last one first */
+    double freezes_msec[SAVES_KEPT]; /* of the last saves, the last one first */
     int freeze_count;
+    struct looks rates, buffers, waits; /* faults and waits a second, bytes */
+    struct ended ended[SAVES_KEPT];     /* the last one first */
+    int ended_count;
 };
 
 /* Connects if need be and asks. False, and why in `error`, when the server is not

@@ -8,6 +8,8 @@
 #define BAR_WIDTH 30
 #define MEGABYTE  1048576.0
 
+enum { PLAIN = 0, RED = 31, GREEN = 32, YELLOW = 33, CYAN = 36 };
+
 /* ---- for people ------------------------------------------------------------------ */
 
 static void show_bar(double share)
@@ -63,10 +65,69 @@ static void show_past(const struct watched *server)
         printf("  last error: %s\n", watched_text(server, "uffd_last_error"));
 }
 
-static void show_one(const struct watched *server)
+/* ---- on a terminal ---- */
+
+#define NAME_COLUMNS   10
+#define FIGURE_COLUMNS 24
+
+static void paint(const struct screen *screen, int colour)
+{
+    if (screen && screen->colour)
+        printf("\033[%dm", colour);
+}
+
+static void show_looks(const struct screen *screen, const char *name,
+                       const struct looks *looks, double most, double unit,
+                       const char *unit_name, int colour)
+{
+    int columns = screen->columns - 2 - NAME_COLUMNS - FIGURE_COLUMNS;
+    columns = columns < LOOKS_KEPT ? columns : LOOKS_KEPT;
+    printf("  %-*s", NAME_COLUMNS, name);
+    paint(screen, colour);
+    double largest = spark_show(looks, most, columns, screen->unicode);
+    paint(screen, PLAIN);
+    printf(" %.*f %s, most %.*f\n", unit > 1, looks->values[0] / unit, unit_name,
+           unit > 1, largest / unit);
+}
+
+static void show_ended(const struct screen *screen, const struct ended *save)
+{
+    char when[16];
+    strftime(when, sizeof(when), "%H:%M:%S", localtime(&save->seen));
+    printf("  %s ", when);
+    paint(screen, strcmp(save->result, "ok") == 0 ? GREEN : RED);
+    printf("%-9s", save->result);
+    paint(screen, PLAIN);
+    if (save->save_msec > 0)
+        printf(" %.1f s, freeze %.2f ms, %.0f faults, buffer %.1f MB, %.0f waits",
+               save->save_msec / 1000, save->freeze_msec, save->faults,
+               save->buffer_peak / MEGABYTE, save->waits);
+    putchar('\n');
+}
+
+static void show_live(const struct watched *server, const struct screen *screen)
+{
+    show_looks(screen, "faults", &server->rates, 0, 1, "/s", CYAN);
+    show_looks(screen, "buffer", &server->buffers,
+               watched_number(server, "uffd_buffer_limit_bytes"), MEGABYTE, "MB", GREEN);
+    show_looks(screen, "waits", &server->waits, 0, 1, "/s", RED);
+    for (int i = 0; i < server->ended_count; i++)
+        show_ended(screen, &server->ended[i]);
+}
+
+static int colour_of(const char *state)
+{
+    return strcmp(state, "idle") == 0 ? GREEN : YELLOW;
+}
+
+static void show_one(const struct watched *server, const struct screen *screen)
 {
     if (server->error[0]) {
-        printf("%s  %s\n\n", server->name, server->error);
+        printf("%s  ", server->name);
+        paint(screen, RED);
+        printf("%s", server->error);
+        paint(screen, PLAIN);
+        printf("\n\n");
         return;
     }
     printf("%s  ", server->name);
@@ -74,7 +135,10 @@ static void show_one(const struct watched *server)
     printf("%s %s  ", valkey ? "valkey" : "redis",
            watched_text(server, valkey ? "valkey_version" : "redis_version"));
     printf("uffd %s  ", watched_text(server, "uffd_version"));
-    printf("%s\n", watched_text(server, "uffd_state"));
+    paint(screen, colour_of(watched_text(server, "uffd_state")));
+    printf("%s", watched_text(server, "uffd_state"));
+    paint(screen, PLAIN);
+    putchar('\n');
     if (watched_number(server, "uffd_supported") == 0)
         printf("  saves keep using fork: %s\n",
                watched_text(server, "uffd_unsupported_reason"));
@@ -82,13 +146,15 @@ static void show_one(const struct watched *server)
         show_progress(server);
     show_buffer(server);
     show_past(server);
+    if (screen)
+        show_live(server, screen);
     putchar('\n');
 }
 
-void show_screen(const struct watched *servers, int count)
+void show_screen(const struct watched *servers, int count, const struct screen *screen)
 {
     for (int i = 0; i < count; i++)
-        show_one(&servers[i]);
+        show_one(&servers[i], screen);
 }
 
 void show_lines(const struct watched *servers, int count)

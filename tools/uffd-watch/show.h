@@ -4,7 +4,8 @@
 
 #include "server.h"
 
-void show_screen(const struct watched *servers, int count);
+/* With the last looks, colours and the last saves on a terminal; plain if `screen` is NULL. */
+void show_screen(const struct watched *servers, int count, const struct screen *screen);
 /* One line for each, for logs. */
 void show_lines(const struct watched *servers, int count);
 void show_json(const struct watched *servers, int count);
