@@ -256,25 +256,23 @@ int rdb_output_write_plain(struct rdb_output *output, const void *bytes, size_t 
 
 /* ---- opening --------------------------------------------------------------------- */
 
-/* NULL and why in *error. */
-static struct rdb_output *create(const struct rdb_output_options *options, int *error)
+static int create(struct rdb_output **output, const struct rdb_output_options *options)
 {
     struct rdb_output *made = memory_map(sizeof(*made));
-    *error = -ENOMEM;
     if (!made)
-        return NULL;
+        return -ENOMEM;
     made->sink.write = sink_write;
     made->options = *options;
     made->descriptor = -1;
     made->directory = -1;
     made->cancel_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (made->cancel_event < 0) {
-        *error = -errno;
+        int error = -errno;
         memory_unmap(made, sizeof(*made));
-        return NULL;
+        return error;
     }
-    *error = 0;
-    return made;
+    *output = made;
+    return 0;
 }
 
 /* Whether the name still leads to what we have open. Whoever has unlinked it may have
@@ -315,9 +313,9 @@ int rdb_output_open_file(struct rdb_output **output, int directory,
                          const struct rdb_output_options *options)
 {
     DEMAND_MAIN_THREAD();
-    int error;
-    struct rdb_output *made = create(options, &error);
-    if (!made)
+    struct rdb_output *made;
+    int error = create(&made, options);
+    if (error)
         return error;
     made->directory = fcntl(directory, F_DUPFD_CLOEXEC, 3);
     if (made->directory < 0) {
@@ -333,13 +331,11 @@ int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
                                const struct rdb_output_options *options)
 {
     DEMAND_MAIN_THREAD();
-    int error;
-    struct rdb_output *made = create(options, &error);
-    if (!made)
+    int error = create(output, options);
+    if (error)
         return error;
-    made->descriptor = descriptor;
-    made->doing = "sending to the replicas";
-    *output = made;
+    (*output)->descriptor = descriptor;
+    (*output)->doing = "sending to the replicas";
     return 0;
 }
 
@@ -367,11 +363,11 @@ int rdb_output_open_sockets(struct rdb_output **output, const int *sockets, size
                             const struct rdb_output_options *options)
 {
     DEMAND_MAIN_THREAD();
-    int error;
     if (!count || count > RDB_OUTPUT_SOCKETS_MAX)
         return -EINVAL;
-    struct rdb_output *made = create(options, &error);
-    if (!made)
+    struct rdb_output *made;
+    int error = create(&made, options);
+    if (error)
         return error;
     for (size_t i = 0; i < count; i++)
         made->sockets[i] = (struct socket){sockets[i], send_timeout(sockets[i])};
