@@ -329,6 +329,16 @@ void preserved_end(struct preserved *preserved)
     short_lock_release(&preserved->touching);
 }
 
+/* The count of what is populated stays: nobody touches it again, or fills it anew when the
+ * server lives on. */
+void preserved_abandon_reserve(struct preserved *preserved)
+{
+    size_t slots =
+        atomic_load_explicit(&preserved->populated_until, memory_order_relaxed);
+    if (!preserved->open && preserved->slots)
+        advice_give(preserved->slots, slots * SLOT_BYTES, MADV_DONTNEED);
+}
+
 uint64_t preserved_bytes(const struct preserved *preserved)
 {
     return preserved->fixed_bytes +

@@ -139,6 +139,9 @@ int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
 bool preserved_is_let_go(struct preserved *preserved);
 /* Forgets all pages and gives the memory back, but for a small reserve. [idle] */
 void preserved_end(struct preserved *preserved);
+/* The server crashes: between saves the reserve goes too, since its report needs memory. Any
+ * thread, no lock. */
+void preserved_abandon_reserve(struct preserved *preserved);
 
 /* Touches a little memory ahead of the fault server's need, within the limit.
  * True if there is more to do. Upkeep thread; also [idle], for the reserve. */

@@ -54,6 +54,7 @@ void crash_begin(void)
     short_locks_give_way(true);
     rescue_from_crash(snapshot);
     prefaulted_abandon(&snapshot->prefaulted);
+    preserved_abandon_reserve(&snapshot->preserved);
 }
 
 /* The handler behind has come back: whoever it is has mended what was wrong, or the kernel
