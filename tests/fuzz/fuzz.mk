@@ -3,7 +3,7 @@ FUZZ_BUILD   := build/fuzz
 FUZZ_CFLAGS  := -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(FUZZ_BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_OBJECTS := $(patsubst %.c,$(FUZZ_BUILD)/%.o,$(wildcard src/*.c src/*/*.c) \
-	tools/uffd-watch/address.c tools/uffd-watch/server.c)
+	$(filter-out tools/uffd-watch/main.c,$(wildcard tools/uffd-watch/*.c)))
 FUZZ_HEAPS := tests/fuzz/seeds/heaps.tgz
 .PHONY: fuzz fuzz-built fuzz-heaps
 
