@@ -84,15 +84,15 @@ static void check_values(struct server *server)
     CHECK(strcmp(server_digest(server), before) == 0, "the digest changes by a reload");
 }
 
-static void evicted_values_are_saved(void)
+#define TRIES 4
+
+static bool much_is_evicted(uint64_t seed)
 {
-    uint64_t seed = test_seed();
     struct server *server =
         start_with_large_values(seed, "buffer-limit " EVICTION_LIMIT, NULL);
     int rounds = test_is_soak() ? 30 : test_is_repeated() ? 1 : 2;
     bool much = false;
-    /* On a busy machine nothing may be evicted in a save. */
-    for (int round = 0; round < rounds || (!much && round < rounds + 4); round++) {
+    for (int round = 0; round < rounds; round++) {
         struct snapshot snapshot = snapshot_begin(server);
         double most = overwrite_while_saving(server, seed + (uint64_t)round);
         check_exact(&snapshot);
@@ -101,33 +101,47 @@ static void evicted_values_are_saved(void)
         much |= number(server, "evicted_bytes") > 10 * MEGABYTE;
         check_values(server);
     }
-    CHECK(much, "hardly any was evicted, in any save");
     server_stop(server);
+    return much;
+}
+
+/* On a busy machine nothing may be evicted in a save, or too little in time. Then another
+ * server has to show it: the saves that follow on the same one have less to evict. */
+static void evicted_values_are_saved(void)
+{
+    uint64_t seed = test_seed();
+    for (int i = 0; i < TRIES; i++)
+        if (much_is_evicted(seed + (uint64_t)i))
+            return;
+    CHECK(false, "hardly any was evicted, in any save");
 }
 
 /* Pages in the spool are no sign of the limit having been reached. The other way round:
  * limit/spool. */
+static bool limit_is_told_apart(uint64_t seed)
+{
+    struct server *server = start_with_large_values(seed, "buffer-limit 48mb", NULL);
+    server_save_start(server);
+    overwrite_while_saving(server, seed);
+    CHECK(server_save_wait(server), "the save failed");
+    double counted = number(server, "new_values_peak_bytes"),
+           least = number(server, "limit_least_bytes"),
+           spooled = number(server, "limit_spooled_pages"),
+           peak = number(server, "last_spool_peak_bytes");
+    test_note("new values %.1f MB, which left %.1f MB; %.0f pages by the limit",
+              counted / MEGABYTE, least / MEGABYTE, spooled);
+    CHECK(counted + least >= 47.9 * MEGABYTE, "they do not make the limit");
+    server_stop(server);
+    return peak > MEGABYTE && counted > 0 && spooled == 0;
+}
+
 static void eviction_is_not_the_limit(void)
 {
     uint64_t seed = test_seed();
-    struct server *server = start_with_large_values(seed, "buffer-limit 48mb", NULL);
-    bool told_apart = false;
-    /* On a busy machine nothing may be evicted in a save, or too little in time. */
-    for (int round = 0; round < 6 && !told_apart; round++) {
-        server_save_start(server);
-        overwrite_while_saving(server, seed + (uint64_t)round);
-        CHECK(server_save_wait(server), "the save failed");
-        double counted = number(server, "new_values_peak_bytes"),
-               least = number(server, "limit_least_bytes");
-        test_note("new values %.1f MB, which left %.1f MB; %.0f pages by the limit",
-                  counted / MEGABYTE, least / MEGABYTE,
-                  number(server, "limit_spooled_pages"));
-        CHECK(counted + least >= 47.9 * MEGABYTE, "they do not make the limit");
-        told_apart = number(server, "last_spool_peak_bytes") > MEGABYTE && counted > 0 &&
-                     number(server, "limit_spooled_pages") == 0;
-    }
-    CHECK(told_apart, "no save had values evicted without the limit being reached");
-    server_stop(server);
+    for (int i = 0; i < TRIES; i++)
+        if (limit_is_told_apart(seed + (uint64_t)i))
+            return;
+    CHECK(false, "no save had values evicted without the limit being reached");
 }
 
 /* The test of the test. */
@@ -201,7 +215,7 @@ int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
         {"evicted_values_are_saved", evicted_values_are_saved, 180},
-        {"eviction_is_not_the_limit", eviction_is_not_the_limit, 120},
+        {"eviction_is_not_the_limit", eviction_is_not_the_limit, 180},
         {"unkept_values_are_found", unkept_values_are_found, 120},
         {"nothing_without_spool", nothing_without_spool, 120},
         {"ended_in_the_middle", ended_in_the_middle, 240},
