@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/transfer.h"
 #include "keyspace/family.h"
 
 #define LINE_BYTES 256
@@ -208,6 +209,12 @@ static bool is_magic(const char *magic)
            (strncmp(magic, "REDIS0", 6) == 0 || strncmp(magic, "VALKEY", 6) == 0);
 }
 
+/* One that means two things would have a wish for a part taken for one for all. */
+static bool is_bit_of_its_own(unsigned bit, unsigned others)
+{
+    return (bit & (bit - 1)) == 0 && (bit & others) == 0;
+}
+
 /* What says the same twice. */
 static bool agrees(struct file *file)
 {
@@ -216,6 +223,9 @@ static bool agrees(struct file *file)
         return wrong(file, "'%s' is not what a dump begins with", texts[TEXT_MAGIC]);
     if (!(layout->has & HAS_DIRECT_TRANSFERS) != !layout->own_connection)
         return wrong(file, "direct-transfers and own_connection go together");
+    if (!is_bit_of_its_own(layout->no_compression,
+                           WISH_NO_DATA | WISH_NO_FUNCTIONS | layout->own_connection))
+        return wrong(file, "no_compression is no bit of its own");
     if (!(layout->has & HAS_EXPIRES_BY_NAME) != (file->family.objects != OBJECT_BARE))
         return wrong(file, "expires-by-name does not go with the family %s",
                      file->family.name);

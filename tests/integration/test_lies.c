@@ -279,6 +279,7 @@ static void wrong_files(void)
         {"pid", "pid zero", "'zero' of pid is no number"},
         {"dbnum", "dbnum 70000", "dbnum is at most 65535"},
         {"dbnum", "pid 0", "pid is there twice"},
+        {"no_compression", "no_compression 47", "no_compression is no bit of its own"},
         {"family", "family redis-1.0", "there is no family 'redis-1.0'"},
         {"version", "version 1.2.3", "1.2.3, and this is"},
     };
