@@ -233,16 +233,18 @@ static void freeze_is_an_event(void)
 {
     needs_module();
     struct server *server = server_start(&(struct server_options){.fault = ""});
-    /* A busy machine may make any freeze a long one, but not each. */
+    /* A busy machine may make any freeze a long one, or what the server does around it, but
+     * not each. */
     double freeze = 1e9;
-    for (int i = 0; i < 10 && freeze >= 19000; i++) {
+    redisReply *events = NULL;
+    for (int i = 0; i < 10 && (freeze >= 19000 || events->elements); i++) {
         server_config_set(server, "latency-monitor-threshold", "19");
         server_ok(server, "LATENCY RESET");
         server_save(server);
         freeze = server_info_number(server, "uffd_last_freeze_usec");
+        events = server_ok(server, "LATENCY HISTORY fork");
     }
     CHECK(freeze < 19000, "ten freezes took 19 ms");
-    redisReply *events = server_ok(server, "LATENCY HISTORY fork");
     CHECK(events->elements == 0, "a short freeze is an event");
     server_ok(server, "UFFD.FAULT slow_freeze on");
     server_save(server);
