@@ -167,20 +167,17 @@ static void note_end(struct watched *server)
     const char *result = result_since(server);
     if (!result || server->looked == 0)
         return;
-    bool forked = strcmp(result, "forked") == 0;
+    struct ended ended = {.seen = time(NULL), .result = result};
+    if (strcmp(result, "forked") != 0) {
+        ended.save_msec = watched_number(server, "uffd_last_save_msec");
+        ended.freeze_msec = watched_number(server, "uffd_last_freeze_usec") / 1000;
+        ended.faults = watched_number(server, "uffd_last_faults");
+        ended.buffer_peak = watched_number(server, "uffd_buffer_peak_bytes");
+        ended.waits = watched_number(server, "uffd_writer_waits");
+    }
     memmove(server->ended + 1, server->ended,
             (SAVES_KEPT - 1) * sizeof(server->ended[0]));
-    server->ended[0] = (struct ended){.seen = time(NULL), .result = result};
-    if (!forked)
-        server->ended[0] = (struct ended){
-            .seen = time(NULL),
-            .result = result,
-            .save_msec = watched_number(server, "uffd_last_save_msec"),
-            .freeze_msec = watched_number(server, "uffd_last_freeze_usec") / 1000,
-            .faults = watched_number(server, "uffd_last_faults"),
-            .buffer_peak = watched_number(server, "uffd_buffer_peak_bytes"),
-            .waits = watched_number(server, "uffd_writer_waits"),
-        };
+    server->ended[0] = ended;
     if (server->ended_count < SAVES_KEPT)
         server->ended_count++;
 }
