@@ -13,10 +13,7 @@
 #include "kernel/contract.h"
 #include "kernel/cpu_quota.h"
 #include "kernel/fault_points.h"
-#include "kernel/mark_probe.h"
 #include "kernel/memory.h"
-#include "kernel/merging.h"
-#include "kernel/process.h"
 #include "kernel/sandbox.h"
 #include "keyspace/worker_pool.h"
 #include "memory/allocator.h"
@@ -34,14 +31,14 @@
 #include "snapshot/service.h"
 #include "snapshot/snapshot.h"
 #include "snapshot/watchdog.h"
+#include "upkeep/environment.h"
 #include "upkeep/proof.h"
+#include "upkeep/trust.h"
 #include "upkeep/upkeep.h"
 
 /* A tick comes ten times a second: a quarter of a million frees in a second or
  * two, and no command waits for long. */
 #define FREE_USEC_PER_TICK 1000
-/* Savers, when the operator does not say: more would be many against one disk. */
-#define THREADS_BY_ITSELF 4u
 /* What new values take beside the old ones and the limit does not count: with what
  * is prefaulted (upkeep/upkeep.c) it stays below 64 MB. */
 #define FRESH_BYTES_FREE (UINT64_C(16) << 20)
@@ -115,61 +112,6 @@ static enum child_decision fall_back(struct snapshot *snapshot, int cause, char 
     return CHILD_REFUSE;
 }
 
-/* ---- the proof of the layout ------------------------------------------------------ */
-
-/* After so long a tick looks for more to compare. */
-#define PROVE_EVERY_USEC 60000000
-
-static int prove(struct snapshot *snapshot, char *reason)
-{
-    struct keyspace_kinds before = the_service.proved_kinds;
-    int error =
-        proof_try(snapshot->host, &the_service.proved_kinds, reason, REASON_BYTES);
-    if (!error)
-        the_service.proved = true;
-    if (the_service.doubt_of_kind &&
-        memcmp(&before, &the_service.proved_kinds, sizeof(before)) != 0) {
-        the_service.doubt_of_kind = false;
-        the_service.doubt[0] = '\0';
-    }
-    if (error != -EAGAIN)
-        the_service.proof_tried_usec = clock_usec();
-    return error;
-}
-
-/* Found out only now, because there was no key at load. */
-static void give_up(struct snapshot *snapshot, const char *reason)
-{
-    char text[MESSAGE_BYTES + REASON_BYTES];
-    memcpy(the_service.layout_reason, reason, REASON_BYTES);
-    memcpy(the_service.unsupported, reason, REASON_BYTES);
-    snapshot->ability.error = -ENOTSUP;
-    snprintf(text, sizeof(text), "uffd: background saves use fork from now on: %s",
-             reason);
-    log_now(snapshot, RDB_UFFD_WARNING, text);
-}
-
-/* At the first save, if no tick came before. Only that save is refused: amid a command,
- * as this may be, a cluster's server looks for every key in the slot of the command, and
- * may seem not to have it. The next tick decides. */
-static int prove_for_save(struct snapshot *snapshot, char *reason)
-{
-    int error = the_service.proved ? 0 : prove(snapshot, reason);
-    if (error == -ENOTSUP)
-        the_service.proof_tried_usec = 0;
-    return error == -EAGAIN ? 0 : error;
-}
-
-static void prove_in_time(struct snapshot *snapshot)
-{
-    char reason[REASON_BYTES];
-    uint64_t tried = the_service.proof_tried_usec;
-    if (tried && clock_usec() - tried < PROVE_EVERY_USEC)
-        return;
-    if (proof_has_keys(snapshot->host) && prove(snapshot, reason) == -ENOTSUP)
-        give_up(snapshot, reason);
-}
-
 /* ---- a save ----------------------------------------------------------------------- */
 
 static void begin_saving(struct snapshot *snapshot)
@@ -211,18 +153,6 @@ static int capture(struct snapshot *snapshot, char *reason)
     return error;
 }
 
-/* It would be found in the end, and the save would have been for nothing. */
-static int refuse_merging(char *reason)
-{
-    enum merging merging = merging_find();
-    if (merging == MERGING_NONE)
-        return 0;
-    snprintf(reason, REASON_BYTES,
-             "same-page merging (KSM) is on for %s: merged pages lose their protection",
-             merging == MERGING_PROCESS ? "this process" : "mappings of this process");
-    return -ENOTSUP;
-}
-
 static enum child_decision begin(const struct child_request *request, int *error)
 {
     struct snapshot *snapshot = &the_snapshot;
@@ -244,9 +174,9 @@ static enum child_decision begin(const struct child_request *request, int *error
         return fall_back(snapshot, -EBUSY, reason, error);
     }
 
-    int result = refuse_merging(reason);
+    int result = environment_refuse_merging(reason);
     if (!result)
-        result = prove_for_save(snapshot, reason);
+        result = trust_prove_for_save(snapshot, reason);
     if (result)
         return fall_back(snapshot, result, reason, error);
     snapshot->freeze_began_usec = snapshot->step_began_usec = clock_usec();
@@ -282,29 +212,6 @@ static void wait_for_child(void)
     saver_wait(&the_snapshot);
 }
 
-/* The next walk would end the same way, and no save would ever succeed. */
-static void note_doubt(struct snapshot *snapshot)
-{
-    if (snapshot->walk_error == AUDIT_LOST)
-        snprintf(the_service.doubt, REASON_BYTES, "save %llu failed: %.160s",
-                 (unsigned long long)snapshot->record.id, snapshot->last_error);
-    else if (snapshot->walk_error)
-        snprintf(the_service.doubt, REASON_BYTES, "save %llu met %s, reading %s",
-                 (unsigned long long)snapshot->record.id,
-                 snapshot->walk_error == -ENOTSUP ? "what only a fork can save"
-                 : snapshot->walk_error == -ENODATA
-                     ? "what the layout from a file is not proved for yet"
-                     : "unexpected data in the server's memory",
-                 snapshot->failed_where ? snapshot->failed_where : "its keys");
-    the_service.doubt_of_kind = snapshot->walk_error == -ENODATA;
-    if (the_service.doubt_of_kind)
-        the_service.proof_tried_usec = 0;
-    /* It may have been memory that nobody has registered. */
-    if (snapshot->walk_error)
-        heap_note_change(&snapshot->heap);
-    snapshot->walk_error = 0;
-}
-
 /* What a child logs comes before the server's line about its end. */
 static void reaped(void)
 {
@@ -316,7 +223,7 @@ static void reaped(void)
         snapshot->record.id = 0;
         return;
     }
-    note_doubt(snapshot);
+    trust_note_end(snapshot);
     end_record(snapshot);
 }
 
@@ -406,13 +313,6 @@ static void destroy_parts(struct snapshot *snapshot)
     arena_pool_leave();
 }
 
-/* When there are no keys yet, later. */
-static void prove_at_load(struct snapshot *snapshot)
-{
-    if (prove(snapshot, the_service.layout_reason) != -ENOTSUP)
-        the_service.layout_reason[0] = '\0';
-}
-
 /* Why nothing can be served in this process; "" when all is well. */
 static void find_obstacle(struct snapshot *snapshot, char *reason)
 {
@@ -421,7 +321,7 @@ static void find_obstacle(struct snapshot *snapshot, char *reason)
     if (server_identify(host->server_name, host->server_version,
                         snapshot->settings.layout_file, the_service.layout_reason,
                         REASON_BYTES) == 0)
-        prove_at_load(snapshot);
+        trust_prove_at_load(snapshot);
     the_service.has_allocator = allocator_find() == 0 && !fault_point(FAULT_NO_JEMALLOC);
     if (ability_probe(&snapshot->ability) != 0 || fault_point(FAULT_NO_USERFAULTFD))
         snprintf(reason, REASON_BYTES, "%s",
@@ -431,101 +331,6 @@ static void find_obstacle(struct snapshot *snapshot, char *reason)
         snprintf(reason, REASON_BYTES, "the server does not use jemalloc");
     if (the_service.layout_reason[0])
         memcpy(reason, the_service.layout_reason, REASON_BYTES);
-}
-
-/* Savers that the control groups' limit leaves room for beside the server: who uses it up
- * has the server stopped. */
-static unsigned granted_threads(unsigned quota)
-{
-    return quota < 300 ? 1 : quota / 100 - 1;
-}
-
-/* How many workers help the saver. By itself it takes one where there are two CPUs: they
- * only run when nobody else wants to, and where that cannot be had there are none. */
-static unsigned wanted_workers(struct snapshot *snapshot)
-{
-    unsigned threads = snapshot->settings.threads;
-    struct thread_cpus cpus;
-    if (the_service.unsupported[0] || !thread_may_place())
-        return 0;
-    if (!threads) {
-        thread_get_cpus(0, &cpus);
-        threads = thread_count_cpus(&cpus);
-        if (threads > THREADS_BY_ITSELF)
-            threads = THREADS_BY_ITSELF;
-        if (the_service.cpu_quota && threads > granted_threads(the_service.cpu_quota))
-            threads = granted_threads(the_service.cpu_quota);
-    }
-    return threads ? threads - 1 : 0;
-}
-
-/* Only between snapshots: while one is under way the main thread is kept to one CPU, and
- * the helpers are at work. */
-static void settle_workers(struct snapshot *snapshot)
-{
-    unsigned wanted = wanted_workers(snapshot);
-    if (wanted != the_service.workers_wanted)
-        worker_pool_resize(snapshot->workers, wanted);
-    the_service.workers_wanted = wanted;
-}
-
-/* The server, or who started it, switches huge pages off for it because of fork: that
- * is lifted while saves need none, and put back when they do. */
-static void want_huge_pages(bool wanted)
-{
-    if (wanted && !the_service.huge_pages_refused) {
-        int how = process_refuses_huge_pages();
-        if (how > 0 && process_refuse_huge_pages(0) == 0)
-            the_service.huge_pages_refused = how;
-    } else if (!wanted && the_service.huge_pages_refused) {
-        process_refuse_huge_pages(the_service.huge_pages_refused);
-        the_service.huge_pages_refused = 0;
-    }
-}
-
-static void settle_huge_pages(const struct rdb_uffd_settings *settings)
-{
-    want_huge_pages(settings->enabled && settings->huge_pages &&
-                    !the_service.unsupported[0]);
-}
-
-/* Merged pages lose their protection. The service manager, or who started the server, has
- * it done to save memory: lifted while that is little, at the start of a server always. */
-static void lift_merging(struct snapshot *snapshot)
-{
-    if (merging_find() != MERGING_PROCESS)
-        return;
-    the_service.merging_lifted = merging_lift() == 0;
-    log_now(snapshot, RDB_UFFD_NOTICE,
-            the_service.merging_lifted
-                ? "uffd: same-page merging (KSM) was on for this process; switched off"
-                : "uffd: same-page merging (KSM) is on for this process, and has merged "
-                  "too much to be switched off: UFFD.DOCTOR says what to do");
-}
-
-/* Not refused: it takes a shortage of memory amid a save, and the audit finds it. */
-static void tell_of_lost_marks(struct snapshot *snapshot)
-{
-    if (mark_probe_split(&snapshot->ability) == 0)
-        log_now(snapshot, RDB_UFFD_WARNING,
-                "uffd: this kernel forgets the protection of zeros when it splits a huge "
-                "page: a save to which that happens will fail; UFFD.DOCTOR says what to "
-                "do");
-}
-
-/* All is saved all the same, at a higher price. */
-static void tell_of_frees(struct snapshot *snapshot)
-{
-    char text[REASON_BYTES];
-    const char *obstacle = deferred_free_obstacle();
-    if (!obstacle[0])
-        return;
-    snprintf(
-        text, sizeof(text),
-        "uffd: frees are not put off during saves, nor large dead values evicted: %s; "
-        "UFFD.DOCTOR says what to do",
-        obstacle);
-    log_now(snapshot, RDB_UFFD_NOTICE, text);
 }
 
 static int install(struct snapshot *snapshot)
@@ -546,10 +351,9 @@ static int install(struct snapshot *snapshot)
     allocator_prepare_arena();
     allocator_prepare_arena();
     deferred_free_install(arena_pool_free, arena_pool_free_past);
-    settle_huge_pages(&snapshot->settings);
-    lift_merging(snapshot);
-    tell_of_lost_marks(snapshot);
-    tell_of_frees(snapshot);
+    environment_settle_huge_pages(&snapshot->settings);
+    environment_lift_merging(snapshot);
+    environment_tell(snapshot);
     return child_install(&child_operations);
 }
 
@@ -560,10 +364,7 @@ static void leave_server(void)
     guard_remove();
     deferred_free_remove();
     allocator_restore();
-    want_huge_pages(false);
-    if (the_service.merging_lifted)
-        merging_restore();
-    the_service.merging_lifted = false;
+    environment_restore();
 }
 
 int rdb_uffd_start(const struct rdb_uffd_host *host,
@@ -595,7 +396,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
         return error;
     }
     the_service.cpu_quota = cpu_quota_percent("");
-    settle_workers(snapshot);
+    environment_settle_workers(snapshot);
     atomic_store_explicit(&snapshot->mend_wanted, true, memory_order_relaxed);
     snapshot_wake_upkeep(snapshot);
     the_service.started = true;
@@ -686,12 +487,12 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
     struct snapshot *snapshot = &the_snapshot;
     /* The operator wants it tried again: perhaps it was one key, and that is gone. */
     if (settings->enabled && !snapshot->settings.enabled)
-        the_service.doubt[0] = '\0';
+        trust_try_again();
     snapshot->settings = *settings;
     if (!the_service.started)
         return;
     the_service.cpu_quota = cpu_quota_percent("");
-    settle_huge_pages(settings);
+    environment_settle_huge_pages(settings);
     if (snapshot_phase(snapshot) != PHASE_NONE) {
         snapshot->limit = snapshot_limit(snapshot);
         preserved_set_limit(&snapshot->preserved, snapshot->limit);
@@ -782,8 +583,8 @@ void rdb_uffd_tick(void)
         }
         return;
     }
-    prove_in_time(snapshot);
-    settle_workers(snapshot);
+    trust_prove_in_time(snapshot);
+    environment_settle_workers(snapshot);
     deferred_free_end();
     allocator_restore();
     allocator_prepare_arena();

@@ -144,7 +144,7 @@ static int save_producer(struct walk *walk, const unsigned char *key, size_t len
 {
     (void)context;
     frozen_address producer[2];
-    struct frozen_table table;
+    struct frozen_table table = {0};
     int error = frozen_read(walk, producer, data, sizeof(producer));
     if (!error)
         error = table_read(walk, producer[0], &table);

@@ -540,7 +540,7 @@ static void check_buffer(struct examination *on)
 /* What the buffer and the server's new values may take before the group's limit. */
 static void check_container(struct examination *on)
 {
-    struct memory_room room;
+    struct memory_room room = {0};
     memory_room_find("", UINT64_MAX / 2, &room);
     if (!room.limit) {
         say(on, DOCTOR_OK, "no control group limits memory");

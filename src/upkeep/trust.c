@@ -1,0 +1,104 @@
+#include "trust.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernel/contract.h"
+#include "reporting/log.h"
+#include "snapshot/service.h"
+#include "upkeep/proof.h"
+#include "view/audit.h"
+
+/* After so long a tick looks for more to compare. */
+#define PROVE_EVERY_USEC 60000000
+
+static int prove(struct snapshot *snapshot, char *reason)
+{
+    struct keyspace_kinds before = the_service.proved_kinds;
+    int error =
+        proof_try(snapshot->host, &the_service.proved_kinds, reason, REASON_BYTES);
+    if (!error)
+        the_service.proved = true;
+    if (the_service.doubt_of_kind &&
+        memcmp(&before, &the_service.proved_kinds, sizeof(before)) != 0) {
+        the_service.doubt_of_kind = false;
+        the_service.doubt[0] = '\0';
+    }
+    if (error != -EAGAIN)
+        the_service.proof_tried_usec = clock_usec();
+    return error;
+}
+
+/* Found out only now, because there was no key at load. */
+static void give_up(struct snapshot *snapshot, const char *reason)
+{
+    char text[MESSAGE_BYTES + REASON_BYTES];
+    memcpy(the_service.layout_reason, reason, REASON_BYTES);
+    memcpy(the_service.unsupported, reason, REASON_BYTES);
+    snapshot->ability.error = -ENOTSUP;
+    snprintf(text, sizeof(text), "uffd: background saves use fork from now on: %s",
+             reason);
+    log_now(snapshot, RDB_UFFD_WARNING, text);
+}
+
+/* At the first save, if no tick came before. Only that save is refused: amid a command,
+ * as this may be, a cluster's server looks for every key in the slot of the command, and
+ * may seem not to have it. The next tick decides. */
+int trust_prove_for_save(struct snapshot *snapshot, char *reason)
+{
+    DEMAND_MAIN_THREAD();
+    int error = the_service.proved ? 0 : prove(snapshot, reason);
+    if (error == -ENOTSUP)
+        the_service.proof_tried_usec = 0;
+    return error == -EAGAIN ? 0 : error;
+}
+
+void trust_prove_in_time(struct snapshot *snapshot)
+{
+    DEMAND_MAIN_THREAD();
+    char reason[REASON_BYTES];
+    uint64_t tried = the_service.proof_tried_usec;
+    if (tried && clock_usec() - tried < PROVE_EVERY_USEC)
+        return;
+    if (proof_has_keys(snapshot->host) && prove(snapshot, reason) == -ENOTSUP)
+        give_up(snapshot, reason);
+}
+
+/* When there are no keys yet, later. */
+void trust_prove_at_load(struct snapshot *snapshot)
+{
+    DEMAND_MAIN_THREAD();
+    if (prove(snapshot, the_service.layout_reason) != -ENOTSUP)
+        the_service.layout_reason[0] = '\0';
+}
+
+/* The next walk would end the same way, and no save would ever succeed. */
+void trust_note_end(struct snapshot *snapshot)
+{
+    DEMAND_MAIN_THREAD();
+    if (snapshot->walk_error == AUDIT_LOST)
+        snprintf(the_service.doubt, REASON_BYTES, "save %llu failed: %.160s",
+                 (unsigned long long)snapshot->record.id, snapshot->last_error);
+    else if (snapshot->walk_error)
+        snprintf(the_service.doubt, REASON_BYTES, "save %llu met %s, reading %s",
+                 (unsigned long long)snapshot->record.id,
+                 snapshot->walk_error == -ENOTSUP ? "what only a fork can save"
+                 : snapshot->walk_error == -ENODATA
+                     ? "what the layout from a file is not proved for yet"
+                     : "unexpected data in the server's memory",
+                 snapshot->failed_where ? snapshot->failed_where : "its keys");
+    the_service.doubt_of_kind = snapshot->walk_error == -ENODATA;
+    if (the_service.doubt_of_kind)
+        the_service.proof_tried_usec = 0;
+    /* It may have been memory that nobody has registered. */
+    if (snapshot->walk_error)
+        heap_note_change(&snapshot->heap);
+    snapshot->walk_error = 0;
+}
+
+void trust_try_again(void)
+{
+    DEMAND_MAIN_THREAD();
+    the_service.doubt[0] = '\0';
+}
