@@ -29,7 +29,7 @@ static unsigned free_registers(unsigned arguments)
     static const unsigned passed[] = {BIT(RDI), BIT(RSI), BIT(RDX)};
     unsigned registers = BIT(RAX) | BIT(RCX) | BIT(RDX) | BIT(RSI) | BIT(RDI) | BIT(R8) |
                          BIT(R9) | BIT(R10) | BIT(R11);
-    for (unsigned i = 0; i < arguments; i++)
+    for (unsigned i = 0; i < arguments && i < sizeof(passed) / sizeof(passed[0]); i++)
         registers &= ~passed[i];
     return registers;
 }

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#include "host/server.h"
+#include "host/server_capture.h"
 #include "keyspace/sample.h"
 #include "snapshot/callbacks.h"
 
