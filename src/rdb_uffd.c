@@ -23,9 +23,9 @@
 #include "reporting/log.h"
 #include "reporting/report.h"
 #include "snapshot/crash.h"
-#include "snapshot/eviction.h"
 #include "snapshot/freeze.h"
 #include "snapshot/guard_operations.h"
+#include "snapshot/limit_share.h"
 #include "snapshot/rescue.h"
 #include "snapshot/saver.h"
 #include "snapshot/service.h"
@@ -39,9 +39,6 @@
 /* A tick comes ten times a second: a quarter of a million frees in a second or
  * two, and no command waits for long. */
 #define FREE_USEC_PER_TICK 1000
-/* What new values take beside the old ones and the limit does not count: with what
- * is prefaulted (upkeep/upkeep.c) it stays below 64 MB. */
-#define FRESH_BYTES_FREE (UINT64_C(16) << 20)
 
 void rdb_uffd_default_settings(struct rdb_uffd_settings *settings)
 {
@@ -384,7 +381,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     /* While there is no thread of ours. */
     if (!the_service.unsupported[0])
         deferred_free_reach(allocator_function(), allocator_prefix());
-    int error = crash_stand_in();
+    int error = crash_install();
     if (!error)
         error = create_parts(snapshot);
     if (!error)
@@ -392,7 +389,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     if (error) {
         leave_server();
         destroy_parts(snapshot);
-        crash_leave();
+        crash_remove();
         return error;
     }
     the_service.cpu_quota = cpu_quota_percent("");
@@ -452,7 +449,7 @@ int rdb_uffd_stop(char *reason, size_t reason_size)
     heap_disarm_now(&snapshot->heap);
     leave_server();
     destroy_parts(snapshot);
-    crash_leave();
+    crash_remove();
     the_service.started = false;
     return 0;
 }
@@ -501,61 +498,6 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
     snapshot_wake_upkeep(snapshot);
 }
 
-/* Where a control group leaves less than the operator's limit, that; new values have been
- * charged to it already. */
-static uint64_t limit_with_room(const struct snapshot *snapshot)
-{
-    uint64_t ceiling =
-        atomic_load_explicit(&snapshot->preserved.ceiling, memory_order_relaxed);
-    uint64_t fresh = allocator_fresh_bytes();
-    if (ceiling >= snapshot->limit || ceiling + fresh >= snapshot->limit)
-        return snapshot->limit;
-    return ceiling + fresh;
-}
-
-static void note_what_counts(struct snapshot *snapshot, uint64_t new_values)
-{
-    uint64_t limit = preserved_limit(&snapshot->preserved);
-    if (new_values > snapshot->new_values_peak)
-        snapshot->new_values_peak = new_values;
-    if (limit < snapshot->limit_least)
-        snapshot->limit_least = limit;
-}
-
-/* New values beside the old ones are memory that the dataset does not need, as the
- * preserved pages are: the limit is for both, but for a little. Memory for values is
- * the better use of it, a page of 4 KB being preserved for each value that takes an
- * old place; and old values of whole pages are evicted for new ones. False once there is
- * no more of it. */
-static bool share_limit(struct snapshot *snapshot)
-{
-    uint64_t limit = limit_with_room(snapshot);
-    uint64_t free = FRESH_BYTES_FREE;
-    free += limit / 16 < FRESH_BYTES_FREE ? limit / 16 : FRESH_BYTES_FREE;
-    uint64_t evicted =
-        atomic_load_explicit(&snapshot->evicted_bytes, memory_order_relaxed);
-    bool fresh = allocator_stay_below(free + limit / 2, evicted);
-    uint64_t bytes = allocator_fresh_bytes();
-    uint64_t keep = free + limit / 8;
-    eviction_want(snapshot, bytes > keep ? bytes - keep : 0,
-                  bytes > evicted + keep + limit / 8);
-    bytes = bytes > evicted ? bytes - evicted : 0;
-    uint64_t taken = bytes > free ? bytes - free : 0;
-    uint64_t left = limit > taken + RDB_UFFD_LEAST_BUFFER_LIMIT
-                        ? limit - taken
-                        : RDB_UFFD_LEAST_BUFFER_LIMIT;
-    if (left != atomic_load_explicit(&snapshot->preserved.limit, memory_order_relaxed))
-        preserved_set_limit(&snapshot->preserved, left < limit ? left : limit);
-    note_what_counts(snapshot, taken);
-    return fresh;
-}
-
-/* The same bound when only a measurement runs. */
-static bool stay_below_limit(struct snapshot *snapshot)
-{
-    return allocator_stay_below(FRESH_BYTES_FREE + snapshot_limit(snapshot) / 2, 0);
-}
-
 void rdb_uffd_note_crash(void)
 {
     if (the_service.started)
@@ -576,7 +518,7 @@ void rdb_uffd_tick(void)
     bool saving = snapshot_phase(snapshot) != PHASE_NONE;
     if (saving || dirty_rate_is_active()) {
         allocator_stop_decay();
-        if (!(saving ? share_limit(snapshot) : stay_below_limit(snapshot))) {
+        if (!(saving ? limit_share(snapshot) : limit_share_measuring(snapshot))) {
             /* Old memory is used again from here on: it must be free for that. */
             deferred_free_end();
             deferred_free_some(FREE_USEC_PER_TICK);

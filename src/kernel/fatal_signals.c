@@ -99,7 +99,7 @@ static void call_behind(int signal, siginfo_t *info, void *context)
         end_by_default(signal, info);
 }
 
-static void stand_in(int signal, siginfo_t *info, void *context)
+static void on_signal(int signal, siginfo_t *info, void *context)
 {
     int callers_errno = errno;
     if ((signal == SIGSEGV || signal == SIGBUS) && info->si_code > 0 &&
@@ -119,7 +119,7 @@ static void stand_in(int signal, siginfo_t *info, void *context)
 
 static bool is_ours(const struct sigaction *action)
 {
-    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == stand_in;
+    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == on_signal;
 }
 
 /* What stands there now has not come since if it was here before: then those above it
@@ -147,7 +147,7 @@ static int stand_before(size_t place)
     if (is_ours(&now) || !note_behind(&behind[place], &now))
         return 0;
     ours = now;
-    ours.sa_sigaction = stand_in;
+    ours.sa_sigaction = on_signal;
     ours.sa_flags = (now.sa_flags | SA_SIGINFO | SA_ONSTACK) & ~(int)SA_RESETHAND;
     return sigaction(fatal[place], &ours, NULL) == 0 ? 0 : -errno;
 }

@@ -12,7 +12,7 @@
 
 #define STACK_BYTES (64 * 1024)
 #define HELPERS_MAX 3
-/* Pieces end at multiples of these, so that no huge page is split. */
+/* Shares end at multiples of these, so that no huge page is split. */
 #define FIRST_BYTES (UINT64_C(64) << 20)
 #define MOST_BYTES  (UINT64_C(4) << 30)
 #define SHARE_BYTES (UINT64_C(16) << 20)
@@ -71,7 +71,7 @@ static int protect(struct protection *protection, size_t i, uint64_t start, uint
     return protect_range(protection, start, end);
 }
 
-static uint64_t piece_end(const struct region *region, uint64_t at, uint64_t bytes)
+static uint64_t share_end(const struct region *region, uint64_t at, uint64_t bytes)
 {
     uint64_t end = round_down(at, bytes) + bytes;
     return end < region->end ? end : region->end;
@@ -106,7 +106,7 @@ static bool take_share(struct protection *protection, struct helper *helper,
             continue;
         if (!past) {
             *region = i;
-            *end = piece_end(&set->regions[i], *start, SHARE_BYTES);
+            *end = share_end(&set->regions[i], *start, SHARE_BYTES);
             return true;
         }
         next = after;
@@ -182,7 +182,7 @@ static void do_what_helpers_have(struct protection *protection)
         if (start >= set->regions[region].end)
             continue;
         int error = protect(protection, region, start,
-                            piece_end(&set->regions[region], start, SHARE_BYTES));
+                            share_end(&set->regions[region], start, SHARE_BYTES));
         if (error)
             note_error(protection, error);
     }
@@ -244,7 +244,7 @@ static int protect_fast(struct protection *protection, bool alone, uint64_t *pla
         const struct region *region = &set->regions[i];
         for (uint64_t at = region->start, end; at < region->end; at = end) {
             uint64_t began = clock_usec();
-            end = piece_end(region, at, bytes);
+            end = share_end(region, at, bytes);
             int error = protect(protection, i, at, end);
             if (error)
                 return error;

@@ -2,7 +2,7 @@
  *
  * Huge pages take 0.05 ms for a gigabyte, and one thread. Small ones take 20 ms and more,
  * which is the kernel walking page tables with its lock held for reading: there other
- * threads take pieces of the rest, as far as there are CPUs for them.
+ * threads take shares of the rest, as far as there are CPUs for them.
  *
  *   caller   [64 MB][128 MB][256 MB] …            as long as it goes fast
  *   caller   [64 MB] slow! [16 MB]      [16 MB] …

@@ -67,7 +67,7 @@ static void crash_over(void)
         short_locks_give_way(false);
 }
 
-int crash_stand_in(void)
+int crash_install(void)
 {
     DEMAND_MAIN_THREAD();
     return fatal_signals_install(crash_begin, crash_over);
@@ -79,7 +79,7 @@ void crash_look(void)
     (void)fatal_signals_look();
 }
 
-void crash_leave(void)
+void crash_remove(void)
 {
     DEMAND_MAIN_THREAD();
     fatal_signals_remove();

@@ -16,9 +16,9 @@
 
 /* Stands in front of the server's handlers, and leaves. 0 or -errno. Main thread, as
  * crash_look(): whether that is still so. */
-int crash_stand_in(void);
+int crash_install(void);
 void crash_look(void);
-void crash_leave(void);
+void crash_remove(void);
 /* The report is being written; it has not come by a signal if this is the first that we
  * hear of it (an assertion). Any thread, async-signal-safe. */
 void crash_begin(void);

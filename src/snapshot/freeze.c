@@ -271,7 +271,7 @@ int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES])
     error = prepare_and_freeze(snapshot, reason);
     atomic_store_explicit(&snapshot->freezing, false, memory_order_seq_cst);
     /* Who has not come back may be reading still: rescue_tend() ends it then. */
-    if (error && !atomic_load_explicit(&snapshot->detained, memory_order_acquire) &&
+    if (error && !atomic_load_explicit(&snapshot->unreleased, memory_order_acquire) &&
         deferred_unmap_end())
         heap_note_change(&snapshot->heap);
     heap_unlock(&snapshot->heap);

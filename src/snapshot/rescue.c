@@ -120,7 +120,7 @@ void rescue_give_back(struct snapshot *snapshot, bool unused)
         give_back(snapshot);
         return;
     }
-    atomic_store_explicit(&snapshot->detained, true, memory_order_seq_cst);
+    atomic_store_explicit(&snapshot->unreleased, true, memory_order_seq_cst);
     snapshot_log(snapshot, RDB_UFFD_WARNING,
                  "uffd: a thread of the last save has not come back: does the spool's "
                  "disk answer? Saves use fork until it has");
@@ -132,10 +132,10 @@ void rescue_tend(struct snapshot *snapshot)
     if (snapshot_phase(snapshot) != PHASE_NONE)
         return;
     if (!fault_server_is_back(&snapshot->fault_server) ||
-        !atomic_load_explicit(&snapshot->detained, memory_order_acquire))
+        !atomic_load_explicit(&snapshot->unreleased, memory_order_acquire))
         return;
     give_back(snapshot);
-    atomic_store_explicit(&snapshot->detained, false, memory_order_seq_cst);
+    atomic_store_explicit(&snapshot->unreleased, false, memory_order_seq_cst);
     snapshot_log(snapshot, RDB_UFFD_NOTICE,
                  "uffd: all threads of the last save have come back");
 }
@@ -147,7 +147,7 @@ const char *rescue_obstacle(struct snapshot *snapshot)
         atomic_load_explicit(&snapshot->end, memory_order_acquire) == END_LEFT)
         return "the thread of the last save has not come back: does the disk answer?";
     if (atomic_load_explicit(&snapshot->rescuing, memory_order_seq_cst) ||
-        atomic_load_explicit(&snapshot->detained, memory_order_acquire) ||
+        atomic_load_explicit(&snapshot->unreleased, memory_order_acquire) ||
         fault_server_is_missing(&snapshot->fault_server) ||
         !spool_is_at_rest(&snapshot->preserved.spool))
         return "a thread of the last save has not come back: does the spool's disk "

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #include "callbacks.h"
-#include "host/server.h"
+#include "host/server_capture.h"
 #include "kernel/ability.h"
 #include "kernel/thread.h"
 #include "memory/heap.h"
@@ -77,7 +77,7 @@ struct snapshot {
     _Atomic bool freezing;        /* what is mapped must stay so */
     _Atomic bool frozen;          /* pages must be preserved before they are dropped */
     _Atomic bool rescuing;        /* the emergency exit is being pulled (rescue.h) */
-    _Atomic bool detained;        /* what the last snapshot held is still in use */
+    _Atomic bool unreleased;      /* what the last snapshot held is still in use */
     _Atomic uint32_t end;         /* enum end, of the save under way or the last */
     _Atomic bool result_taken;    /* somebody has counted its result */
     _Atomic uint32_t saves_begun; /* futex word: the saver waits for it */
@@ -189,7 +189,7 @@ static inline bool snapshot_is_idle(struct snapshot *snapshot)
     return snapshot_phase(snapshot) == PHASE_NONE &&
            !atomic_load_explicit(&snapshot->frozen, memory_order_acquire) &&
            !atomic_load_explicit(&snapshot->rescuing, memory_order_seq_cst) &&
-           !atomic_load_explicit(&snapshot->detained, memory_order_acquire) &&
+           !atomic_load_explicit(&snapshot->unreleased, memory_order_acquire) &&
            !atomic_load_explicit(&snapshot->stopping, memory_order_relaxed);
 }
 

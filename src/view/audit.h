@@ -6,11 +6,11 @@
  * or replaces a mapping behind the guard's back (host/guard.h), or has a defect. So before
  * anything is published the kernel is asked about every page:
  *
- *   audit, once the walk is done          fault server
- *   1 ask whether the page is protected   a publish its copy        (release)
- *     yes: nobody has written to it       b lift the protection
+ *   audit, once the walk is done          fault server (its steps as in view.h)
+ *   1 ask whether the page is protected   b publish its copy        (release)
+ *     yes: nobody has written to it       c lift the protection
  *   2 no: ask the index (acquire)
- *     preserved: b was after a
+ *     preserved: c came after b
  *     not: lost
  *
  * Marks only go while frozen and never come back, so one look at the end tells of all the
