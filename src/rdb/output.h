@@ -6,7 +6,7 @@
  * written, every call returns that negative errno, and the file is not
  * published.
  *
- * Thread: one output belongs to the thread that saves. output_cancel() may
+ * Thread: one output belongs to the thread that saves. rdb_output_cancel() may
  * come from any thread at any time.
  */
 #ifndef RDB_UFFD_RDB_OUTPUT_H
