@@ -17,8 +17,8 @@
  *     else                         its address is noted; nothing of it is written or read
  *        │
  *        ├─ of a page or more, and new values have taken much memory (limit_share() in
- *        │  snapshot/limit_share.c): the upkeep thread writes its pages to the spool, tells the fault
- *        │  server, and gives the memory back: snapshot/eviction.h. It stays noted.
+ *        │  snapshot/limit_share.c): the upkeep thread writes its pages to the spool, tells
+ *        │  the fault server, and gives the memory back: snapshot/eviction.h. It stays noted.
  *        ├─ new values have taken their part of the limit, or the save is over, or the
  *        │  measurement: the tick, rdb_uffd_tick(), ends it with deferred_free_end(). Then
  *        │  it frees for a millisecond a tick, deferred_free_some(), and every other
