@@ -62,36 +62,36 @@ extern const struct layout_ability {
     unsigned ability;
 } layout_abilities[];
 
-/* The members that are numbers and the most that each may be, in the order in which
- * layout files have them. */
+/* The members that are numbers, the most that each may be and what it is a multiple of, in
+ * the order in which layout files have them. */
 #define LAYOUT_NUMBERS(NUMBER)                                                           \
-    NUMBER(report_bytes, 64)                                                             \
-    NUMBER(pid, UINT16_MAX)                                                              \
-    NUMBER(main_thread_id, UINT16_MAX)                                                   \
-    NUMBER(db, UINT16_MAX)                                                               \
-    NUMBER(dbnum, UINT16_MAX)                                                            \
-    NUMBER(unix_time, UINT16_MAX)                                                        \
-    NUMBER(lru_clock, UINT16_MAX)                                                        \
-    NUMBER(child_info_pipe, UINT16_MAX)                                                  \
-    NUMBER(rdb_pipe_read, UINT16_MAX)                                                    \
-    NUMBER(rdb_child_exit_pipe, UINT16_MAX)                                              \
-    NUMBER(rdb_pipe_conns, UINT16_MAX)                                                   \
-    NUMBER(rdb_pipe_numconns, UINT16_MAX)                                                \
-    NUMBER(replicas, UINT16_MAX)                                                         \
-    NUMBER(rio_buffer, 256)                                                              \
-    NUMBER(connection_client, 4088)                                                      \
-    NUMBER(client_replication, 4088)                                                     \
-    NUMBER(client_request, 4088)                                                         \
-    NUMBER(client_connection, 4088)                                                      \
-    NUMBER(client_replica_state, 4088)                                                   \
-    NUMBER(connection_descriptor, 4088)                                                  \
-    NUMBER(client_request_bytes, 4)                                                      \
-    NUMBER(own_connection, 4096)                                                         \
-    NUMBER(no_compression, 4096)                                                         \
-    NUMBER(module_name, 4088)                                                            \
-    NUMBER(module_types, 4088)                                                           \
-    NUMBER(type_module, 4088)                                                            \
-    NUMBER(type_load, 4088)
+    NUMBER(report_bytes, 64, 8)                                                          \
+    NUMBER(pid, UINT16_MAX, 4)                                                           \
+    NUMBER(main_thread_id, UINT16_MAX, 8)                                                \
+    NUMBER(db, UINT16_MAX, 8)                                                            \
+    NUMBER(dbnum, UINT16_MAX, 4)                                                         \
+    NUMBER(unix_time, UINT16_MAX, 8)                                                     \
+    NUMBER(lru_clock, UINT16_MAX, 4)                                                     \
+    NUMBER(child_info_pipe, UINT16_MAX, 4)                                               \
+    NUMBER(rdb_pipe_read, UINT16_MAX, 4)                                                 \
+    NUMBER(rdb_child_exit_pipe, UINT16_MAX, 4)                                           \
+    NUMBER(rdb_pipe_conns, UINT16_MAX, 8)                                                \
+    NUMBER(rdb_pipe_numconns, UINT16_MAX, 4)                                             \
+    NUMBER(replicas, UINT16_MAX, 8)                                                      \
+    NUMBER(rio_buffer, 256, 8)                                                           \
+    NUMBER(connection_client, 4088, 8)                                                   \
+    NUMBER(client_replication, 4088, 8)                                                  \
+    NUMBER(client_request, 4088, 2)                                                      \
+    NUMBER(client_connection, 4088, 8)                                                   \
+    NUMBER(client_replica_state, 4088, 4)                                                \
+    NUMBER(connection_descriptor, 4088, 4)                                               \
+    NUMBER(client_request_bytes, 4, 2)                                                   \
+    NUMBER(own_connection, 4096, 1)                                                      \
+    NUMBER(no_compression, 4096, 1)                                                      \
+    NUMBER(module_name, 4088, 8)                                                         \
+    NUMBER(module_types, 4088, 8)                                                        \
+    NUMBER(type_module, 4088, 8)                                                         \
+    NUMBER(type_load, 4088, 8)
 
 /* The table of a server, NULL when there is none. */
 const struct server_layout *layout_find(const char *server, const char *version);

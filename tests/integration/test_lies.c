@@ -279,6 +279,8 @@ static void wrong_files(void)
         {"pid", "pid zero", "'zero' of pid is no number"},
         {"dbnum", "dbnum 70000", "dbnum is at most 65535"},
         {"dbnum", "pid 0", "pid is there twice"},
+        {"client_request", "client_request 231", "client_request is a multiple of 2"},
+        {"client_request", "client_request 64", "client_request cannot be 64"},
         {"no_compression", "no_compression 47", "no_compression is no bit of its own"},
         {"family", "family redis-1.0", "there is no family 'redis-1.0'"},
         {"version", "version 1.2.3", "1.2.3, and this is"},
@@ -401,10 +403,10 @@ static void lies_once_believed(void)
         const char *name;
         long step;
     } lies[] = {
-        {"client_request", 4},  {"client_request", -4}, {"dict_exponents", 4},
-        {"module_types", 8},    {"type_load", 8},       {"expiring_listpack", -8},
-        {"rdb_pipe_read", 44},  {"rdb_pipe_read", 16},  {"database_bytes", 16},
-        {"child_info_pipe", 4},
+        {"client_request", 4},     {"client_request", -4}, {"client_request", -165},
+        {"dict_exponents", 4},     {"module_types", 8},    {"type_load", 8},
+        {"expiring_listpack", -8}, {"rdb_pipe_read", 44},  {"rdb_pipe_read", 16},
+        {"database_bytes", 16},    {"child_info_pipe", 4},
     };
     struct server *server = start_with_data(NULL, false);
     const struct layout right = layout_of(server);
@@ -418,6 +420,26 @@ static void lies_once_believed(void)
         snprintf(line, LINE_BYTES, "%s %ld\n", lies[i].name, number + lies[i].step);
         tell(server, &wrong, functions,
              format_text("%s %+ld", lies[i].name, lies[i].step));
+    }
+    server_stop(server);
+}
+
+/* Wherever a wish may be by the rules of the file, nothing but one is taken for it. */
+static void requests_elsewhere(void)
+{
+    needs_module();
+    uint64_t random = test_seed();
+    struct server *server = start_with_data(NULL, false);
+    struct layout right = layout_of(server);
+    const char *functions = functions_of(server);
+    long number = number_in(line_of(&right, "client_request"));
+    for (long words = -15; words < 16; words++) {
+        if (!words || (!test_is_soak() && random_next(&random) % 8))
+            continue;
+        struct layout wrong = right;
+        snprintf(line_of(&wrong, "client_request"), LINE_BYTES, "client_request %ld\n",
+                 number + 8 * words);
+        tell(server, &wrong, functions, format_text("client_request %+ld", 8 * words));
     }
     server_stop(server);
 }
@@ -452,6 +474,7 @@ int main(int argc, char **argv)
         {"set_by_configuration", set_by_configuration, 30},
         {"wrong_files", wrong_files, 60},
         {"lies_once_believed", lies_once_believed, 120},
+        {"requests_elsewhere", requests_elsewhere, 120},
         {"offsets_moved", offsets_moved, 1200},
         {0},
     };

@@ -369,7 +369,7 @@ static void compare_known(const struct server_layout *known)
 {
     if (!known)
         return;
-#define COMPARE(name, most)                                                              \
+#define COMPARE(name, ...)                                                               \
     if (found.name != known->name)                                                       \
         differs(#name " is %u, src/host/layout.c has %u", found.name, known->name);
     LAYOUT_NUMBERS(COMPARE)
@@ -404,7 +404,7 @@ static void print_file(void)
         if (found.has & layout_abilities[i].ability)
             printf(" %s", layout_abilities[i].name);
     putchar('\n');
-#define PRINT(name, most) printf(#name " %u\n", found.name);
+#define PRINT(name, ...) printf(#name " %u\n", found.name);
     LAYOUT_NUMBERS(PRINT)
 #undef PRINT
 #define PRINT(name, most) printf(#name " %u\n", found_family.name);
