@@ -42,7 +42,8 @@ test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SER
 		tests/integration/run-tests \
 		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS) tests/model/run) \
 		$(if $(FUZZED),tests/fuzz/run-fuzz) $(INTEGRATION_TESTS) \
-		tests/integration/test_install tests/integration/test_documents tests/integration/test_layouts
+		tests/integration/test_install tests/integration/test_documents tests/integration/test_layouts \
+		tests/integration/test_images
 
 SOAK_PROGRAM := $(BUILD)/tests/soak/soak
 $(BUILD)/tests/soak/%.o: CFLAGS += $(INTEGRATION_CFLAGS)

@@ -105,9 +105,12 @@ ARCHIVE ?= rdb_uffd-$(VERSION).tar.gz
 dist: ## a source archive of what is committed
 	git archive --prefix=rdb_uffd-$(VERSION)/ -o $(ARCHIVE) HEAD
 
-.PHONY: deb test-package
+.PHONY: deb test-package test-images
 deb: ## build the Debian package in build/deb, and let lintian look at it
 	@packaging/make-deb $(VERSION)
 
 test-package: deb ## install the package in a fresh Debian tree, save there, remove it (root)
 	@tests/package/test-package build/deb/rdb-uffd_$(VERSION)-1_amd64.deb
+
+test-images: ## build the images of packaging/docker with a real Docker, save in their containers (root)
+	@tests/package/test-images
