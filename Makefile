@@ -2,7 +2,7 @@
 CC       ?= gcc
 CFLAGS   ?= -O2 -g
 WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes
-STANDARD := -std=gnu11 -D_GNU_SOURCE -Isrc -Imodule
+STANDARD := -std=gnu11 -D_GNU_SOURCE -Isrc -Imodule -include src/kernel/platform.h
 BUILD    := build
 
 MODULE_SOURCES := $(wildcard module/*.c src/*.c src/*/*.c)
