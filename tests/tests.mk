@@ -58,6 +58,10 @@ soak: ## 10,000 kills and three hours of mixed writers, on all servers side by s
 soak-suites: ## the tests with their loops at full length: many hours (ONLY=name)
 	@SOAK=1 $(MAKE) --no-print-directory test
 
+.PHONY: test-upgrade
+test-upgrade: ## put this version in the place of an older one while clients write: OLD=tag or commit (the last tag), SERVERS=
+	@tests/package/test-upgrade $(OLD)
+
 model: ## check the models of the protocol (spin), and that mistakes in them are found
 	@tests/install-dependencies
 	@tests/model/run
