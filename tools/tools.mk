@@ -109,8 +109,8 @@ dist: ## a source archive of what is committed
 deb: ## build the Debian package in build/deb, and let lintian look at it
 	@packaging/make-deb $(VERSION)
 
-test-package: deb ## install the package in a fresh Debian tree, save there, remove it (root)
-	@tests/package/test-package build/deb/rdb-uffd_$(VERSION)-1_amd64.deb
+test-package: ## build and install the package in fresh trees of Debian, save there, remove it (root; RELEASES="bookworm trixie sid")
+	@tests/package/test-package $(RELEASES)
 
 test-images: ## build the images of packaging/docker with a real Docker, save in their containers (root)
 	@tests/package/test-images
