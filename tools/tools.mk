@@ -102,10 +102,13 @@ uninstall: ## remove what install has put there
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd
 
 ARCHIVE ?= rdb_uffd-$(VERSION).tar.gz
-dist: ## a source archive of what is committed
-	git archive --prefix=rdb_uffd-$(VERSION)/ -o $(ARCHIVE) HEAD
+dist: ## a source archive of what is committed, the same bytes wherever it is made
+	git -c tar.umask=0022 archive --format=tar --prefix=rdb_uffd-$(VERSION)/ HEAD | gzip -9n >$(ARCHIVE)
 
-.PHONY: deb test-package test-images
+.PHONY: deb test-dist test-package test-images
+test-dist: ## make the source archive, check that it is the same everywhere and builds the same
+	@tests/package/test-dist
+
 deb: ## build the Debian package in build/deb, and let lintian look at it
 	@packaging/make-deb $(VERSION)
 
