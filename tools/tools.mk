@@ -65,10 +65,11 @@ check: layers format-check lint ## everything that needs no run
 upstream-tests: rdb_uffd.so ## the server's own tests, without and with the module (hours: UNITS="unit/dump …")
 	@tools/upstream-tests $(UNITS)
 
-# uffd-watch: hiredis only, nothing of src/. TLS where hiredis_ssl is there.
+# uffd-watch: hiredis only, nothing of src/. TLS where hiredis_ssl and OpenSSL are there:
+# Debian's libhiredis-dev brings the first without the second.
 VERSION       := $(shell sed -n 's/^\#define RDB_UFFD_VERSION "\(.*\)"/\1/p' src/rdb_uffd.h)
 WATCH_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/uffd-watch/*.c))
-WATCH_TLS     := $(shell [ -e /usr/include/hiredis/hiredis_ssl.h ] && echo yes)
+WATCH_TLS     := $(shell cd /usr/include && [ -e hiredis/hiredis_ssl.h ] && [ -e openssl/ssl.h ] && echo yes)
 $(BUILD)/tools/uffd-watch/%.o: CFLAGS += -DVERSION='"$(VERSION)"' $(if $(WATCH_TLS),-DWITH_TLS)
 # Where the version stands.
 $(BUILD)/tools/uffd-watch/main.o: src/rdb_uffd.h
