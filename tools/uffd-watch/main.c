@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "serve.h"
 #include "server.h"
 #include "show.h"
 
@@ -29,6 +30,8 @@ static const char help[] =
     "  -1, --once           look once and exit\n"
     "  -j, --json           as JSON: a list with an object for each server\n"
     "  -p, --prometheus     in Prometheus' text format\n"
+    "  -s, --serve ADDRESS  answer HTTP at host:port, and nobody else: /metrics for\n"
+    "                       Prometheus, /healthz, and a page\n"
     "  -u, --user NAME      ACL user\n"
     "  -a, --password TEXT  better: in the environment, REDISCLI_AUTH\n"
     "      --tls            with --ca, --cert, --key FILE as needed\n"
@@ -47,6 +50,7 @@ static const char help[] =
     "  uffd-watch -1 -j | jq '.[0].uffd_last_freeze_usec'\n"
     "  uffd-watch -i 10 >>saves.log                 a line every ten seconds\n"
     "  uffd-watch -1 -p >uffd.prom.new && mv uffd.prom.new uffd.prom\n"
+    "  uffd-watch -s 127.0.0.1:9721                 for Prometheus and browsers\n"
     "\n"
     "Exit code: 0; 1 if with --once a server did not answer or lacks the module;\n"
     "2 for a mistake on the command line.\n";
@@ -55,6 +59,7 @@ struct options {
     struct login login;
     double interval;
     bool once, json, prometheus;
+    const char *serve; /* where, NULL: nowhere */
 };
 
 enum { OPTION_TLS = 256, OPTION_CA, OPTION_CERT, OPTION_KEY, OPTION_TIMEOUT };
@@ -64,6 +69,7 @@ static const struct option long_options[] = {
     {"once", no_argument, NULL, '1'},
     {"json", no_argument, NULL, 'j'},
     {"prometheus", no_argument, NULL, 'p'},
+    {"serve", required_argument, NULL, 's'},
     {"user", required_argument, NULL, 'u'},
     {"password", required_argument, NULL, 'a'},
     {"tls", no_argument, NULL, OPTION_TLS},
@@ -102,6 +108,9 @@ static void take_option(struct options *options, int option)
         break;
     case 'p':
         options->prometheus = true;
+        break;
+    case 's':
+        options->serve = optarg;
         break;
     case 'u':
         options->login.user = optarg;
@@ -142,7 +151,7 @@ static void show(const struct options *options, const struct watched *servers, i
     if (options->json) {
         show_json(servers, count);
     } else if (options->prometheus) {
-        show_prometheus(servers, count);
+        show_prometheus(stdout, servers, count);
     } else if (screen) {
         struct screen now = screen_look();
         /* What is wider than the terminal is cut off, not wrapped. */
@@ -192,6 +201,8 @@ static void check_options(const struct options *options)
 {
     if (options->json && options->prometheus)
         refuse("--json or --prometheus, not both", NULL);
+    if (options->serve && (options->once || options->json || options->prometheus))
+        refuse("--serve goes with none of --once, --json, --prometheus", NULL);
     if (options->login.user && !options->login.password)
         refuse("--user needs a password, in REDISCLI_AUTH or by --password", NULL);
 }
@@ -204,6 +215,30 @@ static void take_server(struct watched *server, const char *name)
         refuse(name, wrong);
 }
 
+static bool look(struct watched *servers, int count, const struct login *login)
+{
+    bool all_good = true;
+    for (int i = 0; i < count; i++)
+        all_good &= watched_look(&servers[i], login);
+    return all_good;
+}
+
+_Noreturn static void serve(const struct options *options, struct watched *servers,
+                            int count)
+{
+    const char *wrong;
+    int listener = serve_listen(options->serve, &wrong);
+    if (listener < 0)
+        refuse(options->serve, wrong);
+    for (;;) {
+        double began = steady_seconds();
+        look(servers, count, &options->login);
+        /* A server that does not answer must not keep those who ask us from an answer. */
+        double least = steady_seconds() + 0.1, next = began + options->interval;
+        serve_until(listener, next > least ? next : least, servers, count);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static struct watched servers[SERVERS_MAX];
@@ -211,7 +246,7 @@ int main(int argc, char **argv)
         .interval = 1,
         .login = {.password = getenv("REDISCLI_AUTH"), .timeout_seconds = 3}};
     int option, count = 0;
-    while ((option = getopt_long(argc, argv, "i:1jpu:a:hV", long_options, NULL)) != -1)
+    while ((option = getopt_long(argc, argv, "i:1jps:u:a:hV", long_options, NULL)) != -1)
         take_option(&options, option);
     check_options(&options);
     if (argc - optind > SERVERS_MAX)
@@ -223,10 +258,10 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     heed_resizing();
     setlocale(LC_CTYPE, "");
+    if (options.serve)
+        serve(&options, servers, count);
     for (;;) {
-        bool all_good = true;
-        for (int i = 0; i < count; i++)
-            all_good &= watched_look(&servers[i], &options.login);
+        bool all_good = look(servers, count, &options.login);
         show(&options, servers, count);
         if (options.once || ferror(stdout))
             return all_good ? 0 : 1;

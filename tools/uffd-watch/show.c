@@ -213,15 +213,15 @@ static void each_field(const struct watched *server,
 }
 
 /* A string with what JSON and Prometheus both want escaped. */
-static void put_quoted(const char *text)
+static void put_quoted(FILE *to, const char *text)
 {
-    putchar('"');
+    putc('"', to);
     for (; *text; text++)
         if (*text == '"' || *text == '\\')
-            printf("\\%c", *text);
+            fprintf(to, "\\%c", *text);
         else if (!iscntrl((unsigned char)*text))
-            putchar(*text);
-    putchar('"');
+            putc(*text, to);
+    putc('"', to);
 }
 
 static void json_field(const struct watched *server, const char *name, const char *value,
@@ -232,7 +232,7 @@ static void json_field(const struct watched *server, const char *name, const cha
     if (number)
         printf("%s", value);
     else
-        put_quoted(value);
+        put_quoted(stdout, value);
 }
 
 void show_json(const struct watched *servers, int count)
@@ -240,10 +240,10 @@ void show_json(const struct watched *servers, int count)
     putchar('[');
     for (int i = 0; i < count; i++) {
         printf("%s{\"server\":", i ? "," : "");
-        put_quoted(servers[i].name);
+        put_quoted(stdout, servers[i].name);
         if (servers[i].error[0]) {
             printf(",\"error\":");
-            put_quoted(servers[i].error);
+            put_quoted(stdout, servers[i].error);
         } else {
             printf(",\"faults_per_second\":%.1f", servers[i].faults_per_second);
             each_field(&servers[i], json_field);
@@ -265,16 +265,17 @@ static const char *type_of(const char *name)
     return "gauge";
 }
 
-static void sample(const struct watched *server, const char *name)
+static void sample(FILE *to, const struct watched *server, const char *name)
 {
     const char *value = watched_text(server, name);
     if (server->error[0] || !*value)
         return;
-    printf("%s{server=", name);
-    put_quoted(server->name);
-    printf("} %s\n", value);
+    fprintf(to, "%s{server=", name);
+    put_quoted(to, server->name);
+    fprintf(to, "} %s\n", value);
 }
 
+static FILE *family_to;
 static const struct watched *all_servers;
 static int all_count;
 
@@ -285,45 +286,46 @@ static void family(const struct watched *server, const char *name, const char *v
     (void)server, (void)value;
     if (!number)
         return;
-    printf("# TYPE %s %s\n", name, type_of(name));
+    fprintf(family_to, "# TYPE %s %s\n", name, type_of(name));
     for (int i = 0; i < all_count; i++)
-        sample(&all_servers[i], name);
+        sample(family_to, &all_servers[i], name);
 }
 
 /* Texts are labels of a figure that is always 1. */
-static void show_reasons(const struct watched *servers, int count)
+static void show_reasons(FILE *to, const struct watched *servers, int count)
 {
     static const char *const texts[] = {"version", "last_fallback_reason", "last_error",
                                         "unsupported_reason"};
-    printf("# HELP uffd_info Why saves last forked, failed, or are not served.\n"
-           "# TYPE uffd_info gauge\n");
+    fprintf(to, "# HELP uffd_info Why saves last forked, failed, or are not served.\n"
+                "# TYPE uffd_info gauge\n");
     for (int i = 0; i < count; i++) {
         if (servers[i].error[0])
             continue;
-        printf("uffd_info{server=");
-        put_quoted(servers[i].name);
+        fprintf(to, "uffd_info{server=");
+        put_quoted(to, servers[i].name);
         for (size_t text = 0; text < sizeof(texts) / sizeof(texts[0]); text++) {
             char field[64];
             snprintf(field, sizeof(field), "uffd_%s", texts[text]);
-            printf(",%s=", texts[text]);
-            put_quoted(watched_text(&servers[i], field));
+            fprintf(to, ",%s=", texts[text]);
+            put_quoted(to, watched_text(&servers[i], field));
         }
-        printf("} 1\n");
+        fprintf(to, "} 1\n");
     }
 }
 
-void show_prometheus(const struct watched *servers, int count)
+void show_prometheus(FILE *to, const struct watched *servers, int count)
 {
+    family_to = to;
     all_servers = servers;
     all_count = count;
-    printf("# HELP uffd_up Whether the server answered and has the module.\n"
-           "# TYPE uffd_up gauge\n");
+    fprintf(to, "# HELP uffd_up Whether the server answered and has the module.\n"
+                "# TYPE uffd_up gauge\n");
     for (int i = 0; i < count; i++) {
-        printf("uffd_up{server=");
-        put_quoted(servers[i].name);
-        printf("} %d\n", servers[i].error[0] == '\0');
+        fprintf(to, "uffd_up{server=");
+        put_quoted(to, servers[i].name);
+        fprintf(to, "} %d\n", servers[i].error[0] == '\0');
     }
-    show_reasons(servers, count);
+    show_reasons(to, servers, count);
     for (int i = 0; i < count; i++)
         if (!servers[i].error[0]) {
             each_field(&servers[i], family);

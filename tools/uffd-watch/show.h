@@ -2,6 +2,8 @@
 #ifndef UFFD_WATCH_SHOW_H
 #define UFFD_WATCH_SHOW_H
 
+#include <stdio.h>
+
 #include "server.h"
 
 /* With the last looks, colours and the last saves on a terminal; plain if `screen` is NULL. */
@@ -9,6 +11,6 @@ void show_screen(const struct watched *servers, int count, const struct screen *
 /* One line for each, for logs. */
 void show_lines(const struct watched *servers, int count);
 void show_json(const struct watched *servers, int count);
-void show_prometheus(const struct watched *servers, int count);
+void show_prometheus(FILE *to, const struct watched *servers, int count);
 
 #endif

@@ -1,0 +1,245 @@
+/* uffd-watch --serve: what Prometheus, browsers and probes get from it, over real sockets. */
+#include "server.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ANSWER_BYTES 262144
+
+static int served_port;
+
+/* Of nobody, at this moment. */
+static int free_port(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    int descriptor = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(bind(descriptor, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+              getsockname(descriptor, (struct sockaddr *)&address, &length) == 0,
+          "no port");
+    close(descriptor);
+    return ntohs(address.sin_port);
+}
+
+static int connect_to_it(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)served_port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(descriptor >= 0, "socket");
+    if (connect(descriptor, (struct sockaddr *)&address, sizeof(address)) == 0)
+        return descriptor;
+    close(descriptor);
+    return -1;
+}
+
+static pid_t serve(const char *first, const char *second)
+{
+    needs_module();
+    served_port = free_port();
+    const char *program = getenv("UFFD_WATCH");
+    char *at = format_text("127.0.0.1:%d", served_port);
+    pid_t pid = fork();
+    CHECK(pid >= 0, "fork");
+    if (pid == 0) {
+        program = program ? program : "./uffd-watch";
+        execl(program, program, "--interval", "0.2", "--timeout", "0.5", "--serve", at,
+              first, second, (char *)NULL);
+        _exit(127);
+    }
+    int descriptor = -1;
+    WAIT_UNTIL((descriptor = connect_to_it()) >= 0, 10, "nobody listens");
+    close(descriptor);
+    return pid;
+}
+
+/* All that comes until the other side ends it; it must do so. */
+static const char *read_all(int descriptor)
+{
+    char *text = calloc(1, ANSWER_BYTES);
+    size_t length = 0;
+    for (ssize_t got; length < ANSWER_BYTES - 1; length += (size_t)got) {
+        struct pollfd readable = {.fd = descriptor, .events = POLLIN};
+        CHECK(poll(&readable, 1, 20000) == 1, "no answer");
+        got = read(descriptor, text + length, ANSWER_BYTES - 1 - length);
+        CHECK(got >= 0, "read");
+        if (got == 0)
+            break;
+    }
+    close(descriptor);
+    return text;
+}
+
+static const char *ask(const char *request)
+{
+    int descriptor = connect_to_it();
+    CHECK(descriptor >= 0, "nobody listens");
+    CHECK(send(descriptor, request, strlen(request), MSG_NOSIGNAL) > 0, "send");
+    return read_all(descriptor);
+}
+
+static const char *get(const char *path)
+{
+    return ask(format_text("GET %s HTTP/1.1\r\nHost: here\r\n\r\n", path));
+}
+
+static void expect(const char *text, const char *part)
+{
+    CHECK(strstr(text, part), "\"%s\" is not in:\n%s", part, text);
+}
+
+static const char *body(const char *answer)
+{
+    const char *end = strstr(answer, "\r\n\r\n"),
+               *length = strstr(answer, "Content-Length: ");
+    CHECK(end && length, "no head: %s", answer);
+    CHECK(strlen(end + 4) == strtoul(length + strlen("Content-Length: "), NULL, 10),
+          "the length is not what is said: %s", answer);
+    return end + 4;
+}
+
+/* The same names as the text for a file, so that rules and dashboards fit. */
+static void metrics(void)
+{
+    struct server *server = server_start(NULL);
+    server_save(server);
+    const char *at = format_text("127.0.0.1:%d", server->port);
+    serve(at, NULL);
+    const char *program = getenv("UFFD_WATCH");
+    const char *words[] = {program ? program : "./uffd-watch", "-1", "-p", at, NULL};
+    char *path = format_text("%s/metrics", test_directory());
+    CHECK(run_program(path, words) == 0, "uffd-watch -1 -p");
+    const char *answer = get("/metrics");
+    expect(answer, "HTTP/1.1 200 OK\r\n");
+    expect(answer, "\r\nContent-Type: text/plain; version=0.0.4");
+    const char *served = body(answer);
+    FILE *file = fopen(path, "r");
+    CHECK(file, "%s", path);
+    char line[1024];
+    int lines = 0;
+    for (; fgets(line, sizeof(line), file); lines++) {
+        line[strcspn(line, " \n")] = '\0';
+        expect(served, line);
+    }
+    fclose(file);
+    CHECK(lines > 60, "%d lines", lines);
+    expect(served, format_text("\nuffd_snapshots_ok{server=\"%s\"} 1\n", at));
+}
+
+/* One of two servers stands still, then it is there again. */
+static void health(void)
+{
+    struct server *one = server_start(NULL), *two = server_start(NULL);
+    const char *at_one = format_text("127.0.0.1:%d", one->port),
+               *at_two = format_text("127.0.0.1:%d", two->port);
+    serve(at_one, at_two);
+    WAIT_UNTIL(strstr(get("/healthz"), "HTTP/1.1 200 OK\r\n"), 10, "not well");
+    expect(body(get("/healthz")), format_text("%s: ok\n", at_two));
+    CHECK(kill(two->pid, SIGSTOP) == 0, "SIGSTOP");
+    WAIT_UNTIL(strstr(get("/healthz"), "HTTP/1.1 503 "), 10, "well without a server");
+    const char *answer = body(get("/healthz"));
+    expect(answer, format_text("%s: ok\n", at_one));
+    expect(answer, format_text("%s: ", at_two));
+    expect(get("/metrics"), format_text("\nuffd_up{server=\"%s\"} 0\n", at_two));
+    CHECK(kill(two->pid, SIGCONT) == 0, "SIGCONT");
+    WAIT_UNTIL(strstr(get("/healthz"), "HTTP/1.1 200 OK\r\n"), 10, "not well again");
+}
+
+/* Also of a server whose name is a piece of HTML, and nothing may be run in it. */
+static void page(void)
+{
+    struct server *server = server_start(NULL);
+    server_save(server);
+    serve(format_text("127.0.0.1:%d", server->port), "/<script>alert(1)</script>&");
+    const char *answer = get("/");
+    expect(answer, "\r\nContent-Type: text/html; charset=utf-8\r\n");
+    expect(answer, "\r\nContent-Security-Policy: default-src 'none'");
+    const char *html = body(answer);
+    expect(html, format_text("127.0.0.1:%d", server->port));
+    expect(html, ">idle<");
+    expect(html, "1 ok, 0 failed, 0 forked");
+    expect(html, "/&lt;script>alert(1)&lt;/script>&amp;");
+    CHECK(!strstr(html, "<script"), "a script: %s", html);
+    expect(get("/?again=1"), "HTTP/1.1 200 OK\r\n");
+    server_save(server);
+    server_save(server);
+    WAIT_UNTIL(strstr(get("/"), "<td>ok<td>"), 10, "no save has ended");
+}
+
+static void wrong_requests(void)
+{
+    struct server *server = server_start(NULL);
+    serve(format_text("127.0.0.1:%d", server->port), NULL);
+    expect(get("/nothing"), "HTTP/1.1 404 ");
+    expect(get("/metricsandmore"), "HTTP/1.1 404 ");
+    expect(get("/../etc/passwd"), "HTTP/1.1 404 ");
+    expect(ask("POST / HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 ");
+    expect(ask("\r\n\r\n"), "HTTP/1.1 400 ");
+    const char *head = ask("HEAD /metrics HTTP/1.0\r\n\r\n");
+    expect(head, "HTTP/1.1 200 OK\r\n");
+    CHECK(!*(strstr(head, "\r\n\r\n") + 4), "a body: %s", head);
+    char *endless = calloc(1, 9000);
+    memcpy(endless, "GET /", 5);
+    memset(endless + 5, 'x', 8000);
+    int descriptor = connect_to_it();
+    CHECK(send(descriptor, endless, 8005, MSG_NOSIGNAL) > 0, "send");
+    close(descriptor);
+    expect(get("/healthz"), "HTTP/1.1 200 OK\r\n");
+}
+
+/* Those who say nothing, or half of it, keep nobody waiting; there may be as many as will. */
+static void slow_clients(void)
+{
+    struct server *server = server_start(NULL);
+    pid_t watch = serve(format_text("127.0.0.1:%d", server->port), NULL);
+    double began = patient_seconds();
+    for (int i = 0; i < 100; i++) {
+        int descriptor = connect_to_it();
+        CHECK(descriptor >= 0, "connection %d", i);
+        if (i % 2)
+            CHECK(send(descriptor, "GET /metr", 9, MSG_NOSIGNAL) == 9, "send");
+        expect(get("/healthz"), "HTTP/1.1 200 OK\r\n");
+    }
+    CHECK(patient_seconds() - began < 4, "%g s", patient_seconds() - began);
+    CHECK(waitpid(watch, NULL, WNOHANG) == 0, "it has ended");
+}
+
+static void wrong_places(void)
+{
+    const char *program = getenv("UFFD_WATCH");
+    program = program ? program : "./uffd-watch";
+    struct server *server = server_start(NULL);
+    const char *const places[] = {"127.0.0.1", "127.0.0.1:0", "/a/path", "",
+                                  format_text("127.0.0.1:%d", server->port)};
+    char *path = format_text("%s/wrong", test_directory());
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        const char *words[] = {program, "--serve", places[i], NULL};
+        CHECK(run_program(path, words) == 2, "\"%s\" is taken", places[i]);
+    }
+    const char *words[] = {program, "--serve", "127.0.0.1:1", "--once", NULL};
+    CHECK(run_program(path, words) == 2, "with --once");
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test_case cases[] = {
+        {"metrics", metrics, 30},
+        {"health", health, 60},
+        {"page", page, 30},
+        {"wrong_requests", wrong_requests, 30},
+        {"slow_clients", slow_clients, 60},
+        {"wrong_places", wrong_places, 20},
+        {0},
+    };
+    return test_run("serve", cases, argc, argv);
+}
