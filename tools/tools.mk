@@ -28,6 +28,10 @@ pictures: $(PICTURES) ## draw the documents' pictures from their sources (Graphv
 docs/pictures/%.svg: docs/pictures/%.dot
 	{ dot -Tsvg $< | sed '/<!-- Generated/,/-->/d'; echo "<!-- $$(md5sum <$<) -->"; } >$@
 
+.PHONY: terminal-picture
+terminal-picture: rdb_uffd.so uffd-watch ## record anew what the README shows of uffd-watch (tmux)
+	tools/record-terminal docs/pictures/uffd-watch.svg
+
 documents: ## check that what the documents name is there
 	tools/check-documents
 
