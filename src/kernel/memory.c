@@ -1,5 +1,6 @@
 #include "kernel/memory.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -87,6 +88,18 @@ static void *map_empty_file(size_t length)
         start = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
     close(file);
     return start == MAP_FAILED ? NULL : start;
+}
+
+int memory_replace(void *start, size_t length)
+{
+    int device = open("/dev/zero", O_RDWR | O_CLOEXEC | O_NOCTTY);
+    if (device < 0)
+        return -errno;
+    void *mapped = mmap(start, length, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, device, 0);
+    int error = mapped == MAP_FAILED ? -errno : 0;
+    close(device);
+    return error;
 }
 
 void *memory_map_private(size_t length)

@@ -172,13 +172,29 @@ static void grow_in_huge_pages(unsigned arena)
     control(arena, "retain_grow_limit", NULL, NULL, &limit, sizeof(limit));
 }
 
+/* Else each arena has a thread of its own that purges it, with a stack which the server's
+ * crash report fills: 8 MB. Those that there are do it too, and still do when the module
+ * has left: the arenas stay. */
+static void make_do_with_threads(void)
+{
+    uint64_t epoch = 1;
+    size_t threads = 0, length = sizeof(threads);
+    pool.mallctl("epoch", NULL, NULL, &epoch, sizeof(epoch));
+    pool.mallctl("stats.background_thread.num_threads", &threads, &length, NULL, 0);
+    threads = threads ? threads : 1;
+    pool.mallctl("max_background_threads", NULL, NULL, &threads, sizeof(threads));
+}
+
 void arena_pool_grow(void)
 {
     DEMAND_MAIN_THREAD();
     unsigned arena;
     size_t length = sizeof(arena);
-    if (!pool.mallctl || pool.count == ARENA_POOL_SIZE ||
-        pool.mallctl("arenas.create", &arena, &length, NULL, 0) != 0)
+    if (!pool.mallctl || pool.count == ARENA_POOL_SIZE)
+        return;
+    if (!pool.count)
+        make_do_with_threads();
+    if (pool.mallctl("arenas.create", &arena, &length, NULL, 0) != 0)
         return;
     grow_in_huge_pages(arena);
     watch_extents(arena);

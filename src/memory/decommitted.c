@@ -14,6 +14,8 @@
 /* A region more costs the freeze about a microsecond, a page less 0.1 to 0.2. */
 #define WORTH_BYTES (UINT64_C(128) << 10)
 #define WORTH_MAX   64
+/* Two mappings more for each that a crash report is not to see, of 65,530. */
+#define HIDDEN_BYTES (UINT64_C(16) << 10)
 
 /* All of it, the lock too, in memory that is never protected (kernel/memory.h). */
 struct decommitted {
@@ -84,6 +86,19 @@ void decommitted_take_back(uint64_t start, uint64_t end)
         const struct region *around = regions_find(&decommitted->set, start);
         if (around)
             regions_remove(&decommitted->set, around->start, around->end);
+    }
+    short_lock_release(&decommitted->lock);
+}
+
+void decommitted_abandon(void)
+{
+    if (!decommitted || !short_lock_try(&decommitted->lock))
+        return;
+    for (size_t i = 0; i < decommitted->set.count; i++) {
+        const struct region *region = &decommitted->set.regions[i];
+        uint64_t bytes = region->end - region->start;
+        if (bytes >= HIDDEN_BYTES)
+            memory_replace((void *)(uintptr_t)region->start, bytes);
     }
     short_lock_release(&decommitted->lock);
 }

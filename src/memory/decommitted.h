@@ -36,6 +36,9 @@ void decommitted_forked(void);
 bool decommitted_give_up(uint64_t start, uint64_t end);
 /* [start, end) is going to be used. */
 void decommitted_take_back(uint64_t start, uint64_t end);
+/* The server crashes: its report's test of the memory must not fill what is decommitted.
+ * Any thread, async-signal-safe. */
+void decommitted_abandon(void);
 /* Part of [start, end) is decommitted. */
 bool decommitted_overlaps(uint64_t start, uint64_t end);
 /* From here on nothing becomes decommitted; what is, if it is worth a region of its own, is

@@ -7,6 +7,7 @@
 #include "kernel/contract.h"
 #include "kernel/fatal_signals.h"
 #include "kernel/thread.h"
+#include "memory/decommitted.h"
 #include "rescue.h"
 #include "service.h"
 #include "snapshot.h"
@@ -55,6 +56,7 @@ void crash_begin(void)
     rescue_from_crash(snapshot);
     prefaulted_abandon(&snapshot->prefaulted);
     preserved_abandon_reserve(&snapshot->preserved);
+    decommitted_abandon();
 }
 
 /* The handler behind has come back: whoever it is has mended what was wrong, or the kernel

@@ -15,7 +15,7 @@
 #define REPORT_SECONDS 60
 /* A heap whose report takes seconds, not minutes. */
 #define CRASH_KEYS 400000
-#define MORE_MB    64
+#define MORE_MB    32
 
 static struct server *start_with(const char *fault)
 {
