@@ -47,6 +47,15 @@ static int read_without_value(struct walk *walk, frozen_address address,
     return error;
 }
 
+static int read_with_value_last(struct walk *walk, frozen_address address,
+                                struct frozen_entry *entry)
+{
+    uint64_t words[3] = {0, 0, 0};
+    int error = frozen_read(walk, words, address, sizeof(words));
+    *entry = (struct frozen_entry){.next = words[0], .key = words[1], .value = words[2]};
+    return error;
+}
+
 static int read_around_key(struct walk *walk, frozen_address address,
                            struct frozen_entry *entry)
 {
@@ -79,13 +88,14 @@ static int read_tagged_entry(struct walk *walk, frozen_address address,
     return tag == tags->around_key ? read_around_key(walk, target, entry) : -EBADMSG;
 }
 
-static inline int read_entry(struct walk *walk, frozen_address address,
+static inline int read_entry(struct walk *walk, frozen_address address, bool has_value,
                              struct frozen_entry *entry)
 {
     if (__builtin_expect((address & TAG_MASK) != 0, 0))
         return read_tagged_entry(walk, address, entry);
     if (walk->family->next_first)
-        return read_without_value(walk, address, entry);
+        return has_value ? read_with_value_last(walk, address, entry)
+                         : read_without_value(walk, address, entry);
     return frozen_read(walk, entry, address, sizeof(*entry));
 }
 
@@ -104,7 +114,7 @@ static int walk_run(struct table_iteration *iteration, const frozen_address *buc
     for (size_t i = 0; i < count; i++) {
         if (!buckets[i])
             continue;
-        int error = read_entry(walk, buckets[i], &heads[i]);
+        int error = read_entry(walk, buckets[i], iteration->has_values, &heads[i]);
         if (error)
             return error;
         if (heads[i].next)
@@ -120,7 +130,7 @@ static int walk_run(struct table_iteration *iteration, const frozen_address *buc
                 return error;
             if (!entry.next)
                 break;
-            error = read_entry(walk, entry.next, &entry);
+            error = read_entry(walk, entry.next, iteration->has_values, &entry);
             if (error)
                 return error;
         }
@@ -170,7 +180,7 @@ static int find_in_table(struct walk *walk, const struct frozen_table *dict, int
         struct frozen_entry entry;
         if (steps > dict->used[table])
             return -EBADMSG;
-        error = read_entry(walk, at, &entry);
+        error = read_entry(walk, at, dict->has_values, &entry);
         if (error)
             break;
         if (entry.key == key) {

@@ -20,7 +20,13 @@ struct dict_tags {
 };
 
 /* Where key and expiry are: in tables around the object, or in it. */
-enum object_form { OBJECT_BARE, OBJECT_VALKEY_8_1, OBJECT_VALKEY_9_1, OBJECT_REDIS_8_6 };
+enum object_form {
+    OBJECT_BARE,
+    OBJECT_VALKEY_8_1,
+    OBJECT_VALKEY_9_1,
+    OBJECT_REDIS_8_2,
+    OBJECT_REDIS_8_6,
+};
 
 /* A hash in a table: what stands for a field. */
 enum field_form {
@@ -42,8 +48,9 @@ struct family {
     enum table_form tables;
     uint16_t dict_exponents; /* in a dict: of the sizes of its tables */
     struct dict_tags dict_tags;
-    bool
-        next_first; /* an entry begins with the pointer to the next one, and has no value */
+    /* An entry begins with the pointer to the next one; only those of hashes may have a
+     * value, if fields and values are apart. */
+    bool next_first;
     enum object_form objects;
     enum field_form fields;
     enum slot_form slots;

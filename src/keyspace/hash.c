@@ -2,7 +2,7 @@
  *
  *  A field is, with its value
  *    7.0, Valkey 8.0  key and value of the entry, both strings
- *    Redis 8.0        as above, but the key is no sds: struct field_redis
+ *    Redis 8.0 … 8.4  as above, but the key is no sds: struct field_redis
  *    Valkey 8.1, 9.1, Redis 8.6
  *                     one string with more around it: save_packed_field(),
  *                     save_entry()
@@ -18,7 +18,7 @@
 
 #define NEVER UINT64_MAX
 
-/* ---- Redis 8.0 ------------------------------------------------------------------- */
+/* ---- Redis 8.0 to 8.4 ------------------------------------------------------------------- */
 
 /* Redis 8.0 has the time when something expires in 16 bytes:
  *   0 u32 low · 4 u16 high · 6 u16 bits, 256: not valid · 8 pointer */
@@ -200,7 +200,7 @@ static int save_field_redis(struct walk *walk, const struct frozen_entry *entry,
     return error ? error : frozen_sds_save(walk, entry->value);
 }
 
-/* 0 expiry · 8.0: 16 key · listpack of fields, values and times: the family says where */
+/* 0 expiry · up to 8.0: 16 key · listpack of fields, values and times: the family says where */
 static int expiring_listpack_save(struct walk *walk, frozen_address address)
 {
     unsigned char bytes[32];
@@ -324,6 +324,7 @@ static int table_hash_save(struct walk *walk, const struct frozen_object *object
 {
     struct frozen_table table;
     int error = table_read(walk, object->pointer, &table);
+    table.has_values = walk->family->fields == FIELD_REDIS_8_0;
     if (!error && object->rdb_type == HASH_EXPIRING_REDIS)
         error =
             rdb_encode_milliseconds(walk->encoder, (int64_t)object->least_field_expire);

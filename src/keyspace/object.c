@@ -1,13 +1,23 @@
 /* The server's objects, with what lies around them: see values.h. */
 #include "keyspace/values.h"
 
-/* ---- Valkey 8.1, 9.1 ------------------------------------------------------------- */
+/* ---- Valkey 8.1, 9.1, Redis 8.2 ------------------------------------------------------------- */
 
 #define OBJECT_BYTES  16
 #define OBJECT_WINDOW 32 /* as far as the length of the key's header can be */
-#define HAS_EXPIRE    1u
-#define HAS_KEY       2u
 #define HAS_VALUE     4u
+
+/* Which of the bits behind the clock say what is behind the object. */
+struct object_bits {
+    uint32_t expire, key;
+};
+
+static struct object_bits bits_of(const struct walk *walk)
+{
+    return walk->family->objects == OBJECT_REDIS_8_2
+               ? (struct object_bits){.key = 1, .expire = 2}
+               : (struct object_bits){.expire = 1, .key = 2};
+}
 
 static int read_window(struct walk *walk, frozen_address address, unsigned char *window)
 {
@@ -15,7 +25,7 @@ static int read_window(struct walk *walk, frozen_address address, unsigned char 
         return frozen_read(walk, window, address, OBJECT_WINDOW);
     memset(window, 0, OBJECT_WINDOW);
     int error = frozen_read(walk, window, address, OBJECT_BYTES);
-    size_t more = half_at(window, 4) & HAS_EXPIRE ? 9 : 1;
+    size_t more = half_at(window, 4) & bits_of(walk).expire ? 9 : 1;
     bool inside =
         half_at(window, 4) & HAS_VALUE && walk->family->objects == OBJECT_VALKEY_9_1;
     if (error || (inside && more == 1))
@@ -36,11 +46,11 @@ static int read_inside(struct walk *walk, frozen_address address,
         walk->family->objects == OBJECT_VALKEY_9_1 && (bits & HAS_VALUE) != 0;
     if (object->value_inside)
         at -= 8;
-    if (bits & HAS_EXPIRE) {
+    if (bits & bits_of(walk).expire) {
         object->expire = (int64_t)word_at(window, at);
         at += 8;
     }
-    if (!(bits & HAS_KEY))
+    if (!(bits & bits_of(walk).key))
         return -EBADMSG;
     object->key = address + at + 1 + window[at];
     return 0;
@@ -78,6 +88,7 @@ static int read_around(struct walk *walk, frozen_address address,
     switch (walk->family->objects) {
     case OBJECT_VALKEY_8_1:
     case OBJECT_VALKEY_9_1:
+    case OBJECT_REDIS_8_2:
         return read_inside(walk, address, object, window);
     case OBJECT_REDIS_8_6:
         return read_with_metadata(walk, address, object, window);

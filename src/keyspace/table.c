@@ -45,6 +45,7 @@ static int walk_part(struct table_iteration *iteration, const struct frozen_tabl
 {
     int error = 0;
     iteration->left = table_size(table);
+    iteration->has_values = table->has_values;
     for (int i = 0; i < 2 && !error; i++)
         error = walk_one(iteration, table, i, from, to);
     return error ? error : table_visit_batch(iteration);

@@ -20,6 +20,8 @@ struct frozen_table {
     uint64_t used[2];
     uint64_t sizes[2]; /* buckets, 0: no table */
     uint64_t first;    /* hashtable: buckets before this one have been moved */
+    bool has_values;   /* said by who reads it: a dict whose entries begin with the next
+                        * one does not tell */
 };
 
 /* An empty one if `address` is 0. 0, -EBADMSG when it cannot be a table, or
@@ -57,6 +59,7 @@ struct table_iteration {
     table_visit visit;
     void *context;
     uint64_t left; /* entries that may still come: a longer chain is a loop */
+    bool has_values;
     size_t count;
     struct frozen_entry entries[TABLE_BATCH];
 };

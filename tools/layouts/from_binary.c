@@ -178,7 +178,8 @@ static void take_forms(void)
             : TABLE_DICT;
     family->next_first =
         family->tables == TABLE_DICT && at("dict.c", "dictEntry", "next") == 0;
-    family->objects = has("rdb.c", "robj", "iskvobj")     ? OBJECT_REDIS_8_6
+    family->objects = has("rdb.c", "robj", "metabits")    ? OBJECT_REDIS_8_6
+                      : has("rdb.c", "robj", "iskvobj")   ? OBJECT_REDIS_8_2
                       : has("rdb.c", "robj", "hasembval") ? OBJECT_VALKEY_9_1
                       : has("rdb.c", "robj", "hasembkey") ? OBJECT_VALKEY_8_1
                                                           : OBJECT_BARE;

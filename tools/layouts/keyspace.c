@@ -155,6 +155,11 @@ void values(void)
 #else
     BITS(robj, lru, 0, 0xffffff00);
 #endif
+#ifdef PROBE_OBJECT_EXPIRABLE
+    SAME("object.expirable", OBJECT_REDIS_8_2, FAMILY(objects));
+    BITS(robj, iskvobj, 1, 1);
+    BITS(robj, expirable, 1, 2);
+#endif
 #ifdef PROBE_OBJECT_EXPIRE
     BITS(robj, hasexpire, 1, 1);
     BITS(robj, hasembkey, 1, 2);
