@@ -43,6 +43,7 @@ static struct {
 static struct {
     void (*free)(void *memory);
     void (*sized_free)(void *memory, size_t size, int flags);
+    void (*measured_free)(void *memory, size_t *bytes);
     void (*dallocx)(void *memory, int flags);
     size_t (*usable_size)(void *memory);
     bool (*free_fresh)(void *memory);
@@ -136,6 +137,14 @@ static void stand_in_sized_free(void *memory, size_t size, int flags)
         stand_in_free(memory);
 }
 
+/* Redis since 8.2 asks the allocator that it brings along how large it was. */
+static void stand_in_measured_free(void *memory, size_t *bytes)
+{
+    if (memory && bytes)
+        *bytes = real.usable_size(memory);
+    stand_in_free(memory);
+}
+
 /* ---- reaching the server's frees ------------------------------------------------- */
 
 static void free_directly(void *memory)
@@ -160,6 +169,7 @@ static int find_real_functions(const char *prefix)
 {
     find(prefix, "free", &real.free);
     find(prefix, "sdallocx", &real.sized_free);
+    find(prefix, "free_with_usize", &real.measured_free);
     find(prefix, "dallocx", &real.dallocx);
     find(prefix, "malloc_usable_size", &real.usable_size);
     return real.free && real.usable_size ? 0 : -ENOENT;
@@ -171,6 +181,8 @@ static int tell_obstacle(int error)
                                          "running when the module was loaded"
                        : error == -EOPNOTSUPP
                            ? "it is called directly, and its code is of an unknown kind"
+                       : error == -ENXIO
+                           ? "the server frees by a function that is not known"
                        : error == -ENOENT ? "it is not exported, or not called"
                                           : strerror(-error);
     snprintf(reach.obstacle, sizeof(reach.obstacle), "%s", error ? text : "");
@@ -184,26 +196,45 @@ static bool is_in_executable(const void *function)
            got_find_executable(&executable) == 0 && object.dynamic == executable.dynamic;
 }
 
-/* What stands in does as they did by dallocx(), which stays as it is. */
-static int replace_entries(void)
+struct replaced {
+    void *function;
+    unsigned arguments;
+    void *stand_in;
+};
+
+/* All or none. */
+static int replace_all(const struct replaced *entries, size_t count)
 {
-    void *release, *sized;
-    memcpy(&release, &real.free, sizeof(release));
-    memcpy(&sized, &real.sized_free, sizeof(sized));
-    if (!real.dallocx || !is_in_executable(release))
-        return -ENOENT;
-    int error = entry_check(release, 1);
-    if (!error && sized)
-        error = entry_check(sized, 3);
+    int error = 0;
+    for (size_t i = 0; i < count && !error; i++)
+        if (entries[i].function)
+            error = entry_check(entries[i].function, entries[i].arguments);
     if (error)
         return error;
     real.free = free_directly;
     real.sized_free = sized_free_directly;
-    error = entry_replace(release, 1, (void *)stand_in_free);
-    reach.entries = !error;
-    if (!error && sized)
-        error = entry_replace(sized, 3, (void *)stand_in_sized_free);
+    for (size_t i = 0; i < count && !error; i++) {
+        if (!entries[i].function)
+            continue;
+        error =
+            entry_replace(entries[i].function, entries[i].arguments, entries[i].stand_in);
+        reach.entries = reach.entries || !error;
+    }
     return error;
+}
+
+/* What stands in does as they did by dallocx(), which stays as it is. */
+static int replace_entries(void)
+{
+    struct replaced entries[] = {{NULL, 1, (void *)stand_in_free},
+                                 {NULL, 3, (void *)stand_in_sized_free},
+                                 {NULL, 2, (void *)stand_in_measured_free}};
+    memcpy(&entries[0].function, &real.free, sizeof(void *));
+    memcpy(&entries[1].function, &real.sized_free, sizeof(void *));
+    memcpy(&entries[2].function, &real.measured_free, sizeof(void *));
+    if (!real.dallocx || !is_in_executable(entries[0].function))
+        return -ENOENT;
+    return replace_all(entries, sizeof(entries) / sizeof(entries[0]));
 }
 
 void deferred_free_reach(const void *allocator_function, const char *prefix)
@@ -253,6 +284,26 @@ static int replace_imports(void)
     return error;
 }
 
+/* An allocator that a server brings along may have more functions that free. So something of
+ * the server's is freed by it, and has to come by here. Where it does not say how it
+ * allocates, it is not asked. */
+static bool is_reached(void)
+{
+    void *(*allocate)(size_t bytes);
+    void (*release)(void *memory);
+    const char *prefix = symbol_find("zfree") ? "z" : "valkey_";
+    find(prefix, "malloc", &allocate);
+    find(prefix, "free", &release);
+    void *memory = allocate && release ? allocate(1) : NULL;
+    if (!memory)
+        return true;
+    size_t before = noted();
+    late.putting_off = true;
+    release(memory);
+    late.putting_off = false;
+    return noted() > before;
+}
+
 int deferred_free_install(bool (*free_fresh)(void *memory),
                           bool (*free_past)(void *memory))
 {
@@ -267,7 +318,13 @@ int deferred_free_install(bool (*free_fresh)(void *memory),
     late.notes = memory_map(NOTES_MAX * sizeof(*late.notes));
     if (!late.notes)
         return tell_obstacle(-ENOMEM);
+    late.is_kept_back = NULL;
+    late.evictable = false;
     int error = reach.entries ? 0 : replace_imports();
+    if (!error && !is_reached()) {
+        restore();
+        error = -ENXIO;
+    }
     if (error) {
         memory_unmap(late.notes, NOTES_MAX * sizeof(*late.notes));
         late.notes = NULL;

@@ -43,7 +43,7 @@
 /* Memory that may be held back, in all, if it cannot be evicted. */
 #define DEFERRED_FREE_BYTES_MAX (UINT64_C(32) << 20)
 
-/* Finds the server's free() and sdallocx(), `prefix` before their names. An allocator that
+/* Finds the server's free(), sdallocx() and free_with_usize(), `prefix` before their names. An allocator that
  * is built into the executable is called directly: then their code is replaced, once and
  * for all, before this process has a second thread (host/entry.h). Frees go on as ever. */
 void deferred_free_reach(const void *allocator_function, const char *prefix);
