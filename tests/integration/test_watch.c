@@ -62,7 +62,7 @@ static void once(void)
     expect(text, address_of(two));
     expect(text, "idle");
     CHECK(!strchr(text, '\033'), "escape sequences without a terminal");
-    server_config_set(one, "rdb-key-save-delay", "300");
+    server_config_set(one, "rdb-key-save-delay", "200");
     server_save_start(one);
     sleep_msec(500);
     text = WATCH(0, "--once", address_of(one));
@@ -132,7 +132,7 @@ static double largest_before(const char *text, const char *word)
 static void on_terminal(void)
 {
     struct server *server = start("");
-    server_config_set(server, "rdb-key-save-delay", "300");
+    server_config_set(server, "rdb-key-save-delay", "200");
     server_save_start(server);
     setenv("TERM", "xterm", 1);
     setenv("LC_ALL", "C.UTF-8", 1);
