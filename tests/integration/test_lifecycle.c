@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static struct server *start_filled(bool without_module, uint64_t seed)
 {
@@ -475,6 +477,51 @@ static void newer_than_known(void)
     check_unknown("newer_server", "99.9.9");
 }
 
+/* `program` copied to `copy`, with another version's last digit wherever it tells its own. */
+static int copy_as_other_version(const char *program, const char *copy, char *version)
+{
+    FILE *from = fopen(program, "rb"), *to = fopen(copy, "wb");
+    CHECK(from && to && fseek(from, 0, SEEK_END) == 0, "%s cannot be copied", program);
+    size_t length = (size_t)ftell(from), digits = strlen(version);
+    char *bytes = malloc(length);
+    rewind(from);
+    CHECK(bytes && fread(bytes, 1, length, from) == length, "%s", program);
+    char *last = version + digits - 1, other = *last == '9' ? '8' : '9';
+    int found = 0;
+    for (char *at = bytes;
+         (at = memmem(at, length - (size_t)(at - bytes), version, digits)); found++)
+        at[digits - 1] = other;
+    *last = other;
+    CHECK(fwrite(bytes, 1, length, to) == length && fclose(to) == 0, "%s", copy);
+    CHECK(chmod(copy, 0755) == 0, "%s", copy);
+    fclose(from);
+    free(bytes);
+    return found;
+}
+
+/* Of a version that has a table: what says so is no number, but what is proved. */
+static void point_release(void)
+{
+    needs_module();
+    struct server *known = server_start(
+        &(struct server_options){.config = FILL_CONFIG, .without_module = true});
+    char *version = strdup(server_version(known)), program[4096] = "";
+    const char *link = format_text("/proc/%d/exe", known->own_pid);
+    CHECK(readlink(link, program, sizeof(program) - 1) > 0, "%s", link);
+    const char *copy = server_path(known, "server");
+    if (!copy_as_other_version(program, copy, version))
+        not_applicable("another program starts it");
+    struct server *server =
+        server_start(&(struct server_options){.config = FILL_CONFIG, .command = copy});
+    CHECK(strcmp(server_version(server), version) == 0, "it says that it is %s, not %s",
+          server_version(server), version);
+    fill(server->connection, FILL_ALL, 100, test_seed());
+    save_and_check(server);
+    check_fork_free(server, 1);
+    server_stop(server);
+    server_stop(known);
+}
+
 static void structures_elsewhere(void)
 {
     check_unknown("moved_layout", "does not match");
@@ -624,6 +671,7 @@ int main(int argc, char **argv)
         {"switched_while_saving", switched_while_saving, 30},
         {"calls_not_patched", calls_not_patched, 20},
         {"newer_than_known", newer_than_known, 60},
+        {"point_release", point_release, 40},
         {"structures_elsewhere", structures_elsewhere, 60},
         {"keys_elsewhere", keys_elsewhere, 60},
         {"values_elsewhere", values_elsewhere, 60},
