@@ -158,14 +158,14 @@ static enum child_decision begin(const struct child_request *request, int *error
         return CHILD_REAL_FORK;
     begin_record(snapshot, request);
     crash_look();
-    deferred_free_end();
+    bool notes_are_free = deferred_free_end();
     allocator_restore();
     if (the_service.unsupported[0])
         return fall_back(snapshot, snapshot->ability.error, the_service.unsupported,
                          error);
     if (the_service.doubt[0])
         return fall_back(snapshot, -ENOTSUP, the_service.doubt, error);
-    const char *obstacle = rescue_obstacle(snapshot);
+    const char *obstacle = notes_are_free ? rescue_obstacle(snapshot) : UPKEEP_IS_LATE;
     if (obstacle) {
         snprintf(reason, sizeof(reason), "%s", obstacle);
         return fall_back(snapshot, -EBUSY, reason, error);
@@ -292,8 +292,8 @@ static int create_parts(struct snapshot *snapshot)
 static void destroy_parts(struct snapshot *snapshot)
 {
     atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
-    if (snapshot->upkeep.running)
-        upkeep_stop(snapshot);
+    while (!upkeep_stop(snapshot))
+        sleep_usec(1000); /* nothing has been begun that it could wait for */
     if (snapshot->watchdog.running)
         watchdog_stop(snapshot);
     if (snapshot->saver.running)
@@ -436,14 +436,13 @@ int rdb_uffd_stop(char *reason, size_t reason_size)
         snprintf(reason, reason_size, "%s", obstacle);
         return -EBUSY;
     }
-    /* Its end is waited for. */
-    if (!upkeep_is_at_hand(snapshot)) {
-        snprintf(reason, reason_size, UPKEEP_IS_LATE);
-        return -EBUSY;
-    }
     int error = check_leaving(reason, reason_size);
     if (error)
         return error;
+    if (!upkeep_stop(snapshot)) {
+        snprintf(reason, reason_size, UPKEEP_IS_LATE);
+        return -EBUSY;
+    }
     child_remove();
     /* From here on nobody serves faults: there must be none, whatever was overlooked. */
     heap_disarm_now(&snapshot->heap);

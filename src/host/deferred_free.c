@@ -33,9 +33,10 @@ static struct {
     bool (*is_kept_back)(const void *memory);
     bool evictable; /* what is large may be given back before it is freed */
     struct short_lock lock;
-    _Atomic bool open; /* notes may be read; becomes true under `lock` */
-    size_t looked;     /* under `lock`: notes that were given already */
-    uint64_t openings; /* under `lock` */
+    _Atomic bool open;   /* notes may be read; becomes true under `lock` */
+    size_t looked;       /* under `lock`: notes that were given already */
+    uint64_t openings;   /* under `lock` */
+    bool holder_is_late; /* has not let go of the notes, which must stay */
     struct got_patch free_patch, sized_free_patch;
 } late;
 
@@ -124,7 +125,7 @@ static void stand_in_free(void *memory)
         return;
     }
     free_now(memory);
-    for (int i = 0; i < FREES_MADE_UP && noted(); i++)
+    for (int i = 0; i < FREES_MADE_UP && noted() && !late.holder_is_late; i++)
         free_one();
 }
 
@@ -352,15 +353,19 @@ void deferred_free_begin(bool evictable, bool (*is_kept_back)(const void *memory
     short_lock_release(&late.lock);
 }
 
-void deferred_free_end(void)
+bool deferred_free_end(void)
 {
     DEMAND_MAIN_THREAD();
     late.putting_off = false;
-    if (!deferred_free_is_open())
-        return;
+    if (!deferred_free_is_open() && !late.holder_is_late)
+        return true;
     atomic_store_explicit(&late.open, false, memory_order_relaxed);
-    short_lock_take(&late.lock); /* whoever has it saw it open */
-    short_lock_release(&late.lock);
+    /* Whoever has it saw it open. */
+    late.holder_is_late =
+        short_lock_take_within(&late.lock, late.holder_is_late ? 0 : LOCK_IN_TIME_USEC);
+    if (!late.holder_is_late)
+        short_lock_release(&late.lock);
+    return !late.holder_is_late;
 }
 
 /* ---- for whoever evicts ---------------------------------------------------------- */
@@ -409,7 +414,7 @@ bool deferred_free_some(uint64_t usec)
 {
     DEMAND_MAIN_THREAD();
     uint64_t until = noted() ? clock_usec() + usec : 0;
-    while (noted()) {
+    while (noted() && !late.holder_is_late) {
         for (int i = 0; i < FREES_BETWEEN_LOOKS && noted(); i++)
             free_one();
         if (clock_usec() >= until)
@@ -435,6 +440,7 @@ void deferred_free_forked(void)
     late.putting_off = false;
     atomic_store_explicit(&late.count, 0, memory_order_relaxed);
     atomic_store_explicit(&late.open, false, memory_order_relaxed);
+    late.holder_is_late = false;
     short_lock_release(&late.lock);
 }
 

@@ -43,9 +43,10 @@
 /* Memory that may be held back, in all, if it cannot be evicted. */
 #define DEFERRED_FREE_BYTES_MAX (UINT64_C(32) << 20)
 
-/* Finds the server's free(), sdallocx() and free_with_usize(), `prefix` before their names. An allocator that
- * is built into the executable is called directly: then their code is replaced, once and
- * for all, before this process has a second thread (host/entry.h). Frees go on as ever. */
+/* Finds the server's free(), sdallocx() and free_with_usize(), `prefix` before their names.
+ * An allocator that is built into the executable is called directly: then their code is
+ * replaced, once and for all, before this process has a second thread (host/entry.h). Frees
+ * go on as ever. */
 void deferred_free_reach(const void *allocator_function, const char *prefix);
 /* Why that is not possible, and nothing will be put off; "" if it is. */
 const char *deferred_free_obstacle(void);
@@ -63,12 +64,14 @@ void deferred_free_remove(void);
 /* `evictable`: somebody takes the pages of what is put off. `is_kept_back`: says what to
  * put off, the rest is freed as ever; NULL: all. */
 void deferred_free_begin(bool evictable, bool (*is_kept_back)(const void *memory));
-/* When it returns, deferred_free_hold() holds nothing and finds nothing. */
-void deferred_free_end(void);
+/* When it returns true, deferred_free_hold() holds nothing and finds nothing. False: whoever
+ * holds has not let go within 4 s, and what is noted stays; the next call waits no more. */
+bool deferred_free_end(void);
 /* What has been put off, each piece of memory given once: nobody will read or write it
  * until deferred_free_let_go(), which must follow in any case. Returns how many, at most
  * `most`. One other thread, which holds a lock meanwhile: deferred_free_end() waits for as
- * long. That is a millisecond or two, as long as the fault server answers (docs/WAITS.md).
+ * long. That is a millisecond or two, as long as the fault server answers and the memory is
+ * there (docs/WAITS.md).
  */
 size_t deferred_free_hold(struct iovec *memory, size_t most);
 void deferred_free_let_go(void);

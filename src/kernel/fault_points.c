@@ -6,7 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
-_Atomic uint64_t fault_points_on;
+_Atomic uint64_t fault_points_on[FAULT_POINT_COUNT / 64 + 1];
 
 #define FAULT_NAME(name, text) text,
 static const char *const names[] = {FAULT_POINTS(FAULT_NAME)};
@@ -18,14 +18,20 @@ bool fault_point_set(const char *name, bool on)
         if (strcmp(names[i], name) != 0)
             continue;
         if (on)
-            atomic_fetch_or_explicit(&fault_points_on, UINT64_C(1) << i,
+            atomic_fetch_or_explicit(&fault_points_on[i / 64], UINT64_C(1) << i % 64,
                                      memory_order_relaxed);
         else
-            atomic_fetch_and_explicit(&fault_points_on, ~(UINT64_C(1) << i),
+            atomic_fetch_and_explicit(&fault_points_on[i / 64], ~(UINT64_C(1) << i % 64),
                                       memory_order_relaxed);
         return true;
     }
     return false;
+}
+
+void fault_points_clear(void)
+{
+    for (size_t i = 0; i < sizeof(fault_points_on) / sizeof(*fault_points_on); i++)
+        atomic_store_explicit(&fault_points_on[i], 0, memory_order_relaxed);
 }
 
 void fault_point_hang(enum fault_point_id point)
@@ -65,7 +71,7 @@ void fault_point_crash(enum fault_point_id point)
 
 bool fault_points_init(void)
 {
-    atomic_store_explicit(&fault_points_on, 0, memory_order_relaxed);
+    fault_points_clear();
     const char *list = getenv("RDB_UFFD_FAULT");
     if (!list)
         return false;

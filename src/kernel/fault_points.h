@@ -33,6 +33,7 @@
           "late_watchdog") /* the watchdog stops before it lifts, until off */           \
     POINT(HUNG_READER, "hung_reader") /* reads of the spool hang, until off */           \
     POINT(HUNG_UPKEEP, "hung_upkeep") /* upkeep: writes to the spool hang, until off */  \
+    POINT(HUNG_WITH_NOTES, "hung_with_notes") /* upkeep: with deferred frees' notes */   \
     POINT(HUNG_WITH_HEAP,                                                                \
           "hung_with_heap") /* upkeep: hangs with heap_lock(), until off */              \
     POINT(HUNG_WITH_BUFFER, "hung_with_buffer") /* upkeep: with `touching`, until off */ \
@@ -93,15 +94,15 @@
 #define FAULT_ENUM(name, text) FAULT_##name,
 enum fault_point_id { FAULT_POINTS(FAULT_ENUM) FAULT_POINT_COUNT };
 #undef FAULT_ENUM
-_Static_assert(FAULT_POINT_COUNT <= 64, "each has a bit of fault_points_on");
 
-extern _Atomic uint64_t fault_points_on;
+/* A bit each. */
+extern _Atomic uint64_t fault_points_on[FAULT_POINT_COUNT / 64 + 1];
 
 /* True if the point is switched on. Costs one load. Any thread. */
 static inline bool fault_point(enum fault_point_id point)
 {
-    return atomic_load_explicit(&fault_points_on, memory_order_relaxed) &
-           (UINT64_C(1) << point);
+    return atomic_load_explicit(&fault_points_on[point / 64], memory_order_relaxed) &
+           (UINT64_C(1) << point % 64);
 }
 
 /* Where to read instead of at `real`: with the point, where a read raises SIGSEGV, or
@@ -125,5 +126,6 @@ void fault_point_hang(enum fault_point_id point);
 bool fault_points_init(void);
 /* Switches one by name. False when there is no such point. */
 bool fault_point_set(const char *name, bool on);
+void fault_points_clear(void);
 
 #endif

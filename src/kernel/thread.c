@@ -90,6 +90,19 @@ void thread_join(struct thread *thread)
     has_ended(thread);
 }
 
+bool thread_join_within(struct thread *thread, uint64_t usec)
+{
+    uint64_t until = clock_usec() + usec;
+    while (thread->running && pthread_tryjoin_np(thread->id, NULL) == EBUSY) {
+        if (clock_usec() >= until)
+            return false;
+        sleep_usec(100);
+    }
+    if (thread->running)
+        has_ended(thread);
+    return true;
+}
+
 void thread_join_sleeper(struct thread *thread, _Atomic uint32_t *word)
 {
     if (!thread->running)

@@ -26,6 +26,8 @@ int thread_start(struct thread *thread, const char *name, size_t stack_bytes,
                  void *(*body)(void *), void *argument);
 /* Waits for the end of `body` and frees the stack. */
 void thread_join(struct thread *thread);
+/* The same, for at most so many microseconds. False: it has not ended. */
+bool thread_join_within(struct thread *thread, uint64_t usec);
 /* The same for a thread that sleeps on `word` without a timeout and looks whether it shall
  * end before it sleeps: it is woken until it has ended. One wake might come while it is
  * on its way to sleep (begun just now; or stopped with the process, and continued). */

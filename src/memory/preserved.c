@@ -240,15 +240,6 @@ static int make_room(struct preserved *preserved, uint32_t chunk_count, uint64_t
     return error;
 }
 
-bool preserved_is_let_go(struct preserved *preserved)
-{
-    DEMAND_MAIN_THREAD();
-    if (take_from_toucher(preserved))
-        return false;
-    short_lock_release(&preserved->touching);
-    return true;
-}
-
 int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
                     const struct preserved_settings *settings)
 {

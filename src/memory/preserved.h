@@ -134,9 +134,6 @@ void preserved_prepare(struct preserved *preserved, uint32_t chunk_count, uint64
  * spool failed with. [idle], main thread. */
 int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
                     const struct preserved_settings *settings);
-/* Whether the upkeep thread is not in the middle of something, or ends it in time. Main
- * thread. */
-bool preserved_is_let_go(struct preserved *preserved);
 /* Forgets all pages and gives the memory back, but for a small reserve. [idle] */
 void preserved_end(struct preserved *preserved);
 /* The server crashes: between saves the reserve goes too, since its report needs memory. Any

@@ -90,6 +90,7 @@ static size_t fill_batch(struct snapshot *snapshot, const struct region *ranges,
 {
     uint32_t page;
     batch.count = 0;
+    fault_point_hang(FAULT_HUNG_WITH_NOTES);
     for (size_t i = 0; i < count; i++)
         for (uint64_t at = ranges[i].start; at < ranges[i].end; at += PAGE_BYTES)
             if (view_page_of(&snapshot->view, at, &page) &&

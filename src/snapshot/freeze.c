@@ -105,7 +105,7 @@ static bool own_memory_is_safe(const struct snapshot *snapshot)
         (const void *)snapshot->preserved.directory,
         snapshot->preserved.slot_table,
         snapshot->preserved.packer,
-        (const void *)&fault_points_on,
+        (const void *)fault_points_on,
     };
     for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
         if (regions_find(&snapshot->heap.registered, (uint64_t)(uintptr_t)own[i]))

@@ -53,6 +53,10 @@ enum end {
 
 struct worker_pool;
 
+/* Each step by compare-and-swap: the main thread asks, and takes that back when it has
+ * waited long enough; only the thread itself leaves. */
+enum upkeep_leaving { UPKEEP_STAYS, UPKEEP_IS_TO_LEAVE, UPKEEP_LEAVES };
+
 struct snapshot {
     /* Main thread; constant while a snapshot is under way. */
     const struct rdb_uffd_host *host;
@@ -85,6 +89,7 @@ struct snapshot {
     _Atomic int kill_signal;
     uint64_t killed_usec; /* the main thread's */
     _Atomic bool stopping;
+    _Atomic uint32_t upkeep_leaving; /* enum upkeep_leaving */
 
     /* Saver. */
     struct thread saver;
@@ -181,6 +186,12 @@ static inline enum phase snapshot_phase(struct snapshot *snapshot)
     return atomic_load_explicit(&snapshot->phase, memory_order_acquire);
 }
 
+static inline bool upkeep_is_to_leave(struct snapshot *snapshot)
+{
+    return atomic_load_explicit(&snapshot->upkeep_leaving, memory_order_acquire) !=
+           UPKEEP_STAYS;
+}
+
 /* Neither is there a snapshot nor does the module go. Under heap_lock() also the last
  * word: `frozen` is set before the lock is given up, the phase a moment later, and in that
  * moment the view must not be renumbered. */
@@ -190,7 +201,7 @@ static inline bool snapshot_is_idle(struct snapshot *snapshot)
            !atomic_load_explicit(&snapshot->frozen, memory_order_acquire) &&
            !atomic_load_explicit(&snapshot->rescuing, memory_order_seq_cst) &&
            !atomic_load_explicit(&snapshot->unreleased, memory_order_acquire) &&
-           !atomic_load_explicit(&snapshot->stopping, memory_order_relaxed);
+           !upkeep_is_to_leave(snapshot);
 }
 
 #endif

@@ -10,6 +10,7 @@
 #include "memory/allocator.h"
 #include "memory/dirty.h"
 #include "memory/dirty_prediction.h"
+#include "snapshot/rescue.h"
 #include "snapshot/service.h"
 #include "snapshot/snapshot.h"
 
@@ -90,8 +91,7 @@ static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *resu
 static bool stopped(struct snapshot *snapshot)
 {
     return atomic_load_explicit(&rate.stop, memory_order_acquire) ||
-           atomic_load_explicit(&snapshot->stopping, memory_order_acquire) ||
-           snapshot_phase(snapshot) != PHASE_NONE;
+           upkeep_is_to_leave(snapshot) || snapshot_phase(snapshot) != PHASE_NONE;
 }
 
 /* Under heap_lock(). */
@@ -271,7 +271,8 @@ const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
     /* What is written while saving depends on where new values go and on frees that are
      * put off: the same holds for what is watched, until the tick after the end. Other
      * dead values make room for new ones as ever. */
-    deferred_free_end();
+    if (!deferred_free_end())
+        return UPKEEP_IS_LATE;
     allocator_restore();
     allocator_steer(deferred_free_is_installed());
     deferred_free_begin(false, is_watched);

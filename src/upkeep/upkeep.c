@@ -97,9 +97,7 @@ static bool may_work(const struct snapshot *snapshot)
 
 static void do_chores(struct snapshot *snapshot)
 {
-    while (fault_point(FAULT_HELD_UPKEEP) &&
-           !atomic_load_explicit(&snapshot->stopping, memory_order_acquire))
-        sleep_usec(1000);
+    fault_point_hang(FAULT_HELD_UPKEEP);
     if (fault_point(FAULT_BROKEN_DEMAND))
         (void)heap_is_stale(&snapshot->heap);
     if (!may_work(snapshot)) {
@@ -140,10 +138,18 @@ static void stand_by(struct snapshot *snapshot)
     thread_set_cpus(0, &all_cpus);
 }
 
+static bool leaves(struct snapshot *snapshot)
+{
+    uint32_t asked = UPKEEP_IS_TO_LEAVE;
+    return atomic_compare_exchange_strong_explicit(&snapshot->upkeep_leaving, &asked,
+                                                   UPKEEP_LEAVES, memory_order_acq_rel,
+                                                   memory_order_relaxed);
+}
+
 static void *run(void *argument)
 {
     struct snapshot *snapshot = argument;
-    while (!atomic_load_explicit(&snapshot->stopping, memory_order_acquire)) {
+    while (!leaves(snapshot)) {
         uint32_t chores = atomic_load_explicit(&snapshot->chores, memory_order_acquire);
         fault_point_crash(FAULT_WILD_UPKEEP);
         /* What it looks at is written to by the report. */
@@ -163,22 +169,23 @@ static void *run(void *argument)
 int upkeep_start(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
+    atomic_store_explicit(&snapshot->upkeep_leaving, UPKEEP_STAYS, memory_order_relaxed);
     return thread_start(&snapshot->upkeep, THREAD_UPKEEP, STACK_BYTES, run, snapshot);
 }
 
-bool upkeep_is_at_hand(struct snapshot *snapshot)
+bool upkeep_stop(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
-    if (heap_lock_in_time(&snapshot->heap))
-        return false;
-    heap_unlock(&snapshot->heap);
-    return preserved_is_let_go(&snapshot->preserved);
-}
-
-void upkeep_stop(struct snapshot *snapshot)
-{
-    DEMAND_MAIN_THREAD();
-    atomic_store_explicit(&snapshot->stopping, true, memory_order_release);
+    uint32_t asked = UPKEEP_IS_TO_LEAVE;
+    atomic_store_explicit(&snapshot->upkeep_leaving, asked, memory_order_release);
     snapshot_wake_upkeep(snapshot);
-    thread_join(&snapshot->upkeep);
+    bool left = thread_join_within(&snapshot->upkeep, LOCK_IN_TIME_USEC);
+    /* It may be on its way out by now. */
+    if (!left && !atomic_compare_exchange_strong_explicit(
+                     &snapshot->upkeep_leaving, &asked, UPKEEP_STAYS,
+                     memory_order_acq_rel, memory_order_acquire)) {
+        thread_join(&snapshot->upkeep);
+        left = true;
+    }
+    return left;
 }

@@ -7,8 +7,8 @@
 #include "snapshot/snapshot.h"
 
 int upkeep_start(struct snapshot *snapshot);
-/* Whether it holds nothing that it may not let go of in time. Main thread. */
-bool upkeep_is_at_hand(struct snapshot *snapshot);
-void upkeep_stop(struct snapshot *snapshot);
+/* Waits 4 s for it to end. False: it goes on as soon as what keeps it lets go. Main
+ * thread. */
+bool upkeep_stop(struct snapshot *snapshot);
 
 #endif

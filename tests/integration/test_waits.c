@@ -282,8 +282,26 @@ static void hung_with_buffer(void)
     hung_with("hung_with_buffer");
 }
 
-/* The upkeep thread, with what it evicts. */
-static void hung_upkeep(void)
+/* The upkeep thread, with nothing that anybody else wants: the module does not go. */
+static void held_upkeep(void)
+{
+    struct server *server = start_hanging("");
+    server_ok(server, "UFFD.FAULT held_upkeep on");
+    sleep_msec(2000); /* it looks once a second */
+    double began = clock_seconds();
+    server_error(server, "MODULE UNLOAD uffd");
+    double seconds = clock_seconds() - began;
+    test_note("MODULE UNLOAD refused after %.1f s", seconds);
+    CHECK(seconds < SECONDS_MOST + SLACK, "the server stood still for %.1f s", seconds);
+    server_save(server);
+    check_fork_free(server, 1);
+    server_ok(server, "UFFD.FAULT held_upkeep off");
+    check_recovered(server);
+}
+
+/* The upkeep thread, with what it evicts: while it writes to the spool, or while it has the
+ * notes of what has not been freed. */
+static void hung_evicting(const char *fault, double most)
 {
     struct server *server = start_hanging(options);
     for (int i = 0; i < 60; i++)
@@ -293,7 +311,7 @@ static void hung_upkeep(void)
     /* Between two ticks of the server less is written than lies between the amount from which
      * on dead values are evicted and the one at which new ones go to old memory again. */
     server_config_set(server, "uffd.buffer-limit", "32mb");
-    server_ok(server, "UFFD.FAULT hung_upkeep on");
+    server_ok(server, "UFFD.FAULT %s on", fault);
     server_save_start(server);
     double longest = 0, began = clock_seconds();
     for (int i = 0; i < 60 || clock_seconds() < began + 3; i++) {
@@ -304,12 +322,22 @@ static void hung_upkeep(void)
         sleep_msec(30);
     }
     test_note("the longest wait: %.1f s", longest);
-    CHECK(longest < SECONDS_MOST, "the server stood still for %.1f s", longest);
+    CHECK(longest < most, "the server stood still for %.1f s", longest);
     server_config_set(server, "rdb-key-save-delay", "0");
     server_save_wait(server);
     check_forks_meanwhile(server);
-    server_ok(server, "UFFD.FAULT hung_upkeep off");
+    server_ok(server, "UFFD.FAULT %s off", fault);
     check_recovered(server);
+}
+
+static void hung_upkeep(void)
+{
+    hung_evicting("hung_upkeep", SECONDS_MOST);
+}
+
+static void hung_with_notes(void)
+{
+    hung_evicting("hung_with_notes", SECONDS_MOST + SLACK);
 }
 
 /* The saver, with a page that it reads from the spool: what wants to end the save does not
@@ -411,7 +439,9 @@ int main(int argc, char **argv)
         {"shutdown_in_hung_rename", shutdown_in_hung_rename, 60},
         {"hung_with_heap", hung_with_heap, 120},
         {"hung_with_buffer", hung_with_buffer, 120},
+        {"held_upkeep", held_upkeep, 120},
         {"hung_upkeep", hung_upkeep, 180},
+        {"hung_with_notes", hung_with_notes, 180},
         {"hung_reader", hung_reader, 120},
         {"frozen_spool", frozen_spool, 120},
         {0},

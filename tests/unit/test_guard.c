@@ -159,7 +159,7 @@ static int tear_down(void **state)
 {
     (void)state;
     guard_remove();
-    atomic_store(&fault_points_on, 0);
+    fault_points_clear();
     return kernel_munmap(memory, BYTES);
 }
 

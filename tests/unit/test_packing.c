@@ -292,7 +292,7 @@ static int create_run_with_thread(void **state)
 static int destroy_run(void **state)
 {
     (void)state;
-    atomic_fetch_and(&fault_points_on, 0);
+    fault_points_clear();
     preserved_end(&run.preserved);
     preserved_stop_packer(&run.preserved);
     preserved_destroy(&run.preserved);

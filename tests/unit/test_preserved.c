@@ -41,7 +41,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    atomic_store(&fault_points_on, 0);
+    fault_points_clear();
     preserved_end(&preserved);
     preserved_destroy(&preserved);
     return rmdir(directory);

@@ -74,7 +74,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    atomic_store(&fault_points_on, 0);
+    fault_points_clear();
     protection_destroy(protection);
     close(userfaultfd);
     return munmap(memory, TOTAL_BYTES);
