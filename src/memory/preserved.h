@@ -153,10 +153,10 @@ int preserved_put(struct preserved *preserved, uint32_t page, const void *live);
  * for the index. Policy BUFFER_SPOOL. [server] */
 int preserved_put_spooled(struct preserved *preserved, uint32_t page, uint32_t place);
 /* After a few faults: takes over what the packer has done and gives it more, if
- * the buffer is half full. Cheap. [server] */
+ * the buffer is nearly full. Cheap. [server] */
 void preserved_tend(struct preserved *preserved);
 /* Does a little of what need not be done in a fault: pack
- * pages when the buffer is half full, move pages to the spool when the limit was
+ * pages when the buffer is nearly full, move pages to the spool when the limit was
  * lowered. Returns 1 if there may be more to do, 0 if not, -errno. [server] */
 int preserved_work(struct preserved *preserved);
 

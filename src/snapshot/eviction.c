@@ -103,8 +103,8 @@ static size_t fill_batch(struct snapshot *snapshot, const struct region *ranges,
 
 /* The upkeep thread waits for the disk, the fault server only takes note, and nothing is held
  * meanwhile. What has been copied is what is preserved, also if the memory is written to or
- * freed at that time: then it was preserved before. A disk that fails here would fail there
- * too. */
+ * freed at that time: then it was preserved before. A disk that fails here fails the save,
+ * also one that would not have reached the limit. */
 static int preserve(struct snapshot *snapshot, const struct region *ranges, size_t count)
 {
     uint64_t pages[PAGES_AT_ONCE];

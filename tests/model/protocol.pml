@@ -16,7 +16,7 @@
  *   pack, spool_*       preserved_moving.c append(), spool_slot(), spool_log_slot()
  *   free_slot           preserved_slots.c slot_free(); and what may become of a free slot:
  *                       used for another page, given back by slots_cool()
- * upkeep                eviction.c evict(), keep(); deferred_free.c deferred_free_hold()
+ * upkeep                eviction.c evict(), preserve(); deferred_free.c deferred_free_hold()
  * watchdog              rescue.c rescue_pull(); saver.c saver_kill()
  * marks_go              what takes the mark of a page away: same-page merging, a defect
  * audit                 view/audit.c: after the walk, before anything is published
