@@ -28,12 +28,6 @@ bool fault_point_set(const char *name, bool on)
     return false;
 }
 
-void fault_points_clear(void)
-{
-    for (size_t i = 0; i < sizeof(fault_points_on) / sizeof(*fault_points_on); i++)
-        atomic_store_explicit(&fault_points_on[i], 0, memory_order_relaxed);
-}
-
 void fault_point_hang(enum fault_point_id point)
 {
     const struct timespec nap = {.tv_nsec = 1000000};
@@ -71,7 +65,8 @@ void fault_point_crash(enum fault_point_id point)
 
 bool fault_points_init(void)
 {
-    fault_points_clear();
+    for (size_t i = 0; i < sizeof(fault_points_on) / sizeof(*fault_points_on); i++)
+        atomic_store_explicit(&fault_points_on[i], 0, memory_order_relaxed);
     const char *list = getenv("RDB_UFFD_FAULT");
     if (!list)
         return false;

@@ -126,6 +126,5 @@ void fault_point_hang(enum fault_point_id point);
 bool fault_points_init(void);
 /* Switches one by name. False when there is no such point. */
 bool fault_point_set(const char *name, bool on);
-void fault_points_clear(void);
 
 #endif

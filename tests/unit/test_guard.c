@@ -159,7 +159,7 @@ static int tear_down(void **state)
 {
     (void)state;
     guard_remove();
-    fault_points_clear();
+    fault_points_init();
     return kernel_munmap(memory, BYTES);
 }
 

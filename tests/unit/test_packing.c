@@ -292,7 +292,7 @@ static int create_run_with_thread(void **state)
 static int destroy_run(void **state)
 {
     (void)state;
-    fault_points_clear();
+    fault_points_init();
     preserved_end(&run.preserved);
     preserved_stop_packer(&run.preserved);
     preserved_destroy(&run.preserved);

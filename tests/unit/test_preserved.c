@@ -41,7 +41,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    fault_points_clear();
+    fault_points_init();
     preserved_end(&preserved);
     preserved_destroy(&preserved);
     return rmdir(directory);

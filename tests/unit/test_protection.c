@@ -74,7 +74,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    fault_points_clear();
+    fault_points_init();
     protection_destroy(protection);
     close(userfaultfd);
     return munmap(memory, TOTAL_BYTES);
