@@ -79,8 +79,8 @@ static void look(const char *directory, bool unified, void *context)
 
 void memory_room_find(const char *root, uint64_t enough, struct memory_room *room)
 {
-    struct search search = {enough, room};
     *room = (struct memory_room){.left = UINT64_MAX};
+    struct search search = {enough, room};
     control_groups_visit(root, "memory", look, &search);
 }
 

@@ -20,7 +20,8 @@
 typedef uint64_t (*keyspace_hash_function)(const uint8_t *in, size_t length,
                                            const uint8_t *seed);
 
-/* The families of servers, after the first of each: see family.c. */
+/* The families of servers, after the first of each: see family.c. Recorded heaps
+ * (tests/fuzz/seeds) begin with this number: who puts one in between records them anew. */
 enum keyspace_layout {
     KEYSPACE_REDIS_7_0,
     KEYSPACE_REDIS_7_2, /* and Valkey 7.2 */

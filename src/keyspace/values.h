@@ -37,6 +37,9 @@ enum object_encoding {
  *   1: i64 expiry · 2: u8 length of the key's header, the header, the key, 0
  *   · 9.1, 4: the value, a string with a header of three bytes
  *
+ * Redis 8.2 and 8.4 do as 8.1 does, with 1 for the key and 2 for the expiry, in the same
+ * order behind the pointer.
+ *
  * Redis 8.6: type:4 encoding:4 refcount:23 key:1 metadata:8 lru:24 pointer:64, and behind
  * that the key as above. Before the object, 8 bytes for every bit of the metadata: the
  * expiry for the lowest, right before it, modules' own data for the others. */

@@ -256,23 +256,26 @@ int rdb_output_write_plain(struct rdb_output *output, const void *bytes, size_t 
 
 /* ---- opening --------------------------------------------------------------------- */
 
-static int create(struct rdb_output **output, const struct rdb_output_options *options)
+/* NULL: errno says why. */
+static struct rdb_output *create(const struct rdb_output_options *options)
 {
     struct rdb_output *made = memory_map(sizeof(*made));
-    if (!made)
-        return -ENOMEM;
+    if (!made) {
+        errno = ENOMEM;
+        return NULL;
+    }
     made->sink.write = sink_write;
     made->options = *options;
     made->descriptor = -1;
     made->directory = -1;
     made->cancel_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (made->cancel_event < 0) {
-        int error = -errno;
+        int error = errno;
         memory_unmap(made, sizeof(*made));
-        return error;
+        errno = error;
+        return NULL;
     }
-    *output = made;
-    return 0;
+    return made;
 }
 
 /* Whether the name still leads to what we have open. Whoever has unlinked it may have
@@ -313,13 +316,12 @@ int rdb_output_open_file(struct rdb_output **output, int directory,
                          const struct rdb_output_options *options)
 {
     DEMAND_MAIN_THREAD();
-    struct rdb_output *made;
-    int error = create(&made, options);
-    if (error)
-        return error;
+    struct rdb_output *made = create(options);
+    if (!made)
+        return -errno;
     made->directory = fcntl(directory, F_DUPFD_CLOEXEC, 3);
     if (made->directory < 0) {
-        error = -errno;
+        int error = -errno;
         rdb_output_close(made);
         return error;
     }
@@ -331,11 +333,12 @@ int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
                                const struct rdb_output_options *options)
 {
     DEMAND_MAIN_THREAD();
-    int error = create(output, options);
-    if (error)
-        return error;
-    (*output)->descriptor = descriptor;
-    (*output)->doing = "sending to the replicas";
+    struct rdb_output *made = create(options);
+    if (!made)
+        return -errno;
+    made->descriptor = descriptor;
+    made->doing = "sending to the replicas";
+    *output = made;
     return 0;
 }
 
@@ -365,10 +368,9 @@ int rdb_output_open_sockets(struct rdb_output **output, const int *sockets, size
     DEMAND_MAIN_THREAD();
     if (!count || count > RDB_OUTPUT_SOCKETS_MAX)
         return -EINVAL;
-    struct rdb_output *made;
-    int error = create(&made, options);
-    if (error)
-        return error;
+    struct rdb_output *made = create(options);
+    if (!made)
+        return -errno;
     for (size_t i = 0; i < count; i++)
         made->sockets[i] = (struct socket){sockets[i], send_timeout(sockets[i])};
     made->socket_count = count;

@@ -65,9 +65,11 @@ const char *snapshot_fault(struct snapshot *snapshot, const char *config)
         return "the background save failed";
     char *dump = server_path(server, "dump.rdb");
     const char *difference = rdb_difference(snapshot->reference, dump);
-    if (difference)
-        return format_text("BGSAVE and SAVE at the same instant: %s", difference);
     const char *digest = dump_digest(dump, config);
+    if (difference)
+        return format_text(
+            "BGSAVE and SAVE at the same instant: %s; the data are %s", difference,
+            digest && strcmp(digest, snapshot->digest) == 0 ? "the same" : "others");
     if (!digest)
         return "a second server refuses the file";
     if (strcmp(digest, snapshot->digest) != 0)

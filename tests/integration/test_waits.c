@@ -306,7 +306,7 @@ static void hung_evicting(const char *fault, double most)
     struct server *server = start_hanging(options);
     for (int i = 0; i < 60; i++)
         fill_large(server->connection, format_text("old:%d", i), 1 << 20, false, 1);
-    server_ok(server, "DEBUG POPULATE 200 key 100");
+    server_ok(server, "DEBUG POPULATE 40 key 100");
     server_config_set(server, "rdb-key-save-delay", "100000");
     /* Between two ticks of the server less is written than lies between the amount from which
      * on dead values are evicted and the one at which new ones go to old memory again. */
