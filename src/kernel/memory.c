@@ -1,6 +1,5 @@
 #include "kernel/memory.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -39,9 +38,9 @@ static _Atomic bool zero_device_is_plain;
 /* Of the zero device: the same memory as anonymous one, but its mappings have a name and
  * an inode. The scan for regions leaves those out, no neighbour grows together with them,
  * and the server's test of its memory, when it crashes, passes by. */
-static void *map_zero_device(size_t length)
+static void *map_zero_device(void *at, size_t length)
 {
-    int flags = MAP_PRIVATE | MAP_NORESERVE |
+    int flags = MAP_PRIVATE | MAP_NORESERVE | (at ? MAP_FIXED : 0) |
                 (fault_point(FAULT_PLAIN_ZERO_DEVICE) ? MAP_ANONYMOUS : 0);
     int device = fault_point(FAULT_NO_ZERO_DEVICE) ||
                          atomic_load_explicit(&zero_device_is_plain, memory_order_relaxed)
@@ -49,7 +48,7 @@ static void *map_zero_device(size_t length)
                      : open("/dev/zero", O_RDWR | O_CLOEXEC | O_NOCTTY);
     if (device < 0)
         return NULL;
-    void *start = mmap(NULL, length, PROT_READ | PROT_WRITE, flags, device, 0);
+    void *start = mmap(at, length, PROT_READ | PROT_WRITE, flags, device, 0);
     close(device);
     if (start == MAP_FAILED)
         return NULL;
@@ -71,7 +70,7 @@ static int look_whether_plain(const struct mapping *mapping, void *context)
 void memory_probe(void)
 {
     DEMAND_MAIN_THREAD();
-    void *page = map_zero_device(PAGE_BYTES);
+    void *page = map_zero_device(NULL, PAGE_BYTES);
     if (page && mappings_visit(-1, look_whether_plain, page) != 0)
         atomic_store_explicit(&zero_device_is_plain, true, memory_order_relaxed);
     memory_unmap(page, PAGE_BYTES);
@@ -90,21 +89,14 @@ static void *map_empty_file(size_t length)
     return start == MAP_FAILED ? NULL : start;
 }
 
-int memory_replace(void *start, size_t length)
+void memory_replace(void *start, size_t length)
 {
-    int device = open("/dev/zero", O_RDWR | O_CLOEXEC | O_NOCTTY);
-    if (device < 0)
-        return -errno;
-    void *mapped = mmap(start, length, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, device, 0);
-    int error = mapped == MAP_FAILED ? -errno : 0;
-    close(device);
-    return error;
+    map_zero_device(start, length);
 }
 
 void *memory_map_private(size_t length)
 {
-    void *start = map_zero_device(length);
+    void *start = map_zero_device(NULL, length);
     if (!start)
         return memory_map(length);
     advice_give(start, length, MADV_DONTFORK);
@@ -113,7 +105,7 @@ void *memory_map_private(size_t length)
 
 void *memory_map_inherited(size_t length)
 {
-    void *start = map_zero_device(length);
+    void *start = map_zero_device(NULL, length);
     return start ? start : map_empty_file(length);
 }
 

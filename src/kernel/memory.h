@@ -21,8 +21,9 @@ void *memory_map_private(size_t length);
 /* The same, private, and a forked child has a copy. */
 void *memory_map_inherited(size_t length);
 /* Puts zeroes of the zero device in the place of anonymous memory that has no content: what
- * looks for anonymous memory does not find it. 0 or -errno. Async-signal-safe. */
-int memory_replace(void *start, size_t length);
+ * looks for anonymous memory does not find it. Where that device is not to be had nothing
+ * changes. Async-signal-safe. */
+void memory_replace(void *start, size_t length);
 /* `start` and `length` of any of these; NULL is ignored. */
 void memory_unmap(void *start, size_t length);
 /* Touches every page without changing a byte, so that no later touch has to wait.

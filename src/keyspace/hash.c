@@ -18,7 +18,7 @@
 
 #define NEVER UINT64_MAX
 
-/* ---- Redis 8.0 to 8.4 ------------------------------------------------------------------- */
+/* ---- Redis 8.0 to 8.4 ------------------------------------------------------------ */
 
 /* Redis 8.0 has the time when something expires in 16 bytes:
  *   0 u32 low · 4 u16 high · 6 u16 bits, 256: not valid · 8 pointer */

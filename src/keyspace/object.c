@@ -1,7 +1,7 @@
 /* The server's objects, with what lies around them: see values.h. */
 #include "keyspace/values.h"
 
-/* ---- Valkey 8.1, 9.1, Redis 8.2 ------------------------------------------------------------- */
+/* ---- Valkey 8.1, 9.1, Redis 8.2 -------------------------------------------------- */
 
 #define OBJECT_BYTES  16
 #define OBJECT_WINDOW 32 /* as far as the length of the key's header can be */

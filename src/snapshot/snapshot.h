@@ -53,8 +53,8 @@ enum end {
 
 struct worker_pool;
 
-/* Each step by compare-and-swap: the main thread asks, and takes that back when it has
- * waited long enough; only the thread itself leaves. */
+/* The main thread asks, and takes that back when it has waited long enough; the thread
+ * leaves. These two by compare-and-swap: only one of them happens. */
 enum upkeep_leaving { UPKEEP_STAYS, UPKEEP_IS_TO_LEAVE, UPKEEP_LEAVES };
 
 struct snapshot {

@@ -107,13 +107,18 @@ static bool much_is_evicted(uint64_t seed)
 
 /* On a busy machine nothing may be evicted in a save, or too little in time. Then another
  * server has to show it: the saves that follow on the same one have less to evict. */
-static void evicted_values_are_saved(void)
+static bool is_seen_once(bool (*is_seen)(uint64_t seed))
 {
     uint64_t seed = test_seed();
     for (int i = 0; i < TRIES; i++)
-        if (much_is_evicted(seed + (uint64_t)i))
-            return;
-    CHECK(false, "hardly any was evicted, in any save");
+        if (is_seen(seed + (uint64_t)i))
+            return true;
+    return false;
+}
+
+static void evicted_values_are_saved(void)
+{
+    CHECK(is_seen_once(much_is_evicted), "hardly any was evicted, in any save");
 }
 
 /* Pages in the spool are no sign of the limit having been reached. The other way round:
@@ -137,11 +142,8 @@ static bool limit_is_told_apart(uint64_t seed)
 
 static void eviction_is_not_the_limit(void)
 {
-    uint64_t seed = test_seed();
-    for (int i = 0; i < TRIES; i++)
-        if (limit_is_told_apart(seed + (uint64_t)i))
-            return;
-    CHECK(false, "no save had values evicted without the limit being reached");
+    CHECK(is_seen_once(limit_is_told_apart),
+          "no save had values evicted without the limit being reached");
 }
 
 /* The test of the test. */
