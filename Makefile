@@ -19,6 +19,10 @@ UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/u
 # Unit tests link every part below module/ and rdb_uffd.c, so that a test may use any of them.
 PART_OBJECTS := $(patsubst %.c,$(CHECKED)/%.o,$(wildcard src/*/*.c))
 
+# One short line for each file that is built; V=1: the whole commands; -s: nothing.
+SILENT := $(findstring s,$(firstword -$(MAKEFLAGS)))
+say = $(if $(V),,@$(if $(SILENT),,printf '  %-5s %s\n' $(1) '$@';) )
+
 .DEFAULT_GOAL := all
 .PHONY: all help checked unit clean
 
@@ -31,13 +35,13 @@ help: ## this list
 # may be on their way out of a function of ours, say in the madvise() that it has called.
 MODULE_FLAGS := -shared -Wl,-z,now -Wl,-z,nodelete -Wl,-T,module/module.ld
 rdb_uffd.so: $(MODULE_OBJECTS) module/module.ld
-	$(CC) $(CFLAGS) $(LDFLAGS) $(MODULE_FLAGS) -o $@ $(MODULE_OBJECTS) $(MODULE_LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) $(MODULE_FLAGS) -o $@ $(MODULE_OBJECTS) $(MODULE_LIBS)
 
 checked: $(CHECKED)/rdb_uffd.so ## build/checked/rdb_uffd.so: with checks of who calls what, for tests
 $(CHECKED)/rdb_uffd.so: $(CHECKED_OBJECTS) module/module.ld
-	$(CC) $(CFLAGS) $(LDFLAGS) $(MODULE_FLAGS) -o $@ $(CHECKED_OBJECTS) $(MODULE_LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) $(MODULE_FLAGS) -o $@ $(CHECKED_OBJECTS) $(MODULE_LIBS)
 
-COMPILE = $(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+COMPILE = $(call say,CC)$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 $(BUILD)/%.o: %.c
 	@mkdir -p $(dir $@)
 	$(COMPILE)
@@ -48,7 +52,7 @@ $(CHECKED)/%.o: %.c
 
 $(BUILD)/tests/unit/%: tests/unit/%.c $(PART_OBJECTS)
 	@mkdir -p $(dir $@)
-	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) $(CHECKS) -MMD -MP -rdynamic -o $@ $< $(PART_OBJECTS) $(MODULE_LIBS) -lcmocka -llzf
+	$(call say,LINK)$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) $(CHECKS) -MMD -MP -rdynamic -o $@ $< $(PART_OBJECTS) $(MODULE_LIBS) -lcmocka -llzf
 
 unit: $(UNIT_TESTS) ## build and run the unit tests
 	@for t in $(UNIT_TESTS); do $$t || exit 1; done

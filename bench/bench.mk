@@ -4,7 +4,7 @@ BENCH_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/*.c))
 .PHONY: bench bench-quick loadgen
 
 $(BUILD)/bench/loadgen: $(BENCH_OBJECTS)
-	$(CC) $(CFLAGS) -o $@ $^ -lm -lpthread
+	$(call say,LINK)$(CC) $(CFLAGS) -o $@ $^ -lm -lpthread
 
 loadgen: $(BUILD)/bench/loadgen
 

@@ -20,12 +20,12 @@ dependencies: ## install the Debian packages that build and tests need
 TEST_MODULES := $(patsubst %.c,$(BUILD)/%.so,$(wildcard tests/modules/*.c))
 $(BUILD)/tests/modules/%.so: tests/modules/%.c
 	@mkdir -p $(dir $@)
-	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -fPIC -shared -o $@ $<
+	$(call say,LINK)$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -fPIC -shared -o $@ $<
 
 TEST_SANDBOX := $(BUILD)/tests/sandbox/no-placing
 $(TEST_SANDBOX): tests/sandbox/no-placing.c
 	@mkdir -p $(dir $@)
-	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -o $@ $<
+	$(call say,LINK)$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -o $@ $<
 
 tests-built: $(TESTED) $(INTEGRATION_TESTS) $(TEST_MODULES) $(TEST_SANDBOX) \
 	uffd-watch $(BUILD)/tools/layouts/from_binary
@@ -48,7 +48,7 @@ test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SER
 SOAK_PROGRAM := $(BUILD)/tests/soak/soak
 $(BUILD)/tests/soak/%.o: CFLAGS += $(INTEGRATION_CFLAGS)
 $(SOAK_PROGRAM): $(BUILD)/tests/soak/soak.o $(INTEGRATION_PARTS)
-	$(CC) $(CFLAGS) -o $@ $^ -lhiredis -lpthread
+	$(call say,LINK)$(CC) $(CFLAGS) -o $@ $^ -lhiredis -lpthread
 
 soak: ## 10,000 kills and three hours of mixed writers, on all servers side by side
 	@tests/install-dependencies
@@ -68,15 +68,17 @@ model: ## check the models of the protocol (spin), and that mistakes in them are
 
 run: ## see it work: save under load without and with fork, side by side
 	@tests/install-dependencies
-	@$(MAKE) --no-print-directory rdb_uffd.so $(BUILD)/tests/demo/demo
+	@echo "building the module and the demonstration"
+	@$(MAKE) -s --no-print-directory -j$$(nproc) rdb_uffd.so $(BUILD)/tests/demo/demo
 	@$(BUILD)/tests/demo/demo rdb_uffd.so redis-module.conf
 
 $(BUILD)/tests/demo/%.o $(BUILD)/tests/integration/%.o: CFLAGS += $(INTEGRATION_CFLAGS)
 
 $(BUILD)/tests/integration/test_%: $(BUILD)/tests/integration/test_%.o $(INTEGRATION_PARTS)
-	$(CC) $(CFLAGS) -o $@ $^ -lhiredis -lpthread
+	$(call say,LINK)$(CC) $(CFLAGS) -o $@ $^ -lhiredis -lpthread
 
-$(BUILD)/tests/demo/demo: $(BUILD)/tests/demo/demo.o $(INTEGRATION_PARTS)
-	$(CC) $(CFLAGS) -o $@ $^ -lhiredis -lpthread
+DEMO_PARTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/demo/*.c))
+$(BUILD)/tests/demo/demo: $(DEMO_PARTS) $(INTEGRATION_PARTS)
+	$(call say,LINK)$(CC) $(CFLAGS) -o $@ $^ -lhiredis -lpthread -lm
 
 -include $(wildcard $(BUILD)/tests/integration/*.d $(BUILD)/tests/demo/*.d)

@@ -12,7 +12,7 @@ matrix: ## write the matrix of README.md from what tests ran: RESULTS=what make 
 $(BUILD)/tools/layouts/%.o: CFLAGS += -Itools/layouts
 $(BUILD)/tools/layouts/from_binary: $(BUILD)/tools/layouts/from_binary.o \
 		$(BUILD)/tools/layouts/debug_info.o $(BUILD)/src/kernel/fault_points.o
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -ldw -lelf
+	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -ldw -lelf
 -include $(wildcard $(BUILD)/tools/layouts/*.d)
 
 layers: $(MODULE_OBJECTS) $(BENCH_OBJECTS) ## check that calls go downward only, in no circle, and to functions that are needed
@@ -78,7 +78,7 @@ $(BUILD)/tools/uffd-watch/%.o: CFLAGS += -DVERSION='"$(VERSION)"' $(if $(WATCH_T
 # Where the version stands.
 $(BUILD)/tools/uffd-watch/main.o: src/rdb_uffd.h
 uffd-watch: $(WATCH_OBJECTS) ## build the live view for the terminal
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(if $(WATCH_TLS),-lhiredis_ssl -lssl -lcrypto) -lhiredis
+	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(if $(WATCH_TLS),-lhiredis_ssl -lssl -lcrypto) -lhiredis
 
 -include $(WATCH_OBJECTS:.o=.d)
 

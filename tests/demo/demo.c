@@ -1,27 +1,37 @@
-/* The demonstration behind `make run`: one server under writes, saved in the
- * background without fork and then with it, both dumps proved, side by side.
+/* The demonstration behind `make run`: one server under writes, saved in the background
+ * with fork and then without, what its clients felt meanwhile as a picture, both dumps
+ * proved.
  *
  *   demo MODULE CONFIGURATION
  */
+#include <locale.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "chart.h"
 #include "fill.h"
+#include "load.h"
 #include "rdbfile.h"
-#include "writers.h"
 
-#define PLAIN_KEYS    600000
-#define PLAIN_BYTES   200
+#define PLAIN_KEYS    1500000
+#define PLAIN_BYTES   500
 #define COUNT         400 /* of every type */
-#define CONNECTIONS   4
 #define BAR_WIDTH     40
 #define SEED          20231117
 #define PAGE_BYTES    4096
 #define LIMIT_SECONDS 600
+
+#define SECONDS_SHOWN_BEFORE 0.3
+#define SECONDS_SHOWN_AFTER  0.2
+#define COLUMNS_DEFAULT      80
+#define COLUMNS_OF_AXIS      13
+#define COLUMNS_MOST         120
 
 struct result {
     double freeze_usec;
@@ -29,8 +39,12 @@ struct result {
     double save_msec;
     double file_bytes;
     double memory_bytes; /* held for pages that changed */
-    long commands;       /* answered during the save */
     int children;
+    double began, ended; /* CLOCK_REALTIME, seconds */
+    struct load_sample *samples;
+    size_t sample_count;
+    double commands; /* answered during the save */
+    double worst_msec, mostly_msec;
 };
 
 static const char *module_file, *configuration_file;
@@ -143,48 +157,114 @@ static void prove(struct server *server, const char *digest)
            digest);
 }
 
-static void collect(struct server *server, bool forkless, double started,
-                    struct result *result)
+static int by_wait(const void *a, const void *b)
+{
+    double first = *(const double *)a, second = *(const double *)b;
+    return (first > second) - (first < second);
+}
+
+/* Of what was due while the save ran. */
+static void measure_waits(struct result *result)
+{
+    double *waits = calloc(result->sample_count + 1, sizeof *waits);
+    size_t count = 0;
+    CHECK(waits, "no memory");
+    for (size_t i = 0; i < result->sample_count; i++) {
+        const struct load_sample *sample = &result->samples[i];
+        if (sample->seconds + sample->msec / 1e3 >= result->began &&
+            sample->seconds < result->ended)
+            waits[count++] = sample->msec;
+    }
+    CHECK(count > 0, "nothing was answered during the save");
+    qsort(waits, count, sizeof *waits, by_wait);
+    result->worst_msec = waits[count - 1];
+    result->mostly_msec = waits[count * 99 / 100];
+    result->commands = (double)count * LOAD_BATCH;
+    free(waits);
+}
+
+static void collect(struct server *server, bool forkless, struct result *result)
 {
     struct stat dump;
     CHECK(stat(server_path(server, "dump.rdb"), &dump) == 0, "there is no dump.rdb");
     result->file_bytes = (double)dump.st_size;
-    result->save_msec = (wall_seconds(dump.st_mtim) - started) * 1e3;
+    result->ended = wall_seconds(dump.st_mtim);
+    result->save_msec = (result->ended - result->began) * 1e3;
     result->memory_bytes = server_info_number(server, "rdb_last_cow_size");
     result->freeze_usec = server_info_number(server, forkless ? "uffd_last_freeze_usec"
                                                               : "latest_fork_usec");
     result->pages = forkless ? server_info_number(server, "uffd_last_pages_preserved")
                              : result->memory_bytes / PAGE_BYTES;
+    measure_waits(result);
 }
 
-static struct result save(struct server *server, struct writers *writers, bool forkless)
+/* Until it has begun the clients only read, so that the digest is that of its instant. */
+static void save_under_load(struct server *server, struct result *result)
 {
-    struct result result = {0};
-    printf("\nredis-cli BGSAVE, uffd.enabled %s\n", forkless ? "yes" : "no");
-    server_config_set(server, "uffd.enabled", forkless ? "yes" : "no");
-    sleep_msec(300);
-    server_ok(server, "CLIENT PAUSE 600000 WRITE");
-    const char *digest = server_digest(server);
-    double started = now();
     const char *port = format_text("%d", server->port);
+    struct load *load = load_start(server, PLAIN_KEYS, PLAIN_BYTES, SEED);
+    sleep_msec(400);
+    result->began = now();
     CHECK(run_program(NULL, (const char *[]){"redis-cli", "-p", port, "BGSAVE", NULL}) ==
               0,
           "redis-cli BGSAVE failed");
     CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1 ||
               server_info_number(server, "rdb_saves") > 0,
           "no save was started");
-    server_ok(server, "CLIENT UNPAUSE");
-    long before = writers_commands(writers);
-    wait_with_progress(server, started, &result);
-    result.commands = writers_commands(writers) - before;
-    collect(server, forkless, started, &result);
-    printf("  freeze %.2f ms, %.0f pages preserved, saved in %.0f ms, %.1f MB\n",
-           result.freeze_usec / 1e3, result.pages, result.save_msec,
-           result.file_bytes / 1e6);
+    load_write(load);
+    wait_with_progress(server, result->began, result);
+    sleep_msec((long)(SECONDS_SHOWN_AFTER * 1e3));
+    result->samples = load_stop(load, &result->sample_count);
+}
+
+static struct result save(struct server *server, bool forkless)
+{
+    struct result result = {0};
+    printf(
+        "\nredis-cli BGSAVE, %s: %d reads a second before it, as many writes during it\n",
+        forkless ? "without fork" : "with fork (uffd.enabled no)",
+        LOAD_BATCH * LOAD_PER_SECOND);
+    server_config_set(server, "uffd.enabled", forkless ? "yes" : "no");
+    sleep_msec(300);
+    const char *digest = server_digest(server);
+    save_under_load(server, &result);
+    collect(server, forkless, &result);
     CHECK(result.children == (forkless ? 0 : 1), "%d child processes were seen",
           result.children);
     prove(server, digest);
     return result;
+}
+
+static int columns_of_terminal(void)
+{
+    struct winsize size;
+    int columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col
+                      ? size.ws_col
+                      : COLUMNS_DEFAULT;
+    columns = columns < COLUMNS_MOST ? columns : COLUMNS_MOST;
+    return columns > 2 * COLUMNS_OF_AXIS ? columns - COLUMNS_OF_AXIS : COLUMNS_OF_AXIS;
+}
+
+static void print_chart(const char *title, const struct chart_frame *frame,
+                        const struct result *result)
+{
+    printf("\n  %s\n", title);
+    chart_print(frame, result->samples, result->sample_count, result->began,
+                result->ended);
+}
+
+static void print_charts(const struct result *without, const struct result *with)
+{
+    struct chart_frame frame = {
+        .before = SECONDS_SHOWN_BEFORE,
+        .after = fmax(without->save_msec, with->save_msec) / 1e3 + SECONDS_SHOWN_AFTER,
+        .most_msec = fmax(without->worst_msec, with->worst_msec),
+        .columns = columns_of_terminal(),
+    };
+    printf("\nHow long %d commands waited for their replies, the worst at each moment\n",
+           LOAD_BATCH);
+    print_chart("with fork", &frame, with);
+    print_chart("without fork", &frame, without);
 }
 
 static void print_row(const char *name, const char *format, double without, double with)
@@ -200,12 +280,15 @@ static void print_table(const struct result *without, const struct result *with)
     printf("\n  %-34s %14s %14s\n", "", "without fork", "with fork");
     print_row("freeze (fork) of the server, ms", "%.2f", without->freeze_usec / 1e3,
               with->freeze_usec / 1e3);
+    print_row("worst reply, ms", "%.1f", without->worst_msec, with->worst_msec);
+    print_row("99 of 100 replies within, ms", "%.2f", without->mostly_msec,
+              with->mostly_msec);
     print_row("pages preserved (copied)", "%.0f", without->pages, with->pages);
     print_row("memory for them, MB", "%.1f", without->memory_bytes / 1e6,
               with->memory_bytes / 1e6);
     print_row("save, ms", "%.0f", without->save_msec, with->save_msec);
-    print_row("commands answered during the save", "%.0f", (double)without->commands,
-              (double)with->commands);
+    print_row("commands answered during the save", "%.0f", without->commands,
+              with->commands);
     print_row("file, MB", "%.1f", without->file_bytes / 1e6, with->file_bytes / 1e6);
     print_row("child processes", "%.0f", without->children, with->children);
 }
@@ -215,12 +298,10 @@ static void demonstrate(void)
     setvbuf(stdout, NULL, _IOLBF, 0);
     struct server *server = start();
     fill_server(server);
-    struct writers *writers = writers_start(server, CONNECTIONS, COUNT, SEED + 2);
-    printf("%d connections write to it from now on\n", CONNECTIONS);
-    struct result without = save(server, writers, true);
+    struct result with = save(server, false);
+    struct result without = save(server, true);
     check_fork_free(server, 1);
-    struct result with = save(server, writers, false);
-    writers_stop(writers);
+    print_charts(&without, &with);
     print_table(&without, &with);
     server_stop(server);
     puts("\nBoth dumps are exact.");
@@ -232,6 +313,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: demo MODULE CONFIGURATION\n");
         return 2;
     }
+    setlocale(LC_CTYPE, "");
     module_file = argv[1];
     configuration_file = argv[2];
     int code = test_run_alone("demo", demonstrate, LIMIT_SECONDS);

@@ -31,7 +31,7 @@ fuzz: ## fuzz the readers of what may be damaged, ten minutes each (FUZZ_SECONDS
 # A module that asks the walkers themselves what they read.
 $(FUZZ_BUILD)/recorder.so: tests/fuzz/recorder/recorder.c tests/fuzz/heap.h $(PART_OBJECTS)
 	@mkdir -p $(dir $@)
-	$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -I. -fPIC -fvisibility=hidden -shared \
+	$(call say,LINK)$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -I. -fPIC -fvisibility=hidden -shared \
 		-Wl,--wrap=view_read -o $@ $< $(PART_OBJECTS) $(MODULE_LIBS)
 
 fuzz-heaps: $(FUZZ_BUILD)/recorder.so ## record anew from real servers what fuzzing begins with
