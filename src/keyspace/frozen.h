@@ -21,7 +21,9 @@ struct walk {
     struct view_reader *reader;
     struct rdb_encoder *encoder;
     struct keyspace_observer *observer;
-    const char *where; /* what is being read: a static string */
+    struct value_source *values; /* NULL: who walks is not to have any asked for */
+    int database;                /* whose keys are walked */
+    const char *where;           /* what is being read: a static string */
     uint64_t keys;
     uint64_t expiring;    /* of these keys */
     uint8_t stream_parts; /* that the last stream had: enum stream_part */

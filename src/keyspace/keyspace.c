@@ -110,11 +110,25 @@ static int delay(struct walk *walk)
 
 /* ---- a batch of keys ------------------------------------------------------------- */
 
+static int ask_for_values(struct walk *walk, const struct frozen_entry *entries,
+                          size_t count)
+{
+    struct batch *batch = walk->batch;
+    int error = 0;
+    for (size_t i = 0; i < count && !error; i++)
+        if (batch->objects[i].type == OBJECT_MODULE)
+            error = module_value_ask(walk, entries[i].value, &batch->objects[i],
+                                     &batch->names[i]);
+    return error;
+}
+
 static int save_keys(struct walk *walk, const struct frozen_entry *entries, size_t count,
                      void *context)
 {
     int error = batch_read(walk, entries, count, context);
     struct batch *batch = walk->batch;
+    if (!error)
+        error = ask_for_values(walk, entries, count);
     for (size_t i = 0; i < count && !error; i++) {
         error = save_key(walk, &batch->objects[i], &batch->names[i], batch->expires[i]);
         walk->keys++;
@@ -256,6 +270,7 @@ static int save_database(struct walk *walk, int index)
     int error = database_read(walk, index, &database);
     if (error || !store_all_keys(&database.keys))
         return error;
+    walk->database = index;
     error = rdb_encode_byte(walk->encoder, OPCODE_SELECT);
     if (!error)
         error = rdb_encode_length(walk->encoder, (uint64_t)index);
@@ -335,6 +350,7 @@ int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader
         .reader = reader,
         .encoder = encoder,
         .observer = observer,
+        .values = observer->values,
         .pool = roots->key_save_delay ? NULL : pool,
     };
     int error = 0;

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "keyspace/value_source.h"
 #include "rdb/encoder.h"
 #include "view/view.h"
 
@@ -78,6 +79,9 @@ struct keyspace_observer {
     /* Called after at most 64 keys, with the number of keys written so far.
      * 0 to go on; a negative errno stops the walk, which returns it. */
     int (*progress)(struct keyspace_observer *observer, uint64_t keys);
+    /* Who writes values of modules' types; NULL: nobody, and a walk that meets one ends
+     * with -ENOTSUP. */
+    struct value_source *values;
 };
 
 struct worker_pool;

@@ -18,7 +18,9 @@
 
 struct wanted_value {
     frozen_address object; /* the server's object whose value it is */
-    frozen_address key;    /* its key: bytes of an sds, no header needed */
+    frozen_address
+        type;           /* as its value says: whether there is such a type is not known */
+    frozen_address key; /* its key: bytes of an sds, no header needed */
     uint64_t key_length;
     int32_t database;
 };

@@ -4,6 +4,8 @@
 
 /* ---- what a value is written as --------------------------------------------------- */
 
+#define MODULE_TYPE 7
+
 static int rdb_type_of(struct walk *walk, const struct frozen_object *object)
 {
     static const struct {
@@ -22,8 +24,10 @@ static int rdb_type_of(struct walk *walk, const struct frozen_object *object)
         {OBJECT_SORTED_SET, ENCODING_LISTPACK, 17},
         {OBJECT_HASH, ENCODING_LISTPACK, 16},
     };
-    if (object->type == OBJECT_MODULE || object->more)
+    if (object->more)
         return -ENOTSUP;
+    if (object->type == OBJECT_MODULE)
+        return walk->values ? MODULE_TYPE : -ENOTSUP;
     if (object->type == OBJECT_STREAM && object->encoding == ENCODING_STREAM)
         return walk->family->stream_type;
     for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++)
@@ -284,6 +288,8 @@ int object_save(struct walk *walk, const struct frozen_object *object)
         return hash_save(walk, object);
     case OBJECT_STREAM:
         return stream_save(walk, object->pointer);
+    case OBJECT_MODULE:
+        return module_value_save(walk);
     default:
         break;
     }

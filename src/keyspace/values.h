@@ -68,7 +68,8 @@ static inline frozen_address string_behind(frozen_address address, uint64_t leng
 /* object.c */
 int object_read(struct walk *walk, frozen_address address, struct frozen_object *object);
 /* The byte before the key that tells how the value is written, also put into
- * the object; -ENOTSUP for a module's value, -EBADMSG for what cannot be. */
+ * the object; -ENOTSUP for what only a module can write, if it is not to be asked (no
+ * walk->values, or data of its own at the key); -EBADMSG for what cannot be. */
 int object_prepare(struct walk *walk, struct frozen_object *object);
 /* Writes the value. 0 or -errno. */
 int object_save(struct walk *walk, const struct frozen_object *object);
@@ -81,5 +82,12 @@ int hash_prepare(struct walk *walk, struct frozen_object *object);
 int hash_save(struct walk *walk, const struct frozen_object *object);
 /* stream.c */
 int stream_save(struct walk *walk, frozen_address address);
+/* module_value.c: says that the value of the object at `address`, whose type is
+ * OBJECT_MODULE, will be wanted. 0; -ENOTSUP: nobody can be asked; -errno. */
+int module_value_ask(struct walk *walk, frozen_address address,
+                     const struct frozen_object *object,
+                     const struct frozen_string *name);
+/* Writes the first that was asked for and not written yet. */
+int module_value_save(struct walk *walk);
 
 #endif

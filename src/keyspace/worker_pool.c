@@ -51,7 +51,7 @@ struct result {
     _Atomic uint32_t state; /* enum result_state; futex word */
     uint64_t from, to;
     int error;
-    bool too_big; /* thrown away */
+    bool walk_again; /* thrown away */
     const char *where;
     uint64_t keys, expiring;
     size_t length;
@@ -147,7 +147,7 @@ static int keep_bytes(struct rdb_sink *sink, const void *bytes, size_t length)
 {
     struct result *result = ((struct task_sink *)sink)->result;
     if (length > TASK_BYTES_MAX - result->length) {
-        result->too_big = true;
+        result->walk_again = true;
         return -E2BIG;
     }
     memcpy(result->bytes + result->length, bytes, length);
@@ -178,7 +178,7 @@ static void walk_task(struct worker *worker, uint32_t number, uint64_t from, uin
     result->from = from;
     result->to = to;
     result->length = 0;
-    result->too_big = false;
+    result->walk_again = false;
     atomic_store_explicit(task_of(pool, number), result, memory_order_release);
     worker->sink.result = result;
     walk->keys = walk->expiring = 0;
@@ -186,6 +186,9 @@ static void walk_task(struct worker *worker, uint32_t number, uint64_t from, uin
     result->error = pool->body(walk, from, to, pool->context);
     if (!result->error)
         result->error = rdb_encoder_flush(walk->encoder);
+    /* A module's value: whoever writes them is asked by one thread, in the dump's order. */
+    if (result->error == -ENOTSUP)
+        result->walk_again = true;
     result->keys = walk->keys;
     result->expiring = walk->expiring;
     result->where = walk->where;
@@ -409,7 +412,7 @@ static void move_on(struct worker_pool *pool)
 static int deliver(struct worker_pool *pool, struct walk *walk,
                    const struct result *result)
 {
-    if (result->too_big)
+    if (result->walk_again)
         return walk_directly(pool, walk, result->from, result->to);
     walk->where = result->where;
     if (result->error)

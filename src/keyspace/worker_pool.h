@@ -16,6 +16,9 @@
  * from it. On a machine that has no time for it it stays away for a while. Who waits for
  * its end lets it run like others.
  *
+ * A task with a value of a module's type is walked again in the same way: who writes
+ * these is asked by the caller's thread alone.
+ *
  * Threads: worker_pool_resize(), worker_pool_begin() and worker_pool_end() by one thread
  * at a time, with no worker_pool_walk() under way; worker_pool_walk() by the thread that
  * saves.

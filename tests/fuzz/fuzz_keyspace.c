@@ -106,7 +106,7 @@ int LLVMFuzzerInitialize(int *count, char ***arguments)
 static void save(const struct keyspace_roots *roots)
 {
     struct rdb_sink sink = {count};
-    struct keyspace_observer observer = {go_on};
+    struct keyspace_observer observer = {.progress = go_on};
     struct rdb_encoder *encoder = rdb_encoder_create(&sink, compress);
     struct view_reader reader;
     const char *where = NULL;

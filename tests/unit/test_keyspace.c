@@ -53,6 +53,37 @@ static int limit_keys(struct keyspace_observer *observer, uint64_t keys)
     return keys > KEYS_MOST ? -E2BIG : 0;
 }
 
+/* Who is asked for values of modules' types: keeps what was wanted, and writes one byte
+ * for each. */
+static struct asked {
+    struct value_source source;
+    struct wanted_value wanted[64];
+    size_t count, taken;
+} asked;
+
+static int ask(struct value_source *source, const struct wanted_value *wanted)
+{
+    struct asked *of = (struct asked *)source;
+    if (of->count - of->taken == 64)
+        return -EAGAIN;
+    of->wanted[of->count++ % 64] = *wanted;
+    return 0;
+}
+
+static int take(struct value_source *source, struct rdb_encoder *encoder)
+{
+    struct asked *of = (struct asked *)source;
+    if (of->taken == of->count)
+        return -ENOENT;
+    return rdb_encode_byte(encoder, (uint8_t)(0xa0 + of->taken++));
+}
+
+static struct value_source *asked_anew(void)
+{
+    asked = (struct asked){.source = {ask, take}};
+    return &asked.source;
+}
+
 static size_t compress(const void *in, size_t in_length, void *out, size_t out_length)
 {
     return lzf_compress(in, (unsigned)in_length, out, (unsigned)out_length);
@@ -148,7 +179,10 @@ static size_t walk(enum keyspace_layout layout, uint64_t seed, unsigned wild, in
         .cluster = next_random(&random) % 4 == 0,
     };
     struct counting_sink sink = {{count}, 0};
-    struct keyspace_observer observer = {limit_keys};
+    struct keyspace_observer observer = {
+        .progress = limit_keys,
+        .values = seed % 2 ? asked_anew() : NULL,
+    };
     struct rdb_encoder *encoder = rdb_encoder_create(&sink.sink, compress);
     assert_non_null(encoder);
     struct view_reader reader;
@@ -277,7 +311,7 @@ static void build(unsigned expiring, unsigned astray)
     }
 }
 
-static int save_built(void)
+static int save_built_asking(struct value_source *values)
 {
     struct keyspace_roots roots = {
         .layout = KEYSPACE_REDIS_7_0,
@@ -286,7 +320,7 @@ static int save_built(void)
         .hash = hash,
     };
     struct counting_sink sink = {{count}, 0};
-    struct keyspace_observer observer = {limit_keys};
+    struct keyspace_observer observer = {.progress = limit_keys, .values = values};
     struct rdb_encoder *encoder = rdb_encoder_create(&sink.sink, compress);
     struct view_reader reader;
     const char *where = NULL;
@@ -295,6 +329,11 @@ static int save_built(void)
     int error = keyspace_save(&roots, &reader, encoder, &observer, NULL, &where);
     rdb_encoder_destroy(encoder);
     return error;
+}
+
+static int save_built(void)
+{
+    return save_built_asking(NULL);
 }
 
 /* Where it expires is looked up by name: one that is not found must not be written as
@@ -381,6 +420,29 @@ static void a_tree_without_leaves_ends(void **state)
     }
 }
 
+/* All four keys have the same module's value: each is asked for, ahead of the first that
+ * is written, and what they need to be found is told. */
+static void values_of_modules_are_asked_for(void **state)
+{
+    (void)state;
+    build_value(5, 0);
+    put(VALUE_AT, place(REST_AT));
+    assert_int_equal(save_built(), -ENOTSUP);
+    assert_int_equal(save_built_asking(asked_anew()), 0);
+    assert_int_equal(asked.count, KEYS);
+    assert_int_equal(asked.taken, KEYS);
+    for (unsigned i = 0; i < KEYS; i++) {
+        assert_int_equal(asked.wanted[i].object, place(OBJECT_AT));
+        assert_int_equal(asked.wanted[i].type, place(REST_AT));
+        assert_int_equal(asked.wanted[i].key, place(NAME_AT(i)));
+        assert_int_equal(asked.wanted[i].key_length, 1);
+        assert_int_equal(asked.wanted[i].database, 0);
+    }
+    build_value(5, 8);
+    assert_int_equal(save_built_asking(asked_anew()), -EBADMSG);
+    assert_int_equal(asked.count, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +455,7 @@ int main(void)
         cmocka_unit_test(a_length_is_not_allocated),
         cmocka_unit_test(a_list_without_end_ends),
         cmocka_unit_test(a_tree_without_leaves_ends),
+        cmocka_unit_test(values_of_modules_are_asked_for),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -31,6 +31,8 @@ struct content {
     uint64_t seed;
     uint64_t big_every; /* units that do not fit in a task, 0: none */
     uint64_t wrong;     /* the unit that cannot be read, UNITS: none */
+    /* Units that only who may ask for modules' values can write, 0: none. */
+    uint64_t asked_every;
     /* Threads but this one get no further for a while in every task; 0: all work. */
     pid_t only;
 };
@@ -74,6 +76,8 @@ static int walk_units(struct walk *walk, uint64_t from, uint64_t to, const void 
             walk->where = "the wrong unit";
             return -EBADMSG;
         }
+        if (content->asked_every && unit % content->asked_every == 0 && !walk->values)
+            return -ENOTSUP;
         int error = write_unit(walk->encoder, content, unit);
         if (error)
             return error;
@@ -147,7 +151,13 @@ static void save(struct worker_pool *pool, const struct content *content,
     memset(outcome, 0, sizeof(*outcome));
     outcome->output.sink.write = collect;
     struct rdb_encoder *encoder = rdb_encoder_create(&outcome->output.sink, NULL);
-    struct walk walk = {.encoder = encoder, .observer = &own->observer, .pool = pool};
+    struct value_source values = {0};
+    struct walk walk = {
+        .encoder = encoder,
+        .observer = &own->observer,
+        .values = content->asked_every ? &values : NULL,
+        .pool = pool,
+    };
     if (pool)
         assert_int_equal(worker_pool_begin(pool, &view, NULL, &workers->observer, &cpus),
                          0);
@@ -227,6 +237,17 @@ static void more_than_a_task_holds(void **state)
                      &(struct content){.seed = start, .big_every = 1000, .wrong = UNITS});
     compare_with_one(pool,
                      &(struct content){.seed = start, .big_every = 170, .wrong = UNITS});
+    worker_pool_destroy(pool);
+}
+
+static void values_that_one_thread_asks_for(void **state)
+{
+    (void)state;
+    struct worker_pool *pool = pool_of(3);
+    uint64_t start = seed();
+    for (uint64_t every = 1; every < UNITS; every *= 12)
+        compare_with_one(
+            pool, &(struct content){.seed = start, .asked_every = every, .wrong = UNITS});
     worker_pool_destroy(pool);
 }
 
@@ -397,6 +418,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(in_order),
         cmocka_unit_test(more_than_a_task_holds),
+        cmocka_unit_test(values_that_one_thread_asks_for),
         cmocka_unit_test(errors_come_in_order),
         cmocka_unit_test(cancelled),
         cmocka_unit_test(workers_that_do_not_help),

@@ -71,7 +71,7 @@ static uint64_t hash(const uint8_t *in, size_t length, const uint8_t *seed)
 static int walk(const struct keyspace_roots *roots, const char **where)
 {
     struct rdb_sink sink = {ignore};
-    struct keyspace_observer observer = {go_on};
+    struct keyspace_observer observer = {.progress = go_on};
     struct rdb_encoder *encoder = rdb_encoder_create(&sink, NULL);
     struct view_reader reader;
     live.allowed = UINT64_MAX;
