@@ -39,6 +39,21 @@ void snapshot_lift_protection(struct snapshot *snapshot)
         lift_region(snapshot, &snapshot->view.regions[i]);
 }
 
+bool snapshot_move_phase(struct snapshot *snapshot, uint32_t from, enum phase to)
+{
+    if (!atomic_compare_exchange_strong_explicit(
+            &snapshot->phase, &from, to, memory_order_acq_rel, memory_order_relaxed))
+        return false;
+    futex_wake_all(&snapshot->phase);
+    return true;
+}
+
+uint64_t snapshot_preserved_bytes(struct snapshot *snapshot)
+{
+    return PAGE_BYTES *
+           atomic_load_explicit(&snapshot->preserved.pages, memory_order_relaxed);
+}
+
 void snapshot_cancel_output(struct snapshot *snapshot)
 {
     /* The saver frees the output only when it finds no canceller after it has

@@ -181,6 +181,11 @@ void snapshot_lift_protection(struct snapshot *snapshot);
 /* Makes the saver's output stop waiting. Any thread, async-signal-safe. */
 void snapshot_cancel_output(struct snapshot *snapshot);
 
+/* False if the save was not in the phase `from`. Any thread. */
+bool snapshot_move_phase(struct snapshot *snapshot, uint32_t from, enum phase to);
+/* Of the pages that were copied, in this save or the last. Any thread. */
+uint64_t snapshot_preserved_bytes(struct snapshot *snapshot);
+
 static inline enum phase snapshot_phase(struct snapshot *snapshot)
 {
     return atomic_load_explicit(&snapshot->phase, memory_order_acquire);

@@ -82,7 +82,7 @@ static void prepare_buffer(struct snapshot *snapshot)
         sleep_usec(TOUCH_REST_USEC);
 }
 
-/* Bit by bit: as long as this thread runs, faults are expensive (snapshot/saver.c). */
+/* Bit by bit: as long as this thread runs, faults are expensive (snapshot/pace.c). */
 static void touch_ahead(struct snapshot *snapshot)
 {
     for (int i = 0; i < TOUCHES_AT_ONCE; i++)

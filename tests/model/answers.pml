@@ -7,8 +7,9 @@
  *                       for ever or not
  * watchdog              snapshot/watchdog.c watchdog(), watch(), is_waited_for();
  *                       rescue.c rescue_pull(), rescue_end_watched()
- * saver                 snapshot/saver.c run(), save_to_file(), release_memory(),
- *                       end_child(); it may hang in the walk and in rename()
+ * saver                 snapshot/saver.c run(), release_memory(), end_child();
+ *                       snapshot/dump.c save_to_file(); it may hang in the walk and in
+ *                       rename()
  * main_thread           rdb_uffd.c begin(), begin_saving(); freeze.c freeze(), thaw(),
  *                       freeze_again(); it writes; saver.c saver_kill(), saver_wait()
  *

@@ -1,7 +1,7 @@
 /* Who ends a save: a model for spin of the phases, and of who may still touch the output.
  *
  * What is here          what it stands for (src/)
- * saver                 saver.c save_to_file(), create_file(), publish(), run(),
+ * saver                 dump.c save_to_file(), create_file(), publish(); saver.c run(),
  *                       close_output()
  * main_thread           rdb_uffd.c begin(), begin_saving(); saver.c saver_kill(), cancel(),
  *                       saver_wait(); a save that has ended is reaped, and the next one

@@ -6,8 +6,9 @@
  *                       heap_protect()
  * reader, read_page     view.c view_read(), read_in_page(); preserved_reading.c
  *                       preserved_read(), read_once()
- * saver                 saver.c run(): the reader that also ends it: worker_pool_end(), publish(),
- *                       release_memory(); snapshot.c snapshot_lift_protection()
+ * saver                 saver.c run(): the reader that also ends it: dump.c write_keys(),
+ *                       publish(); saver.c release_memory(); snapshot.c
+ *                       snapshot_lift_protection()
  * writer                a thread of the server: a store, the kernel's handle_userfault();
  *                       drop: guard.c guarded_madvise(), guard_operations.c preserve(),
  *                       fault_server.c fault_server_preserve()

@@ -1,0 +1,253 @@
+#include "dump.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "host/child_files.h"
+#include "host/child_report.h"
+#include "kernel/fault_points.h"
+#include "keyspace/keyspace.h"
+#include "keyspace/worker_pool.h"
+#include "pace.h"
+#include "rdb/encoder.h"
+#include "rdb/output.h"
+
+#define RDB_OPCODE_EOF 255
+/* Characters of the mark around a transfer. */
+#define MARK_BYTES        40
+#define REPORT_EVERY_USEC 1000000
+/* So many names are tried: at random, so that only a mistake of ours takes as many. */
+#define NAMES_TRIED 16
+
+struct save {
+    struct keyspace_observer observer;
+    struct snapshot *snapshot;
+    struct pace pace;
+    uint64_t next_report_usec;
+};
+
+/* What the workers ask. */
+struct help {
+    struct keyspace_observer observer;
+    struct snapshot *snapshot;
+};
+
+/* Several threads. */
+static int may_help(struct keyspace_observer *observer, uint64_t keys)
+{
+    struct snapshot *snapshot = ((struct help *)observer)->snapshot;
+    if (snapshot_phase(snapshot) != PHASE_SAVING)
+        return -ECANCELED;
+    if (!keys && atomic_load_explicit(&snapshot->writers_pressed, memory_order_relaxed))
+        return -EAGAIN;
+    return atomic_load_explicit(&snapshot->view.error, memory_order_relaxed);
+}
+
+static int progress(struct keyspace_observer *observer, uint64_t keys)
+{
+    struct save *save = (struct save *)observer;
+    struct snapshot *snapshot = save->snapshot;
+    atomic_store_explicit(&snapshot->keys_saved, keys, memory_order_relaxed);
+    if (snapshot_phase(snapshot) != PHASE_SAVING)
+        return -ECANCELED;
+    uint64_t now = clock_usec();
+    if (now >= save->next_report_usec) {
+        save->next_report_usec = now + REPORT_EVERY_USEC;
+        child_report_send(snapshot->capture.report_pipe, snapshot->request.cause,
+                          CHILD_REPORT_PROGRESS, keys,
+                          snapshot_preserved_bytes(snapshot));
+    }
+    pace_yield(&save->pace, snapshot, now);
+    return atomic_load_explicit(&snapshot->view.error, memory_order_relaxed);
+}
+
+/* What no walk of a keyspace that is as it should be ends with. */
+static bool is_unexpected(const struct snapshot *snapshot, int error)
+{
+    return (error == -EFAULT || error == -EBADMSG || error == -ENOTSUP ||
+            error == -ENODATA) &&
+           atomic_load_explicit(&snapshot->view.error, memory_order_acquire) == 0;
+}
+
+static int write_keys(struct save *save, struct rdb_encoder *encoder,
+                      const struct thread_cpus *for_workers)
+{
+    struct snapshot *snapshot = save->snapshot;
+    if (snapshot->capture.no_data) {
+        atomic_store_explicit(&snapshot->keys_total, 0, memory_order_relaxed);
+        return 0;
+    }
+    const struct keyspace_roots *roots = &snapshot->capture.roots;
+    struct help help = {.observer.progress = may_help, .snapshot = snapshot};
+    struct worker_pool *pool = snapshot->workers;
+    struct view_reader reader;
+    uint64_t total = 0, imported;
+    view_reader_init(&reader, &snapshot->view);
+    if (keyspace_count(roots, &reader, &total, &imported) == 0)
+        atomic_store_explicit(&snapshot->keys_total, total, memory_order_relaxed);
+    if (worker_pool_begin(pool, &snapshot->view, snapshot->capture.compress,
+                          &help.observer, for_workers) != 0)
+        pool = NULL;
+    int error = keyspace_save(roots, &reader, encoder, &save->observer, pool,
+                              &snapshot->failed_where);
+    if (is_unexpected(snapshot, error))
+        snapshot->walk_error = error;
+    if (pool)
+        worker_pool_end(pool);
+    return error;
+}
+
+/* Everything between the magic and the checksum. */
+static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
+{
+    struct server_capture *capture = &snapshot->capture;
+    struct save save = {
+        .observer.progress = progress,
+        .snapshot = snapshot,
+        .next_report_usec = clock_usec(),
+    };
+    struct thread_cpus all_cpus, for_workers;
+    thread_get_cpus(0, &all_cpus);
+    pace_take_cpus(snapshot, &all_cpus, &for_workers);
+    pace_begin(&save.pace, snapshot);
+    fault_point_crash(FAULT_WILD_SAVER);
+    int error = rdb_encode_raw(encoder, capture->header, capture->header_length);
+    if (!error)
+        error = write_keys(&save, encoder, &for_workers);
+    if (!error)
+        error = rdb_encode_raw(encoder, capture->trailer, capture->trailer_length);
+    if (!error)
+        error = rdb_encode_byte(encoder, RDB_OPCODE_EOF);
+    if (!error)
+        error = rdb_encoder_flush(encoder);
+    thread_set_cpus(0, &all_cpus);
+    return error;
+}
+
+/* Nothing reads the past any more, and nothing that a server or a replica would take for
+ * whole has been written: whether it was the past. A walk that has met what cannot be may
+ * have met what was lost. */
+static int check_dump(struct snapshot *snapshot, int error)
+{
+    struct audit *audit = &snapshot->fault_server.audit;
+    struct thread_cpus all_cpus;
+    if (error && !snapshot->walk_error)
+        return error;
+    thread_get_cpus(0, &all_cpus);
+    thread_stay_off(&all_cpus, snapshot->fault_server.writer_cpu);
+    int audited = audit_all(audit);
+    thread_set_cpus(0, &all_cpus);
+    return audited == AUDIT_LOST || !error ? audited : error;
+}
+
+static int write_dump(struct snapshot *snapshot)
+{
+    struct rdb_encoder *encoder =
+        rdb_encoder_create(rdb_output_sink(snapshot->output), snapshot->capture.compress);
+    if (!encoder)
+        return -ENOMEM;
+    int error = write_body(snapshot, encoder);
+    rdb_encoder_destroy(encoder);
+    error = check_dump(snapshot, error);
+    if (error)
+        return error;
+    /* Little endian on every machine a layout table exists for. */
+    uint64_t checksum = rdb_output_checksum(snapshot->output);
+    return rdb_output_write_plain(snapshot->output, &checksum, sizeof(checksum));
+}
+
+/* The step after which the save can no longer be cancelled. */
+static int publish(struct snapshot *snapshot)
+{
+    int error = atomic_load_explicit(&snapshot->view.error, memory_order_acquire);
+    if (error)
+        return error;
+    if (!snapshot_move_phase(snapshot, PHASE_SAVING, PHASE_PUBLISHING))
+        return -ECANCELED;
+    return rdb_output_publish(snapshot->output, snapshot->capture.file_name);
+}
+
+/* Under the name that the server expects, or under another one where that is taken: by
+ * what a crash has left, by another server, by whoever guesses names. */
+static int create_under_free_name(struct snapshot *snapshot, char name[CHILD_FILE_BYTES])
+{
+    int number = snapshot->request.pid, error = -EEXIST;
+    for (int tries = 0; error == -EEXIST && tries < NAMES_TRIED; tries++) {
+        if (tries)
+            number = child_files_number();
+        child_files_name(number, name);
+        error = rdb_output_create_file(snapshot->output, name);
+    }
+    if (!error)
+        child_files_made(number);
+    return error;
+}
+
+/* A child that cannot open its file says so. */
+static int create_file(struct snapshot *snapshot)
+{
+    char directory[256], name[CHILD_FILE_BYTES];
+    if (!snapshot_move_phase(snapshot, PHASE_SAVING, PHASE_CREATING))
+        return -ECANCELED;
+    int error = create_under_free_name(snapshot, name);
+    if (!snapshot_move_phase(snapshot, PHASE_CREATING, PHASE_SAVING))
+        return -ECANCELED;
+    if (error)
+        snapshot_log(snapshot, RDB_UFFD_WARNING,
+                     "Failed opening the temp RDB file %s (in server root dir %s) for "
+                     "saving: %s",
+                     name, getcwd(directory, sizeof(directory)) ? directory : "unknown",
+                     strerrordesc_np(-error));
+    return error;
+}
+
+static int save_to_file(struct snapshot *snapshot)
+{
+    int error = create_file(snapshot);
+    if (!error)
+        error = write_dump(snapshot);
+    if (!error)
+        error = rdb_output_sync(snapshot->output);
+    if (!error)
+        error = publish(snapshot);
+    return error;
+}
+
+/* A transfer to replicas: its length is not known ahead, so 40 characters that
+ * nobody can guess stand before and after the dump. */
+static int save_to_pipe(struct snapshot *snapshot)
+{
+    static const char digits[] = "0123456789abcdef";
+    char head[5 + MARK_BYTES + 2] = "$EOF:";
+    char *mark = head + 5;
+    unsigned char random[MARK_BYTES];
+    if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
+        return -EIO;
+    for (size_t i = 0; i < MARK_BYTES; i++)
+        mark[i] = digits[random[i] % 16];
+    mark[MARK_BYTES] = '\r';
+    mark[MARK_BYTES + 1] = '\n';
+    /* Not before: a real child, had the freeze failed, would have got the same pipe. */
+    int error = rdb_output_never_block(snapshot->output);
+    if (!error)
+        error = rdb_output_write_plain(snapshot->output, head, sizeof(head));
+    if (!error)
+        error = write_dump(snapshot);
+    if (!error)
+        error = rdb_output_write_plain(snapshot->output, mark, MARK_BYTES);
+    if (!error)
+        error = rdb_output_flush(snapshot->output);
+    return error;
+}
+
+int dump_write(struct snapshot *snapshot)
+{
+    return dump_is_transfer(snapshot) ? save_to_pipe(snapshot) : save_to_file(snapshot);
+}
+
+bool dump_is_transfer(const struct snapshot *snapshot)
+{
+    return snapshot->request.cause == CHILD_SAVE_SOCKET;
+}
