@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <stdio.h>
 
+#include "backup_command.h"
 #include "dirtyrate.h"
 #include "doctor_command.h"
 #include "info.h"
@@ -164,6 +165,19 @@ static const struct command {
                    .type = API_ARGUMENT_INTEGER,
                    .key_spec = -1,
                    .flags = API_ARGUMENT_OPTIONAL}},
+    },
+    {
+        .name = "uffd.backup",
+        .function = backup_command,
+        .flags = "admin deny-script allow-stale",
+        .categories = "admin slow dangerous",
+        .arity = -2,
+        .arguments = BACKUP_ARGUMENTS,
+        .summary = "Writes a dump to another place; UFFD.BACKUP HELP says more.",
+        .complexity = "O(N) where N is the number of keys, on another thread",
+        .parts = {{.name = "file|fifo|STATUS|CANCEL|HELP",
+                   .type = API_ARGUMENT_STRING,
+                   .key_spec = -1}},
     },
     {
         .name = "uffd.doctor",

@@ -19,6 +19,20 @@ static void visit_texts(const struct info_visitor *to,
     to->text(to, "madvise", now->vectored_madvise ? "vectored" : "one by one");
 }
 
+static void visit_backup(const struct info_visitor *to)
+{
+    struct rdb_uffd_backup backup;
+    rdb_uffd_get_backup(&backup);
+    to->text(to, "backup_state", backup.state);
+    to->text(to, "backup_name", backup.name);
+    to->text(to, "backup_reason", backup.reason);
+    to->number(to, "backup_elapsed_msec", backup.elapsed_msec);
+    to->number(to, "backup_bytes", backup.bytes);
+    to->number(to, "backups_ok", backup.ok);
+    to->number(to, "backups_failed", backup.failed);
+    to->number(to, "backups_cancelled", backup.cancelled);
+}
+
 void info_visit(const struct info_visitor *to)
 {
     struct rdb_uffd_statistics now;
@@ -79,6 +93,7 @@ void info_visit(const struct info_visitor *to)
         {"huge_pages_mended", now.huge_pages_mended},
         {"threads", now.threads},
     };
+    visit_backup(to);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         to->number(to, numbers[i].name, numbers[i].value);
 }

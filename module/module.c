@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "ask.h"
+#include "backup_command.h"
 #include "commands.h"
 #include "dirtyrate.h"
 #include "doctor_command.h"
@@ -92,7 +93,15 @@ static void on_cron(api_context *context, api_event event, uint64_t sub_event, v
     (void)event, (void)sub_event, (void)data;
     rdb_uffd_tick();
     dirtyrate_tick();
+    backup_tick();
     scan_tick(context);
+}
+
+static void on_shutdown(api_context *context, api_event event, uint64_t sub_event,
+                        void *data)
+{
+    (void)context, (void)event, (void)sub_event, (void)data;
+    rdb_uffd_leave_backup();
 }
 
 static void on_module_change(api_context *context, api_event event, uint64_t sub_event,
@@ -132,6 +141,7 @@ static bool server_saves_forkless(void)
 static int register_with_server(api_context *context, bool fault_points)
 {
     api_event cron = {API_EVENT_CRON_LOOP, 1};
+    api_event shutdown = {API_EVENT_SHUTDOWN, 1};
     api_event module_change = {API_EVENT_MODULE_CHANGE, 1};
     api.SetModuleOptions(context,
                          API_OPTION_HANDLE_IO_ERRORS | API_OPTION_HANDLE_REPL_ASYNC_LOAD |
@@ -144,7 +154,8 @@ static int register_with_server(api_context *context, bool fault_points)
         return API_ERR;
     if (api.RegisterInfoFunc(context, info_fill) != API_OK)
         return API_ERR;
-    if (api.SubscribeToServerEvent(context, module_change, on_module_change) != API_OK)
+    if (api.SubscribeToServerEvent(context, module_change, on_module_change) != API_OK ||
+        api.SubscribeToServerEvent(context, shutdown, on_shutdown) != API_OK)
         return API_ERR;
     return api.SubscribeToServerEvent(context, cron, on_cron);
 }

@@ -16,6 +16,7 @@
 #define API_VERSION                       1
 #define API_CONFIG_DEFAULT                0
 #define API_CONFIG_IMMUTABLE              1
+#define API_CONFIG_PROTECTED              (1 << 5) /* enable-protected-configs */
 #define API_OPTION_HANDLE_IO_ERRORS       (1 << 0)
 #define API_OPTION_HANDLE_REPL_ASYNC_LOAD (1 << 2)
 #define API_OPTION_HANDLE_SLOT_MIGRATION  (1 << 5) /* Valkey 9: a must for MIGRATESLOTS */
@@ -24,6 +25,7 @@
  * that values are saved by any thread; we open keys for reading only, look whether we got
  * one, and have no type. The number is the one that follows Valkey 9.1's last. */
 #define API_OPTION_HANDLE_FORKLESS (1 << 6)
+#define API_EVENT_SHUTDOWN         5
 #define API_EVENT_CRON_LOOP        8
 #define API_EVENT_MODULE_CHANGE    9
 #define API_KEY_TYPE_EMPTY         0
@@ -42,6 +44,7 @@
 #define API_REPLY_STRING           0
 #define API_CONTEXT_LUA            (1 << 0)
 #define API_CONTEXT_MULTI          (1 << 1)
+#define API_CONTEXT_ACTIVE_CHILD   (1 << 18)
 #define API_CONTEXT_DENY_BLOCKING  (1 << 21)
 #define API_CONTEXT_RESP3          (1 << 22)
 

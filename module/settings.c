@@ -16,7 +16,22 @@ static int running;
 
 /* As the operator wrote it, for CONFIG GET. */
 static char limit_text[32] = "256mb";
-static api_string *limit_string, *directory_string, *layout_string;
+static api_string *limit_string, *layout_string;
+
+/* Where files are made. */
+static struct directory {
+    const char *name;
+    char *path;
+    unsigned flags;
+    api_string *string; /* the server's copy */
+} directories[] = {
+    {"spool-dir", settings.spool_directory, API_CONFIG_DEFAULT, NULL},
+    /* Whoever may set it and run UFFD.BACKUP can write files wherever the server can. */
+    {"backup-dir", settings.backup_directory, API_CONFIG_PROTECTED, NULL},
+};
+#define DIRECTORIES (sizeof(directories) / sizeof(directories[0]))
+_Static_assert(sizeof(settings.spool_directory) == sizeof(settings.backup_directory),
+               "what is a path for one is one for the other");
 
 #define CHOICE_VALUES 3
 /* One of three words. */
@@ -42,9 +57,7 @@ _Static_assert(sizeof(enum buffer_policy) == sizeof(unsigned) &&
 
 /* ---- checking values ------------------------------------------------------------- */
 
-/* Bytes of "64mb", "1g", "1048576"; -EINVAL when it is no such thing, -ERANGE
- * when it does not fit. */
-static int parse_memory(const char *text, uint64_t *bytes)
+int settings_parse_memory(const char *text, uint64_t *bytes)
 {
     static const struct {
         const char *name;
@@ -90,7 +103,7 @@ static int parse_limit(const char *text, struct rdb_uffd_settings *into, char *e
         return 0;
     }
     uint64_t bytes;
-    if (parse_memory(text, &bytes) != 0) {
+    if (settings_parse_memory(text, &bytes) != 0) {
         snprintf(error, ERROR_BYTES,
                  "must be a memory size such as 256mb, or a percentage of used memory "
                  "such as 25%%");
@@ -185,19 +198,26 @@ static int set_limit(const char *name, api_string *value, void *data, api_string
 
 static api_string *get_directory(const char *name, void *data)
 {
-    (void)name, (void)data;
-    return as_string(&directory_string, settings.spool_directory);
+    (void)name;
+    struct directory *directory = data;
+    return as_string(&directory->string, directory->path);
+}
+
+static int set_path(const struct directory *directory, const char *path, char *error)
+{
+    int result = check_directory(path, error);
+    if (!result)
+        snprintf(directory->path, sizeof(settings.spool_directory), "%s", path);
+    return result;
 }
 
 static int set_directory(const char *name, api_string *value, void *data,
                          api_string **error)
 {
-    (void)name, (void)data;
+    (void)name;
     char why[ERROR_BYTES];
-    const char *path = api.StringPtrLen(value, NULL);
-    if (check_directory(path, why) != 0)
+    if (set_path(data, api.StringPtrLen(value, NULL), why) != 0)
         return refuse(error, why);
-    snprintf(settings.spool_directory, sizeof(settings.spool_directory), "%s", path);
     changed();
     return API_OK;
 }
@@ -283,10 +303,13 @@ static int register_all(api_context *context)
                                    choices[i].values, CHOICE_VALUES, get_choice,
                                    set_choice, NULL, (void *)&choices[i]) != API_OK)
             return API_ERR;
+    for (size_t i = 0; i < DIRECTORIES; i++)
+        if (api.RegisterStringConfig(context, directories[i].name, "",
+                                     directories[i].flags, get_directory, set_directory,
+                                     NULL, &directories[i]) != API_OK)
+            return API_ERR;
     if (api.RegisterStringConfig(context, "buffer-limit", limit_text, API_CONFIG_DEFAULT,
                                  get_limit, set_limit, NULL, NULL) != API_OK ||
-        api.RegisterStringConfig(context, "spool-dir", "", API_CONFIG_DEFAULT,
-                                 get_directory, set_directory, NULL, NULL) != API_OK ||
         api.RegisterStringConfig(context, "layout-file", "", API_CONFIG_IMMUTABLE,
                                  get_layout_file, set_layout_file, NULL,
                                  NULL) != API_OK ||
@@ -353,16 +376,12 @@ static int set_by_text(const char *name, const char *text, char *error)
     }
     if (strcasecmp(name, "layout-file") == 0)
         return take_layout_file(text, error);
-    if (strcasecmp(name, "spool-dir") == 0) {
-        int result = check_directory(text, error);
-        if (!result)
-            snprintf(settings.spool_directory, sizeof(settings.spool_directory), "%s",
-                     text);
-        return result;
-    }
+    for (size_t i = 0; i < DIRECTORIES; i++)
+        if (strcasecmp(name, directories[i].name) == 0)
+            return set_path(&directories[i], text, error);
     snprintf(error, ERROR_BYTES,
              "there is no such setting; there are buffer-limit, buffer-policy, "
-             "spool-dir, compression, huge-pages, threads, fallback, "
+             "spool-dir, backup-dir, compression, huge-pages, threads, fallback, "
              "enabled, layout-file");
     return -EINVAL;
 }
@@ -373,7 +392,9 @@ int settings_load(api_context *context, api_string **arguments, int count)
     rdb_uffd_default_settings(&settings);
     snprintf(limit_text, sizeof(limit_text), "256mb");
     running = 0;
-    limit_string = directory_string = layout_string = NULL;
+    limit_string = layout_string = NULL;
+    for (size_t i = 0; i < DIRECTORIES; i++)
+        directories[i].string = NULL;
     if (register_all(context) != API_OK) {
         api.Log(NULL, "warning", "uffd: wrong value in the configuration file");
         return API_ERR;

@@ -14,4 +14,8 @@ extern struct rdb_uffd_settings settings;
  * something is wrong. */
 int settings_load(api_context *context, api_string **arguments, int count);
 
+/* Bytes of "64mb", "1g", "1048576"; -EINVAL when it is no such thing, -ERANGE
+ * when it does not fit. */
+int settings_parse_memory(const char *text, uint64_t *bytes);
+
 #endif

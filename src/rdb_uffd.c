@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "host/deferred_free.h"
@@ -21,7 +20,7 @@
 #include "memory/decommitted.h"
 #include "memory/deferred_unmap.h"
 #include "reporting/log.h"
-#include "reporting/report.h"
+#include "save.h"
 #include "snapshot/crash.h"
 #include "snapshot/freeze.h"
 #include "snapshot/guard_operations.h"
@@ -54,44 +53,13 @@ void rdb_uffd_default_settings(struct rdb_uffd_settings *settings)
 
 /* ---- the server's fork ----------------------------------------------------------- */
 
-static int64_t wall_clock_msec(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void begin_record(struct snapshot *snapshot, const struct child_request *request)
-{
-    memset(&snapshot->record, 0, sizeof(snapshot->record));
-    snapshot->record.id = ++the_service.saves;
-    snapshot->record.started_msec = wall_clock_msec();
-    snapshot->record.cause = the_service.last_cause = child_trigger_name(request);
-}
-
-/* The save is over, or will not be ours. */
-static void end_record(struct snapshot *snapshot)
-{
-    if (snapshot->record.id)
-        history_add(&the_service.history, &snapshot->record);
-    snapshot->record.id = 0;
-}
-
-static void end_record_early(struct snapshot *snapshot, enum history_result result,
-                             const char *reason)
-{
-    snapshot->record.result = result;
-    snprintf(snapshot->record.reason, sizeof(snapshot->record.reason), "%s", reason);
-    end_record(snapshot);
-}
-
 static enum child_decision fall_back(struct snapshot *snapshot, int cause, char *reason,
                                      int *error)
 {
     bool news = strcmp(reason, the_service.last_fallback_reason) != 0;
     bool fallback = snapshot->settings.fallback;
     the_service.fork_fallbacks++;
-    end_record_early(snapshot, fallback ? HISTORY_FORKED : HISTORY_REFUSED, reason);
+    save_note_refused(fallback ? HISTORY_FORKED : HISTORY_REFUSED, reason);
     if (news) {
         char text[MESSAGE_BYTES + REASON_BYTES];
         memcpy(the_service.last_fallback_reason, reason, REASON_BYTES);
@@ -109,93 +77,18 @@ static enum child_decision fall_back(struct snapshot *snapshot, int cause, char 
     return CHILD_REFUSE;
 }
 
-/* ---- a save ----------------------------------------------------------------------- */
-
-static void begin_saving(struct snapshot *snapshot)
-{
-    the_service.forks_replaced++;
-    atomic_store_explicit(&snapshot->rested_usec, 0, memory_order_relaxed);
-    atomic_store_explicit(&snapshot->writers_pressed, true, memory_order_relaxed);
-    atomic_store_explicit(&snapshot->keys_saved, 0, memory_order_relaxed);
-    atomic_store_explicit(&snapshot->kill_signal, 0, memory_order_relaxed);
-    atomic_store_explicit(&snapshot->result_taken, false, memory_order_relaxed);
-    atomic_store_explicit(&snapshot->end, END_NOT_YET, memory_order_relaxed);
-    atomic_store_explicit(&snapshot->last_frozen_bytes,
-                          regions_bytes(&snapshot->heap.registered),
-                          memory_order_relaxed);
-    atomic_store_explicit(&snapshot->phase, PHASE_SAVING, memory_order_release);
-    atomic_store_explicit(&snapshot->last_freeze_usec,
-                          clock_usec() - snapshot->freeze_began_usec,
-                          memory_order_relaxed);
-    report_start(snapshot);
-    saver_begin(snapshot);
-    snapshot_wake_upkeep(snapshot);
-}
-
-static int capture(struct snapshot *snapshot, char *reason)
-{
-    struct server_capture *captured = &snapshot->capture;
-    int error = server_capture(&snapshot->request, captured, reason, REASON_BYTES);
-    if (error)
-        return error;
-    if (captured->imports)
-        error = proof_try_imports(captured, reason, REASON_BYTES);
-    if (!error && server_layout_is_of_file()) {
-        captured->roots.only_compared = true;
-        captured->roots.compared = the_service.proved_kinds;
-        error = proof_try_save(snapshot->host, captured, reason, REASON_BYTES);
-    }
-    if (error)
-        server_capture_release(captured);
-    return error;
-}
-
 static enum child_decision begin(const struct child_request *request, int *error)
 {
     struct snapshot *snapshot = &the_snapshot;
     char reason[REASON_BYTES] = "";
     if (!snapshot->settings.enabled || request->cause == CHILD_OTHER)
         return CHILD_REAL_FORK;
-    begin_record(snapshot, request);
-    crash_look();
-    bool notes_are_free = deferred_free_end();
-    allocator_restore();
-    if (the_service.unsupported[0])
-        return fall_back(snapshot, snapshot->ability.error, the_service.unsupported,
-                         error);
-    if (the_service.doubt[0])
-        return fall_back(snapshot, -ENOTSUP, the_service.doubt, error);
-    const char *obstacle = notes_are_free ? rescue_obstacle(snapshot) : UPKEEP_IS_LATE;
-    if (obstacle) {
-        snprintf(reason, sizeof(reason), "%s", obstacle);
-        return fall_back(snapshot, -EBUSY, reason, error);
-    }
-
-    int result = environment_refuse_merging(reason);
-    if (!result)
-        result = trust_prove_for_save(snapshot, reason);
+    save_ask(request);
+    backup_settle(snapshot);
+    int result = save_begin(snapshot, request, reason);
     if (result)
         return fall_back(snapshot, result, reason, error);
-    snapshot->freeze_began_usec = snapshot->step_began_usec = clock_usec();
-    snapshot->request = *request;
-    result = capture(snapshot, reason);
-    if (result)
-        return fall_back(snapshot, result, reason, error);
-    result = freeze_open_output(snapshot);
-    if (result) {
-        freeze_explain(reason, result, "output");
-        server_capture_release(&snapshot->capture);
-        return fall_back(snapshot, result, reason, error);
-    }
-    freeze_end_step(snapshot, &snapshot->capture_usec);
-    dirty_rate_yield(snapshot);
-    result = freeze_begin(snapshot, reason);
-    if (result) {
-        rdb_output_close(snapshot->output);
-        server_capture_release(&snapshot->capture);
-        return fall_back(snapshot, result, reason, error);
-    }
-    begin_saving(snapshot);
+    the_service.forks_replaced++;
     return CHILD_TAKE_OVER;
 }
 
@@ -209,19 +102,9 @@ static void wait_for_child(void)
     saver_wait(&the_snapshot);
 }
 
-/* What a child logs comes before the server's line about its end. */
 static void reaped(void)
 {
-    struct snapshot *snapshot = &the_snapshot;
-    uint32_t end = atomic_load_explicit(&snapshot->end, memory_order_acquire);
-    log_hand_over(snapshot);
-    if (snapshot->record.id && (end == END_LEFT || end == END_RETURNED)) {
-        history_add(&the_service.history, &snapshot->left_record);
-        snapshot->record.id = 0;
-        return;
-    }
-    trust_note_end(snapshot);
-    end_record(snapshot);
+    save_end(&the_snapshot);
 }
 
 /* Whoever asks the module in there, a script that is debugged or a crash report, must not
@@ -372,6 +255,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     memset(snapshot, 0, sizeof(*snapshot));
     memset(&the_service, 0, sizeof(the_service));
     dirty_rate_init();
+    backup_init();
     snapshot->host = host;
     snapshot->settings = *settings;
     find_obstacle(snapshot, the_service.unsupported);
@@ -428,6 +312,11 @@ int rdb_uffd_stop(char *reason, size_t reason_size)
     struct snapshot *snapshot = &the_snapshot;
     if (child_pid()) {
         snprintf(reason, reason_size, "a background save is running");
+        return -EBUSY;
+    }
+    backup_settle(snapshot);
+    if (backup_is_running()) {
+        snprintf(reason, reason_size, BACKUP_IS_RUNNING);
         return -EBUSY;
     }
     /* Somebody who has not come back still runs in this code. */
@@ -510,6 +399,7 @@ void rdb_uffd_tick(void)
     if (!the_service.started)
         return;
     log_hand_over(snapshot);
+    backup_settle(snapshot);
     if (the_service.unsupported[0]) {
         deferred_free_some(FREE_USEC_PER_TICK); /* what earlier saves have left */
         return;

@@ -1,6 +1,6 @@
 /* rdb_uffd: background saves of a Redis or Valkey server without fork().
  *
- * This is its interface: module/ reaches a snapshot only through this header and the four
+ * This is its interface: module/ reaches a snapshot only through this header and the five
  * that it includes (it may use memory/ and kernel/ besides).
  *
  * What is always true
@@ -20,7 +20,7 @@
  *
  * One snapshot: enum phase in snapshot/snapshot.h, and who performs each step
  *
- *   NONE ── begin(): freeze_begin(), all or nothing; then begin_saving() ──▶ SAVING
+ *   NONE ── save_begin(): freeze_begin(), all or nothing; begin_saving() ──▶ SAVING
  *    ▲        may fail: fall_back(), the real fork                          │  ▲
  *    │                                                        create_file() ▼  │
  *    │                                                                 CREATING
@@ -35,7 +35,7 @@
  *   SAVING            saver thread; faults served by the fault server
  *   CREATING          the temporary file: it is made whole or not at all
  *   PUBLISHING        too late for a kill
- *   RELEASING         saver thread; then the child "exits": reaped(), main thread
+ *   RELEASING         saver thread; then the child "exits": save_end(), main thread
  *
  *   A fault server that hangs: rescue_pull(), on the watchdog, lifts the protection and
  *   fails the view, and the saver goes its way as after any failure. If the saver hangs as well,
@@ -53,6 +53,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backup.h"
 #include "reporting/statistics.h"
 #include "snapshot/callbacks.h"
 #include "snapshot/settings.h"

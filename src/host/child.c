@@ -83,6 +83,8 @@ const char *child_trigger_name(const struct child_request *request)
         return "aof rewrite";
     if (request->cause == CHILD_SLOT_MIGRATION)
         return "slot migration";
+    if (request->cause == CHILD_BACKUP)
+        return "backup";
     if (request->cause == CHILD_SAVE_SOCKET || request->for_replica)
         return "replica";
     if (request->by_command)

@@ -31,6 +31,7 @@ enum child_cause {
     CHILD_SAVE_SOCKET,    /* rdbSaveToSlavesSockets / …ReplicasSockets */
     CHILD_REWRITE_AOF,    /* rewriteAppendOnlyFileBackground */
     CHILD_SLOT_MIGRATION, /* slotExportJobBeginSnapshotToTargetSocket */
+    CHILD_BACKUP, /* nobody did: UFFD.BACKUP, of which the server knows no child */
 };
 
 struct child_request {
@@ -85,7 +86,7 @@ int child_pipe_peer(int descriptor);
 bool child_pipe_made(unsigned back, int ends[2]);
 /* What made the server ask, as far as its stack tells: "command", "save point"
  * (or a BGSAVE that had to wait for its turn), "replica", "aof rewrite", "slot
- * migration", "other". Static text. */
+ * migration", "backup", "other". Static text. */
 const char *child_trigger_name(const struct child_request *request);
 
 #endif

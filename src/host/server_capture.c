@@ -204,6 +204,8 @@ static int capture_descriptors(const struct child_request *request,
     capture->directory = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (capture->directory < 0)
         return -errno;
+    if (request->cause == CHILD_BACKUP)
+        return 0;
     bool transfer = request->cause == CHILD_SAVE_SOCKET &&
                     !transfer_is_direct(server_layout, server_symbols.image);
     if (!are_pipes_found(transfer))

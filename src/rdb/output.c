@@ -16,6 +16,7 @@
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
 #include "kernel/thread.h"
+#include "rdb/lz4_frame.h"
 
 #define BUFFER_BYTES (256 * 1024)
 /* One write() at most: so that a cancel, and the writing back, need not wait
@@ -50,8 +51,11 @@ struct rdb_output {
     uint64_t checksum;
     uint64_t accepted;
     uint64_t written;
-    uint64_t started; /* write-back was started up to here */
-    uint64_t waited;  /* and waited for up to here */
+    uint64_t started;        /* write-back was started up to here */
+    uint64_t waited;         /* and waited for up to here */
+    uint64_t due_usec;       /* when what was written is within the rate */
+    struct lz4_frame *frame; /* NULL: bytes go out as they are */
+    bool frame_begun;
     size_t used;
     unsigned char buffer[BUFFER_BYTES];
 };
@@ -96,19 +100,52 @@ static int wait_for(struct rdb_output *output, int descriptor, short wanted,
     return events[0].revents != 0;
 }
 
+/* As much as goes into a tenth of a second, if there is a rate. */
+static size_t at_once(const struct rdb_output *output, size_t length)
+{
+    uint64_t rate = output->options.bytes_per_second;
+    size_t most = rate && rate / 10 < WRITE_BYTES ? rate / 10 + 1 : WRITE_BYTES;
+    return length < most ? length : most;
+}
+
+/* Sleeps until what was written is within the rate. 0 or -ECANCELED. */
+static int keep_to_rate(struct rdb_output *output, size_t wrote)
+{
+    uint64_t rate = output->options.bytes_per_second, now = clock_usec();
+    if (!rate)
+        return 0;
+    if (output->due_usec < now)
+        output->due_usec = now;
+    output->due_usec += wrote * 1000000 / rate;
+    while (now < output->due_usec) {
+        int waited = wait_for(output, -1, 0, (int)(output->due_usec - now + 999) / 1000);
+        if (waited < 0 && waited != -ETIMEDOUT)
+            return waited;
+        now = clock_usec();
+    }
+    return 0;
+}
+
+static int patience(const struct rdb_output *output)
+{
+    int msec = output->options.patience_msec;
+    if (!msec)
+        return -1;
+    return fault_point(FAULT_NO_PATIENCE) ? 100 : msec;
+}
+
 /* How much was written, which may be nothing, or -errno. */
 static ssize_t write_some(struct rdb_output *output, const unsigned char *bytes,
                           size_t length)
 {
-    if (length > WRITE_BYTES)
-        length = WRITE_BYTES;
+    length = at_once(output, length);
     ssize_t wrote = fault_point(FAULT_OUTPUT_WRITE)
                         ? (errno = EIO, -1)
                         : write(output->descriptor, bytes, length);
     if (wrote >= 0)
         return wrote;
     if (errno == EAGAIN) {
-        int ready = wait_for(output, output->descriptor, POLLOUT, -1);
+        int ready = wait_for(output, output->descriptor, POLLOUT, patience(output));
         return ready < 0 ? ready : 0;
     }
     return errno == EINTR ? 0 : -errno;
@@ -214,9 +251,34 @@ static int write_all(struct rdb_output *output, const unsigned char *bytes, size
         length -= (size_t)wrote;
         output->written += (uint64_t)wrote;
         int error = write_back(output);
+        if (!error)
+            error = keep_to_rate(output, (size_t)wrote);
         if (error)
             return fail(output, error);
     }
+    return output->error;
+}
+
+static void pack(struct rdb_output *output, const unsigned char *bytes, size_t length)
+{
+    if (!output->frame_begun)
+        write_all(output, lz4_frame_head, sizeof(lz4_frame_head));
+    output->frame_begun = true;
+    while (length && !output->error) {
+        const unsigned char *block;
+        size_t piece = length < LZ4_FRAME_BLOCK_BYTES ? length : LZ4_FRAME_BLOCK_BYTES;
+        size_t packed = lz4_frame_pack(output->frame, bytes, piece, &block);
+        write_all(output, block, packed);
+        bytes += piece;
+        length -= piece;
+    }
+}
+
+static int put_out(struct rdb_output *output, const unsigned char *bytes, size_t length)
+{
+    if (!output->frame)
+        return write_all(output, bytes, length);
+    pack(output, bytes, length);
     return output->error;
 }
 
@@ -224,7 +286,15 @@ int rdb_output_flush(struct rdb_output *output)
 {
     size_t used = output->used;
     output->used = 0;
-    return write_all(output, output->buffer, used);
+    return put_out(output, output->buffer, used);
+}
+
+int rdb_output_finish(struct rdb_output *output)
+{
+    int error = rdb_output_flush(output);
+    if (!error && output->frame)
+        error = write_all(output, lz4_frame_end, sizeof(lz4_frame_end));
+    return error;
 }
 
 static int accept_bytes(struct rdb_output *output, const void *bytes, size_t length)
@@ -235,7 +305,7 @@ static int accept_bytes(struct rdb_output *output, const void *bytes, size_t len
         return output->error;
     output->accepted += length;
     if (length > BUFFER_BYTES)
-        return write_all(output, bytes, length);
+        return put_out(output, bytes, length);
     memcpy(output->buffer + output->used, bytes, length);
     output->used += length;
     return 0;
@@ -329,6 +399,33 @@ int rdb_output_open_file(struct rdb_output **output, int directory,
     return 0;
 }
 
+int rdb_output_open_nowhere(struct rdb_output **output,
+                            const struct rdb_output_options *options)
+{
+    DEMAND_MAIN_THREAD();
+    struct rdb_output *made = create(options);
+    if (!made)
+        return -errno;
+    made->doing = "opening";
+    if (options->lz4 && !(made->frame = lz4_frame_create())) {
+        rdb_output_close(made);
+        return -ENOMEM;
+    }
+    *output = made;
+    return 0;
+}
+
+void rdb_output_lead_to_directory(struct rdb_output *output, int directory)
+{
+    output->directory = directory;
+}
+
+void rdb_output_lead_to_fifo(struct rdb_output *output, int fifo)
+{
+    output->descriptor = fifo;
+    begin_to(output, "writing to the fifo");
+}
+
 int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
                                const struct rdb_output_options *options)
 {
@@ -395,11 +492,16 @@ uint64_t rdb_output_bytes(const struct rdb_output *output)
     return output->accepted;
 }
 
+uint64_t rdb_output_written(const struct rdb_output *output)
+{
+    return output->written;
+}
+
 /* ---- the end --------------------------------------------------------------------- */
 
 int rdb_output_sync(struct rdb_output *output)
 {
-    int error = rdb_output_flush(output);
+    int error = rdb_output_finish(output);
     begin_to(output, "synchronising");
     if (!error && fsync(output->descriptor) != 0)
         error = fail(output, -errno);
@@ -414,11 +516,25 @@ static void remove_temporary(struct rdb_output *output)
     output->created = false;
 }
 
+/* renameat2() could do it at once, but not on every file system that is used for such
+ * files: NFS. */
+static int link_temporary(struct rdb_output *output, const char *final_name)
+{
+    begin_to(output, "giving its name to");
+    if (linkat(output->directory, output->temporary_name, output->directory, final_name,
+               0) != 0)
+        return -errno;
+    unlinkat(output->directory, output->temporary_name, 0);
+    return 0;
+}
+
 static int rename_temporary(struct rdb_output *output, const char *final_name)
 {
     begin_to(output, "publishing what is another file by now:");
     if (output->recognised && !name_is_ours(output))
         return -ESTALE;
+    if (output->options.keep_existing)
+        return link_temporary(output, final_name);
     begin_to(output, "renaming");
     if (*final_name && renameat(output->directory, output->temporary_name,
                                 output->directory, final_name) != 0)
@@ -494,5 +610,6 @@ void rdb_output_close(struct rdb_output *output)
     if (output->directory >= 0)
         close(output->directory);
     close(output->cancel_event);
+    lz4_frame_destroy(output->frame);
     memory_unmap(output, sizeof(*output));
 }

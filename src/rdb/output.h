@@ -29,6 +29,10 @@ struct rdb_output;
 struct rdb_output_options {
     rdb_checksum_function checksum; /* NULL: eight zero bytes (rdbchecksum no) */
     size_t sync_every;              /* bytes between two background fsyncs, 0: never */
+    bool lz4;                       /* an LZ4 frame with what is written in it */
+    uint64_t bytes_per_second;      /* that are written at most, 0: any number */
+    int patience_msec;  /* a pipe's reader may take nothing for so long, 0: for ever */
+    bool keep_existing; /* a file that has the final name: this one is not published */
 };
 
 /* Makes ready to write a file in the directory `directory` (a descriptor opened for
@@ -49,6 +53,15 @@ int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
  * thing. 0 or -errno. */
 int rdb_output_never_block(struct rdb_output *output);
 
+/* Makes ready to write somewhere that is told later: a name may lie on a disk that does not
+ * answer, and this is the pause. 0 or -errno. Main thread, in prepare. */
+int rdb_output_open_nowhere(struct rdb_output **output,
+                            const struct rdb_output_options *options);
+/* … by one of these, which take the descriptor over: a directory, for
+ * rdb_output_create_file(); or a fifo's write end that does not block. */
+void rdb_output_lead_to_directory(struct rdb_output *output, int directory);
+void rdb_output_lead_to_fifo(struct rdb_output *output, int fifo);
+
 /* Takes over sockets, which stay in the mode they are in: a copy goes to each. One
  * that fails, or takes nothing for as long as its own SO_SNDTIMEO, is left out from
  * then on; only when none is left the output has failed. On failure the sockets are
@@ -63,19 +76,23 @@ struct rdb_sink *rdb_output_sink(struct rdb_output *output);
 int rdb_output_write_plain(struct rdb_output *output, const void *bytes, size_t length);
 /* Checksum of all that went through the sink so far, 0 when there is none. */
 uint64_t rdb_output_checksum(const struct rdb_output *output);
-/* Bytes accepted so far. */
+/* Bytes accepted so far; and those written, of which there may be fewer: packed. */
 uint64_t rdb_output_bytes(const struct rdb_output *output);
+uint64_t rdb_output_written(const struct rdb_output *output);
 
 /* Writes what is buffered. 0 or -errno. */
 int rdb_output_flush(struct rdb_output *output);
-/* File only: flush and fsync. After it, rdb_output_publish() can only fail for
+/* After the last byte: flush, and the end of the frame if it is one. 0 or -errno. */
+int rdb_output_finish(struct rdb_output *output);
+/* File only: finish and fsync. After it, rdb_output_publish() can only fail for
  * reasons of the directory. 0 or -errno. */
 int rdb_output_sync(struct rdb_output *output);
 /* File only, after rdb_output_sync(): renames the temporary file to
  * `final_name` in the same directory ("": it keeps its name) and synchronises the
  * directory. 0 or -errno; on failure the temporary file is gone: removed, or already
  * renamed when it was the directory that could not be synchronised. -ESTALE: its name
- * is another file's by now, which is left alone. */
+ * is another file's by now, which is left alone. -EEXIST: there is a file of the final
+ * name, which is to be kept. */
 int rdb_output_publish(struct rdb_output *output, const char *final_name);
 /* What could not be done, as in "writing temp-1.rdb"; false if nothing has failed. Not
  * while it is being written. */

@@ -54,7 +54,9 @@ void report_fill_record(struct snapshot *snapshot, int error, uint64_t msec)
                                          : HISTORY_OK;
     if (error)
         snprintf(record->reason, sizeof(record->reason), "%s",
-                 error == -ECANCELED ? "ended by the server" : snapshot->last_error);
+                 error != -ECANCELED                       ? snapshot->last_error
+                 : snapshot->request.cause == CHILD_BACKUP ? "ended by UFFD.BACKUP CANCEL"
+                                                           : "ended by the server");
     record->duration_msec = msec;
     record->freeze_usec = get(&snapshot->last_freeze_usec);
     record->keys = get(&snapshot->keys_saved);

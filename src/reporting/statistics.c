@@ -122,7 +122,8 @@ void rdb_uffd_reset_statistics(void)
     _Atomic uint64_t *counters[] = {
         &snapshot->snapshots_ok,        &snapshot->snapshots_failed,
         &snapshot->snapshots_cancelled, &snapshot->advices_refused,
-        &snapshot->huge_pages_mended,
+        &snapshot->huge_pages_mended,   &snapshot->backups_ok,
+        &snapshot->backups_failed,      &snapshot->backups_cancelled,
     };
     for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
         atomic_store_explicit(counters[i], 0, memory_order_relaxed);

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "destination.h"
 #include "host/child_files.h"
 #include "host/child_report.h"
 #include "kernel/fault_points.h"
@@ -50,6 +51,8 @@ static int progress(struct keyspace_observer *observer, uint64_t keys)
     struct save *save = (struct save *)observer;
     struct snapshot *snapshot = save->snapshot;
     atomic_store_explicit(&snapshot->keys_saved, keys, memory_order_relaxed);
+    atomic_store_explicit(&snapshot->bytes_written, rdb_output_written(snapshot->output),
+                          memory_order_relaxed);
     if (snapshot_phase(snapshot) != PHASE_SAVING)
         return -ECANCELED;
     uint64_t now = clock_usec();
@@ -166,7 +169,9 @@ static int publish(struct snapshot *snapshot)
         return error;
     if (!snapshot_move_phase(snapshot, PHASE_SAVING, PHASE_PUBLISHING))
         return -ECANCELED;
-    return rdb_output_publish(snapshot->output, snapshot->capture.file_name);
+    return rdb_output_publish(snapshot->output, is_backup(snapshot)
+                                                    ? snapshot->backup.name
+                                                    : snapshot->capture.file_name);
 }
 
 /* Under the name that the server expects, or under another one where that is taken: by
@@ -242,8 +247,28 @@ static int save_to_pipe(struct snapshot *snapshot)
     return error;
 }
 
+static int save_to_backup(struct snapshot *snapshot)
+{
+    bool is_file = false;
+    int error = destination_open(snapshot, &is_file);
+    if (error)
+        return error;
+    atomic_store_explicit(&snapshot->backup_is_open, true, memory_order_release);
+    error = write_dump(snapshot);
+    if (!error)
+        error = is_file ? rdb_output_sync(snapshot->output)
+                        : rdb_output_finish(snapshot->output);
+    if (!error && is_file)
+        error = publish(snapshot);
+    atomic_store_explicit(&snapshot->bytes_written, rdb_output_written(snapshot->output),
+                          memory_order_relaxed);
+    return error;
+}
+
 int dump_write(struct snapshot *snapshot)
 {
+    if (is_backup(snapshot))
+        return save_to_backup(snapshot);
     return dump_is_transfer(snapshot) ? save_to_pipe(snapshot) : save_to_file(snapshot);
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "destination.h"
 #include "eviction.h"
 #include "host/deferred_free.h"
 #include "kernel/contract.h"
@@ -39,6 +40,13 @@ int freeze_open_output(struct snapshot *snapshot)
         .checksum = snapshot->capture.checksum,
         .sync_every = snapshot->capture.sync_every,
     };
+    if (is_backup(snapshot)) {
+        options.lz4 = snapshot->backup.lz4;
+        options.keep_existing = !snapshot->backup.replace;
+        options.bytes_per_second = snapshot->backup.bytes_per_second;
+        options.patience_msec = BACKUP_READER_RESTS_MSEC;
+        return rdb_output_open_nowhere(&snapshot->output, &options);
+    }
     if (snapshot->request.cause != CHILD_SAVE_SOCKET)
         return rdb_output_open_file(&snapshot->output, snapshot->capture.directory,
                                     &options);
@@ -52,12 +60,13 @@ int freeze_open_output(struct snapshot *snapshot)
 }
 
 /* A writer that is blocked is the server itself, which then does not read the pipe that
- * the saver waits for: both would wait for ever. */
+ * the saver waits for: both would wait for ever. And a backup's reader or rate may make it
+ * as slow as they like. */
 static enum buffer_policy policy_of(const struct snapshot *snapshot)
 {
-    bool through_server = snapshot->capture.exit_pipe >= 0;
+    bool waits_for_others = snapshot->capture.exit_pipe >= 0 || is_backup(snapshot);
     enum buffer_policy wanted = snapshot->settings.buffer_policy;
-    return through_server && wanted == BUFFER_BLOCK ? BUFFER_SPOOL : wanted;
+    return waits_for_others && wanted == BUFFER_BLOCK ? BUFFER_SPOOL : wanted;
 }
 
 /* The buffer and the index for what is registered now. */

@@ -89,9 +89,7 @@ bool rescue_end_child(struct snapshot *snapshot, enum history_result result,
     snprintf(left->reason, sizeof(left->reason), "%s", reason);
     if (!atomic_exchange_explicit(&snapshot->result_taken, true, memory_order_acq_rel)) {
         bool cancelled = result == HISTORY_CANCELLED;
-        atomic_fetch_add_explicit(cancelled ? &snapshot->snapshots_cancelled
-                                            : &snapshot->snapshots_failed,
-                                  1, memory_order_relaxed);
+        snapshot_count(snapshot, result);
         snprintf(snapshot->last_error, sizeof(snapshot->last_error), "%s",
                  cancelled ? "" : reason);
     }
@@ -100,7 +98,7 @@ bool rescue_end_child(struct snapshot *snapshot, enum history_result result,
     snapshot_log(snapshot, RDB_UFFD_WARNING,
                  "uffd: save %llu left behind: %s; its thread has not come back",
                  (unsigned long long)left->id, reason);
-    child_exited(status);
+    snapshot_end_child(snapshot, status);
     return true;
 }
 

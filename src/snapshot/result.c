@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "destination.h"
 #include "rdb/output.h"
 #include "reporting/report.h"
 
@@ -41,6 +42,11 @@ static void note_failure(struct snapshot *snapshot, int error, bool given_up)
         note_lost_pages(snapshot);
         return;
     }
+    if (!given_up && snapshot->backup_refusal[0]) {
+        snprintf(snapshot->last_error, sizeof(snapshot->last_error), "%s",
+                 snapshot->backup_refusal);
+        return;
+    }
     if (given_up) {
         what = error == -EFAULT ? "a page of the server's memory cannot be read" : what;
         verb = spool ? ", writing to the spool" : "";
@@ -69,14 +75,13 @@ static void count_result(struct snapshot *snapshot, int error, uint64_t msec)
         atomic_store_explicit(&snapshot->spool_pages_per_second,
                               UINT64_C(64000000) / spooling, memory_order_relaxed);
     atomic_store_explicit(&snapshot->last_save_msec, msec, memory_order_relaxed);
-    if (error) {
-        atomic_fetch_add_explicit(error == -ECANCELED ? &snapshot->snapshots_cancelled
-                                                      : &snapshot->snapshots_failed,
-                                  1, memory_order_relaxed);
+    snapshot_count(snapshot, error == -ECANCELED ? HISTORY_CANCELLED
+                             : error             ? HISTORY_FAILED
+                                                 : HISTORY_OK);
+    /* A backup takes as long as its reader or its rate wants. */
+    if (error || is_backup(snapshot))
         return;
-    }
     atomic_store_explicit(&snapshot->last_whole_save_msec, msec, memory_order_relaxed);
-    atomic_fetch_add_explicit(&snapshot->snapshots_ok, 1, memory_order_relaxed);
     if (snapshot->request.cause == CHILD_SAVE_DISK)
         snapshot_log(snapshot, RDB_UFFD_NOTICE, "DB saved on disk");
     else if (snapshot->request.cause == CHILD_REWRITE_AOF)

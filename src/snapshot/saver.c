@@ -94,7 +94,7 @@ static void end_child(struct snapshot *snapshot, int status)
     if (atomic_compare_exchange_strong_explicit(&snapshot->end, &end, END_BY_SAVER,
                                                 memory_order_seq_cst,
                                                 memory_order_relaxed))
-        child_exited(status);
+        snapshot_end_child(snapshot, status);
     else
         atomic_store_explicit(&snapshot->end, END_RETURNED, memory_order_release);
 }

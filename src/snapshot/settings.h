@@ -21,11 +21,12 @@ struct rdb_uffd_settings {
     bool compression; /* LZ4 for preserved pages when the buffer fills */
     enum huge_pages huge_pages;
     enum buffer_policy buffer_policy;
-    uint64_t buffer_limit;      /* bytes; or, if buffer_percent is not 0: */
-    unsigned buffer_percent;    /* of the memory in use at the freeze, 1 … 100 */
-    unsigned threads;           /* that save, at most RDB_UFFD_THREADS_MAX; 0: chosen */
-    char spool_directory[1024]; /* "": the server's working directory */
-    char layout_file[1024];     /* "": the server's layout is built in; looked at once, by
+    uint64_t buffer_limit;       /* bytes; or, if buffer_percent is not 0: */
+    unsigned buffer_percent;     /* of the memory in use at the freeze, 1 … 100 */
+    unsigned threads;            /* that save, at most RDB_UFFD_THREADS_MAX; 0: chosen */
+    char spool_directory[1024];  /* "": the server's working directory */
+    char backup_directory[1024]; /* likewise */
+    char layout_file[1024]; /* "": the server's layout is built in; looked at once, by
                                rdb_uffd_start() */
 };
 

@@ -65,6 +65,25 @@ void snapshot_cancel_output(struct snapshot *snapshot)
     atomic_fetch_sub_explicit(&snapshot->cancellers, 1, memory_order_release);
 }
 
+void snapshot_count(struct snapshot *snapshot, enum history_result result)
+{
+    bool backup = snapshot->request.cause == CHILD_BACKUP;
+    _Atomic uint64_t *counter =
+        backup ? &snapshot->backups_failed : &snapshot->snapshots_failed;
+    if (result == HISTORY_OK)
+        counter = backup ? &snapshot->backups_ok : &snapshot->snapshots_ok;
+    else if (result == HISTORY_CANCELLED)
+        counter = backup ? &snapshot->backups_cancelled : &snapshot->snapshots_cancelled;
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+/* Of a backup the main thread learns by `end`, at its next tick. */
+void snapshot_end_child(struct snapshot *snapshot, int status)
+{
+    if (snapshot->request.cause != CHILD_BACKUP)
+        child_exited(status);
+}
+
 void snapshot_wake_upkeep(struct snapshot *snapshot)
 {
     atomic_fetch_add_explicit(&snapshot->chores, 1, memory_order_release);

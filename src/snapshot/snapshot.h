@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backup_order.h"
 #include "callbacks.h"
 #include "host/server_capture.h"
 #include "kernel/ability.h"
@@ -63,6 +64,7 @@ struct snapshot {
     struct rdb_uffd_settings settings;
     struct ability ability;
     struct child_request request;
+    struct rdb_uffd_backup_order backup;
     struct server_capture capture;
     struct rdb_output *output;
     uint64_t limit; /* bytes, as the operator set it; a share of memory at the freeze */
@@ -96,8 +98,11 @@ struct snapshot {
     struct worker_pool *workers; /* help the saver; the main thread says how many */
     _Atomic uint64_t keys_saved;
     _Atomic uint64_t keys_total;
-    const char *failed_where; /* static text */
-    int walk_error;           /* the walk met what cannot be; else 0 */
+    const char *failed_where;    /* static text */
+    int walk_error;              /* the walk met what cannot be; else 0 */
+    _Atomic bool backup_is_open; /* destination.h */
+    _Atomic uint64_t bytes_written;
+    char backup_refusal[160]; /* why it could not be opened, "" if it could */
     /* The CPU of the writer and the fault server has no time left: whoever else
      * works for the snapshot rests. */
     _Atomic bool writers_pressed;
@@ -138,6 +143,9 @@ struct snapshot {
     _Atomic uint64_t snapshots_ok;
     _Atomic uint64_t snapshots_failed;
     _Atomic uint64_t snapshots_cancelled; /* by the server: no failure */
+    _Atomic uint64_t backups_ok;          /* are not among these */
+    _Atomic uint64_t backups_failed;
+    _Atomic uint64_t backups_cancelled;
     _Atomic uint64_t last_freeze_usec;
     _Atomic uint64_t last_save_msec;
     _Atomic uint64_t last_whole_save_msec; /* of the last one that succeeded, 0: none */
@@ -178,6 +186,11 @@ uint64_t snapshot_memory_in_use(const struct snapshot *snapshot);
 /* Lifts the protection of all that is frozen, in slices, since that takes the memory map's
  * lock: a page fault of the server waits for one slice only. Any thread. */
 void snapshot_lift_protection(struct snapshot *snapshot);
+/* Counts the save under way as one that has ended so. Any thread, once a save. */
+void snapshot_count(struct snapshot *snapshot, enum history_result result);
+/* Tells whoever has asked for the save under way of its end; `status` as waitpid() would
+ * store it. Any thread, once a save. */
+void snapshot_end_child(struct snapshot *snapshot, int status);
 /* Makes the saver's output stop waiting. Any thread, async-signal-safe. */
 void snapshot_cancel_output(struct snapshot *snapshot);
 

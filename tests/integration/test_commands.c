@@ -8,12 +8,12 @@
 #include <string.h>
 #include <strings.h>
 
-static const char *const commands[] = {"UFFD.STATUS", "UFFD.HISTORY",
-                                       "UFFD.DOCTOR", "UFFD.RESETSTAT",
-                                       "UFFD.HELP",   "UFFD.DIRTYRATE"};
+static const char *const commands[] = {"UFFD.STATUS",    "UFFD.HISTORY", "UFFD.DOCTOR",
+                                       "UFFD.RESETSTAT", "UFFD.HELP",    "UFFD.BACKUP",
+                                       "UFFD.DIRTYRATE"};
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
-/* All but the last, which waits (test_dirty_rate.c), answer anywhere. */
-#define ANSWER_ANYWHERE (COMMANDS - 1)
+/* All but the last two (test_backup.c, test_dirty_rate.c) answer anywhere. */
+#define ANSWER_ANYWHERE (COMMANDS - 2)
 
 /* ---- calls that are wrong, or at an unusual moment -------------------------------- */
 
@@ -140,7 +140,7 @@ static void without_permission(void)
     server_ok(server,
               "ACL SETUSER guest on >secret ~* +@all -@admin -@dangerous "
               "-uffd.status -uffd.history -uffd.resetstat -uffd.doctor -uffd.help "
-              "-uffd.dirtyrate +acl");
+              "-uffd.dirtyrate -uffd.backup +acl");
     server_ok(server, "AUTH guest secret");
     for (size_t i = 0; i < COMMANDS; i++) {
         const char *error = server_error(server, commands[i]);

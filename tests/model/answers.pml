@@ -10,7 +10,7 @@
  * saver                 snapshot/saver.c run(), release_memory(), end_child();
  *                       snapshot/dump.c save_to_file(); it may hang in the walk and in
  *                       rename()
- * main_thread           rdb_uffd.c begin(), begin_saving(); freeze.c freeze(), thaw(),
+ * main_thread           save.c save_begin(), begin_saving(); freeze.c freeze(), thaw(),
  *                       freeze_again(); it writes; saver.c saver_kill(), saver_wait()
  *
  * One save, whose freeze may fail, and fail again; one page stands for all. A wait of so many

@@ -3,7 +3,7 @@
  * What is here          what it stands for (src/)
  * saver                 dump.c save_to_file(), create_file(), publish(); saver.c run(),
  *                       close_output()
- * main_thread           rdb_uffd.c begin(), begin_saving(); saver.c saver_kill(), cancel(),
+ * main_thread           save.c save_begin(), begin_saving(); saver.c saver_kill(), cancel(),
  *                       saver_wait(); a save that has ended is reaped, and the next one
  *                       begins
  * watchdog, fault       watchdog.c give_up(); rdb_uffd.c snapshot_failed(): both

@@ -18,7 +18,10 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <lz4.h>
 
+#include "kernel/thread.h"
+#include "rdb/lz4_frame.h"
 #include "rdb/output.h"
 
 static char directory_name[] = "/tmp/rdb_uffd-output.XXXXXX";
@@ -313,6 +316,136 @@ static void file_system_that_cannot_write_back(void **state)
     assert_int_equal(disk.calls, 1);
 }
 
+/* ---- what only backups ask for --------------------------------------------------- */
+
+static struct rdb_output *open_elsewhere(const struct rdb_output_options *wanted)
+{
+    struct rdb_output *output;
+    assert_int_equal(rdb_output_open_nowhere(&output, wanted), 0);
+    rdb_output_lead_to_directory(output, fcntl(directory, F_DUPFD_CLOEXEC, 3));
+    assert_int_equal(rdb_output_create_file(output, "temp.rdb"), 0);
+    return output;
+}
+
+static void a_file_of_its_name_is_kept(void **state)
+{
+    (void)state;
+    static const struct rdb_output_options keeping = {.keep_existing = true};
+    for (int there = 1; there >= 0; there--) {
+        struct rdb_output *output = open_elsewhere(&keeping);
+        assert_int_equal(put(output, "new", 3), 0);
+        if (there)
+            write_file("final.rdb", "old");
+        assert_int_equal(rdb_output_sync(output), 0);
+        assert_int_equal(rdb_output_publish(output, "final.rdb"), there ? -EEXIST : 0);
+        rdb_output_close(output);
+        check_file("final.rdb", there ? "old" : "new");
+        assert_false(exists("temp.rdb"));
+        unlinkat(directory, "final.rdb", 0);
+    }
+}
+
+/* Bytes of a frame without its head: what they were, or false. */
+static bool unpack(const unsigned char *frame, size_t length, unsigned char *bytes,
+                   size_t wanted)
+{
+    const unsigned char *end = frame + length - LZ4_FRAME_END_BYTES;
+    size_t got = 0;
+    while (frame < end) {
+        uint32_t head;
+        memcpy(&head, frame, sizeof(head));
+        frame += sizeof(head);
+        uint32_t stored = head & 0x7fffffff;
+        int more = (int)stored;
+        if (head & 0x80000000)
+            memcpy(bytes + got, frame, stored);
+        else
+            more = LZ4_decompress_safe((const char *)frame, (char *)bytes + got,
+                                       (int)stored, (int)(wanted - got));
+        if (more <= 0 || more > LZ4_FRAME_BLOCK_BYTES)
+            return false;
+        got += (size_t)more;
+        frame += stored;
+    }
+    return got == wanted && memcmp(end, lz4_frame_end, LZ4_FRAME_END_BYTES) == 0;
+}
+
+static void writes_a_frame(void **state)
+{
+    (void)state;
+    static const struct rdb_output_options packing = {.lz4 = true};
+    static unsigned char bytes[MEGABYTE], back[MEGABYTE], frame[2 * MEGABYTE];
+    /* The second half cannot be packed. */
+    for (size_t i = 0; i < MEGABYTE; i++)
+        bytes[i] = (unsigned char)(i < MEGABYTE / 2 ? i / 1000 : (size_t)rand());
+    struct rdb_output *output = open_elsewhere(&packing);
+    for (size_t at = 0, length = 1; at < MEGABYTE; at += length, length *= 3) {
+        length = length < MEGABYTE - at ? length : MEGABYTE - at;
+        assert_int_equal(put(output, bytes + at, length), 0);
+    }
+    assert_int_equal(rdb_output_sync(output), 0);
+    assert_int_equal(rdb_output_bytes(output), MEGABYTE);
+    int file = openat(directory, "temp.rdb", O_RDONLY);
+    ssize_t got = read(file, frame, sizeof(frame));
+    close(file);
+    assert_int_equal(got, rdb_output_written(output));
+    assert_in_range(got, MEGABYTE / 2, MEGABYTE * 3 / 4);
+    assert_memory_equal(frame, lz4_frame_head, LZ4_FRAME_HEAD_BYTES);
+    assert_true(unpack(frame + LZ4_FRAME_HEAD_BYTES, (size_t)got - LZ4_FRAME_HEAD_BYTES,
+                       back, MEGABYTE));
+    assert_memory_equal(bytes, back, MEGABYTE);
+    rdb_output_close(output);
+}
+
+static void keeps_to_its_rate(void **state)
+{
+    (void)state;
+    static const struct rdb_output_options slow = {.bytes_per_second = 2 * MEGABYTE};
+    static unsigned char bytes[MEGABYTE];
+    uint64_t began = clock_usec();
+    struct rdb_output *output = open_elsewhere(&slow);
+    assert_int_equal(put(output, bytes, MEGABYTE / 4), 0);
+    assert_int_equal(put(output, bytes, MEGABYTE / 4), 0);
+    assert_int_equal(rdb_output_sync(output), 0);
+    assert_true(clock_usec() - began >= 240000);
+    rdb_output_close(output);
+}
+
+static struct rdb_output *open_slow(uint64_t rate)
+{
+    return open_elsewhere(&(struct rdb_output_options){.bytes_per_second = rate});
+}
+
+static void *cancel_later(void *argument);
+
+static void cancelling_ends_the_rest(void **state)
+{
+    (void)state;
+    static unsigned char bytes[MEGABYTE];
+    struct rdb_output *output = open_slow(1);
+    pthread_t canceller;
+    pthread_create(&canceller, NULL, cancel_later, output);
+    assert_int_equal(put(output, bytes, MEGABYTE), -ECANCELED);
+    pthread_join(canceller, NULL);
+    rdb_output_close(output);
+}
+
+static void patience_with_a_reader_ends(void **state)
+{
+    (void)state;
+    static const struct rdb_output_options patient = {.patience_msec = 50};
+    static unsigned char bytes[MEGABYTE];
+    struct rdb_output *output;
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
+    assert_int_equal(rdb_output_open_nowhere(&output, &patient), 0);
+    rdb_output_lead_to_fifo(output, ends[1]);
+    assert_int_equal(put(output, bytes, MEGABYTE), -ETIMEDOUT);
+    check_failure(output, "writing to the fifo");
+    rdb_output_close(output);
+    close(ends[0]);
+}
+
 /* ---- pipes ----------------------------------------------------------------------- */
 
 struct pipe_case {
@@ -519,6 +652,11 @@ int main(void)
         cmocka_unit_test(writes_back_only_if_asked),
         cmocka_unit_test(error_of_writing_back_counts),
         cmocka_unit_test(file_system_that_cannot_write_back),
+        cmocka_unit_test(a_file_of_its_name_is_kept),
+        cmocka_unit_test(writes_a_frame),
+        cmocka_unit_test(keeps_to_its_rate),
+        cmocka_unit_test(cancelling_ends_the_rest),
+        cmocka_unit_test(patience_with_a_reader_ends),
         cmocka_unit_test(slow_reader_gets_all),
         cmocka_unit_test(reader_that_goes_is_an_error),
         cmocka_unit_test(cancelling_ends_the_wait),
