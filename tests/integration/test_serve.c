@@ -133,7 +133,7 @@ static void metrics(void)
     }
     fclose(file);
     CHECK(lines > 60, "%d lines", lines);
-    expect(served, format_text("\nuffd_snapshots_ok{server=\"%s\"} 1\n", at));
+    expect(served, format_text("\nuffd_snapshots_ok_total{server=\"%s\"} 1\n", at));
 }
 
 /* One of two servers stands still, then it is there again. */

@@ -254,10 +254,24 @@ static void json(void)
     expect(text, "error");
 }
 
-static void check_metric_line(const char *line)
+/* What `promtool check metrics` asks for: a meaning, and _total for counters alone. */
+static void check_metric_type(const char *text, const char *line)
+{
+    char name[128], type[16];
+    CHECK(sscanf(line, "# TYPE %127s %15s", name, type) == 2, "%s", line);
+    CHECK(strstr(text, format_text("# HELP %s ", name)), "%s has no meaning", name);
+    size_t length = strlen(name);
+    bool total = length > 6 && strcmp(name + length - 6, "_total") == 0;
+    CHECK(total == (strcmp(type, "counter") == 0), "%s", line);
+    CHECK(!strstr(text, "of a newer module"), "a field that is not known");
+}
+
+static void check_metric_line(const char *text, const char *line)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyz_:0123456789";
-    if (strncmp(line, "# HELP ", 7) == 0 || strncmp(line, "# TYPE ", 7) == 0)
+    if (strncmp(line, "# TYPE ", 7) == 0)
+        check_metric_type(text, line);
+    if (*line == '#')
         return;
     const char *at = line + strspn(line, letters);
     CHECK(at > line, "no name: %s", line);
@@ -283,7 +297,7 @@ static void prometheus(void)
     char *copy = format_text("%s", text), *rest = copy;
     for (char *line; (line = strsep(&rest, "\n"));)
         if (*line)
-            check_metric_line(line);
+            check_metric_line(text, line);
 }
 
 /* ---- what operators are given ---------------------------------------------------- */

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "meanings.h"
+
 #define BAR_WIDTH 30
 #define MEGABYTE  1048576.0
 
@@ -253,21 +255,39 @@ void show_json(const struct watched *servers, int count)
     printf("]\n");
 }
 
-static const char *type_of(const char *name)
+static bool is_counter(const char *name)
 {
     static const char *const counters[] = {
-        "uffd_snapshots_ok",     "uffd_snapshots_failed", "uffd_snapshots_cancelled",
-        "uffd_forks_replaced",   "uffd_fork_fallbacks",   "uffd_advices_refused",
-        "uffd_huge_pages_mended"};
+        "uffd_snapshots_ok",      "uffd_snapshots_failed", "uffd_snapshots_cancelled",
+        "uffd_forks_replaced",    "uffd_fork_fallbacks",   "uffd_advices_refused",
+        "uffd_huge_pages_mended", "uffd_backups_ok",       "uffd_backups_failed",
+        "uffd_backups_cancelled"};
     for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
         if (strcmp(name, counters[i]) == 0)
-            return "counter";
-    return "gauge";
+            return true;
+    return false;
 }
 
-static void sample(FILE *to, const struct watched *server, const char *name)
+/* As Prometheus wants it: counters, and nothing else, end with _total. */
+static void metric_name(const char *field, char *name, size_t size)
 {
-    const char *value = watched_text(server, name);
+    if (strcmp(field, "uffd_keys_total") == 0)
+        field = "uffd_keys_to_save";
+    snprintf(name, size, "%s%s", field, is_counter(field) ? "_total" : "");
+}
+
+static const char *meaning_of(const char *field)
+{
+    for (const struct meaning *known = meanings; known->field; known++)
+        if (strcmp(known->field, field) == 0)
+            return known->text;
+    return "of a newer module than this uffd-watch";
+}
+
+static void sample(FILE *to, const struct watched *server, const char *field,
+                   const char *name)
+{
+    const char *value = watched_text(server, field);
     if (server->error[0] || !*value)
         return;
     fprintf(to, "%s{server=", name);
@@ -280,15 +300,18 @@ static const struct watched *all_servers;
 static int all_count;
 
 /* The format wants all samples of a name together. */
-static void family(const struct watched *server, const char *name, const char *value,
+static void family(const struct watched *server, const char *field, const char *value,
                    bool number)
 {
     (void)server, (void)value;
+    char name[128];
     if (!number)
         return;
-    fprintf(family_to, "# TYPE %s %s\n", name, type_of(name));
+    metric_name(field, name, sizeof(name));
+    fprintf(family_to, "# HELP %s %s\n", name, meaning_of(field));
+    fprintf(family_to, "# TYPE %s %s\n", name, is_counter(field) ? "counter" : "gauge");
     for (int i = 0; i < all_count; i++)
-        sample(family_to, &all_servers[i], name);
+        sample(family_to, &all_servers[i], field, name);
 }
 
 /* Texts are labels of a figure that is always 1. */
