@@ -91,7 +91,7 @@ install: rdb_uffd.so uffd-watch ## install below PREFIX (/usr/local), DESTDIR fo
 	sed 's|^loadmodule .*|loadmodule $(PREFIX)/lib/redis/modules/rdb_uffd.so|' redis-module.conf \
 		>$(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/redis-module.conf
 	install -D -m 0644 docs/OPERATIONS.md $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/OPERATIONS.md
-	install -m 0644 docs/SETTINGS-AND-INFO.md $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/
+	install -m 0644 docs/BACKUP.md docs/SETTINGS-AND-INFO.md $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/
 	install -D -m 0644 packaging/seccomp/rdb_uffd.json $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/seccomp.json
 	install -D -m 0644 packaging/systemd/rdb_uffd.conf $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/systemd-drop-in.conf
 	install -D -m 0644 packaging/udev/60-rdb_uffd.rules $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/60-rdb_uffd.rules
@@ -110,7 +110,7 @@ ARCHIVE ?= rdb_uffd-$(VERSION).tar.gz
 dist: ## a source archive of what is committed, the same bytes wherever it is made
 	git -c tar.umask=0022 archive --format=tar --prefix=rdb_uffd-$(VERSION)/ HEAD | gzip -9n >$(ARCHIVE)
 
-.PHONY: deb test-dist test-package test-images
+.PHONY: deb test-dist test-package test-rpm test-images
 test-dist: ## make the source archive, check that it is the same everywhere and builds the same
 	@tests/package/test-dist
 
@@ -119,6 +119,9 @@ deb: ## build the Debian package in build/deb, and let lintian look at it
 
 test-package: ## build and install the package in fresh trees of Debian, save there, remove it (root; RELEASES="bookworm trixie sid")
 	@tests/package/test-package $(RELEASES)
+
+test-rpm: ## build the rpm package, install it into a directory, save there, remove it (rpmbuild)
+	@tests/package/test-rpm
 
 test-images: ## build the images of packaging/docker with a real Docker, save in their containers (root)
 	@tests/package/test-images
