@@ -16,7 +16,7 @@ static struct {
     bool under_way;
     int database;
     api_scan_cursor *cursor; /* NULL: the database is not begun */
-    bool found;
+    const void *found;       /* the type of a value */
 } scan;
 
 static double clock_msec(void)
@@ -30,7 +30,7 @@ static void look_at(api_context *context, api_string *name, api_key *key, void *
 {
     (void)context, (void)name, (void)unused;
     if (api.KeyType(key) == API_KEY_TYPE_MODULE)
-        scan.found = true;
+        scan.found = api.ModuleTypeGetType(key);
 }
 
 /* True when the selected database has been looked through, or something was found. */
@@ -69,16 +69,16 @@ static void go_on(api_context *context, double msec)
         return;
     scan_end();
     if (scan.found)
-        rdb_uffd_note_values("values of its types exist");
+        rdb_uffd_note_value(scan.found);
 }
 
 void scan_begin(api_context *context)
 {
-    if (!rdb_uffd_watches_values())
+    if (!rdb_uffd_values_are_possible())
         return;
     scan.under_way = true;
     scan.database = 0;
-    scan.found = false;
+    scan.found = NULL;
     rdb_uffd_search_values(true);
     go_on(context, AT_LOAD_MSEC);
 }

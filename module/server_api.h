@@ -182,6 +182,7 @@ struct api_information {
     X(api_key *, OpenKey, (api_context *, api_string * name, int mode))                  \
     X(void, CloseKey, (api_key *))                                                       \
     X(long long, GetAbsExpire, (api_key *))                                              \
+    X(void *, ModuleTypeGetType, (api_key *))                                            \
     X(int, KeyType, (api_key *))                                                         \
     X(api_scan_cursor *, ScanCursorCreate, (void))                                       \
     X(void, ScanCursorDestroy, (api_scan_cursor *))                                      \

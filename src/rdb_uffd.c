@@ -342,16 +342,16 @@ int rdb_uffd_stop(char *reason, size_t reason_size)
     return 0;
 }
 
-bool rdb_uffd_watches_values(void)
+bool rdb_uffd_values_are_possible(void)
 {
     DEMAND_MAIN_THREAD();
-    return module_values_is_watching();
+    return module_values_are_possible();
 }
 
-void rdb_uffd_note_values(const char *why)
+void rdb_uffd_note_value(const void *type)
 {
     DEMAND_MAIN_THREAD();
-    module_values_note(why);
+    module_values_note(type);
 }
 
 void rdb_uffd_search_values(bool under_way)

@@ -75,12 +75,12 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings);
  * when somebody else has patched since what is to be put back: then nothing has changed. */
 int rdb_uffd_stop(char *reason, size_t reason_size);
 
-/* Whether values of module types are to be looked for among the keys that the server
- * held already at the start: it has such types of its own (Redis 8.0: vectorset), and
- * new values are seen as they come. */
-bool rdb_uffd_watches_values(void);
-/* There are such values, or there may be: saves fork from now on. Static text. */
-void rdb_uffd_note_values(const char *why);
+/* Whether values of modules' types are to be looked for among the keys that the server
+ * held already at the start: it has such types. New values are seen as they come. */
+bool rdb_uffd_values_are_possible(void);
+/* There is one, of the type that RedisModule_CreateDataType() has returned: saves fork from
+ * now on. */
+void rdb_uffd_note_value(const void *type);
 /* They are being looked for: saves fork meanwhile. */
 void rdb_uffd_search_values(bool under_way);
 /* Another module was loaded. */

@@ -2,105 +2,174 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <stdint.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "host/got.h"
-#include "kernel/checked_read.h"
+#include "host/module_types.h"
 #include "kernel/contract.h"
+#include "kernel/image.h"
 #include "kernel/symbols.h"
 
-/* In a list, and in a node of one. */
-#define LIST_HEAD  0
-#define NODE_NEXT  8
-#define NODE_VALUE 16
-/* In an entry of `modules`, where the server does not export dictGetVal. */
-#define ENTRY_VALUE 8
-/* Far more than a module has: a longer list is none. */
-#define TYPES_MAX  10000
-#define NAME_BYTES 65
-
 typedef int (*set_value_function)(void *key, void *type, void *value);
-typedef void *(*load_function)(void *io, int version);
 
-static struct {
-    void **modules; /* dict of name and module */
-    void *(*dict_iterator)(void *dict);
-    void *(*dict_next)(void *iterator);
-    void (*dict_release)(void *iterator);
-    char *(*dict_value)(const void *entry); /* NULL: before 7.2 */
-} symbols;
+#define WATCHED_MAX   64
+#define VARIABLES_MAX 256
 
 static struct {
     const struct server_layout *layout;
-    /* The one built-in type, NULL: there is none, or not just one. */
-    char *type;
-    load_function load;
-    set_value_function *variable;
-    set_value_function set_value;
-    const char *in_use; /* why its values count, NULL: they do not */
-    bool searching;     /* … as far as is known by now */
+    struct watched {
+        char *type;
+        module_type_load load;
+        bool seen; /* its module's variable is watched: new values are noted */
+    } types[WATCHED_MAX];
+    size_t count;
+    set_value_function *variables[VARIABLES_MAX];
+    size_t variable_count;
+    bool searching; /* the keys that were there before us are being looked through */
 } watch;
 
-/* Nothing that a table says is followed before it is proved. */
-static int read_pointer(struct checked_reader *reader, const char *structure,
-                        size_t offset, char **pointer)
+/* The server's own. Whoever has copied ours from a variable calls it for as long as the
+ * process lives. */
+static set_value_function set_value;
+
+/* How many have come to be, and the type of the last of them. */
+static _Atomic uint64_t values_made;
+static _Atomic(const void *) last_type;
+
+void module_values_note(const void *type)
 {
-    return checked_read(reader, pointer, (uintptr_t)structure + offset, sizeof(*pointer));
+    if (type)
+        atomic_store_explicit(&last_type, type, memory_order_relaxed);
+    atomic_fetch_add_explicit(&values_made, 1, memory_order_release);
 }
 
-/* ---- the built-in type ----------------------------------------------------------- */
+/* ---- by a command ---------------------------------------------------------------- */
 
 static int watching_set_value(void *key, void *type, void *value)
 {
-    if (type == watch.type)
-        module_values_note("its values are in use");
-    return watch.set_value(key, type, value);
+    module_values_note(type);
+    return set_value(key, type, value);
 }
 
-static void *watching_load(void *io, int version)
+static bool claim_variable(uintptr_t *word, void *context)
 {
-    module_values_note("its values are in use");
-    return watch.load(io, version);
+    (void)context;
+    if (watch.variable_count == VARIABLES_MAX)
+        return false;
+    set_value_function *variable = (set_value_function *)word;
+    watch.variables[watch.variable_count++] = variable;
+    *variable = watching_set_value;
+    return true;
 }
 
-/* Its own function that reads a value, by its name: what stands beside it does something
- * else, and is not to be exchanged. */
-static bool is_built_in(struct checked_reader *reader, const char *type)
+static void claim_variables(const void *inside)
 {
-    Dl_info function, server_image;
-    char *load;
-    return read_pointer(reader, type, watch.layout->type_load, &load) == 0 &&
-           dladdr(load, &function) && dladdr(symbols.modules, &server_image) &&
-           function.dli_fbase == server_image.dli_fbase && function.dli_saddr == load &&
-           function.dli_sname && strstr(function.dli_sname, "Load");
+    if (set_value)
+        image_find(inside, (uintptr_t)set_value, claim_variable, NULL);
 }
 
-static void set_load(load_function load)
+/* A module that is linked in the old way has no variable of its own where the server has
+ * one by the same name. */
+static bool is_seen(const void *function)
 {
-    memcpy(watch.type + watch.layout->type_load, &load, sizeof(load));
+    for (size_t i = 0; i < watch.variable_count; i++)
+        if (image_is_same(watch.variables[i], function) ||
+            image_is_same(watch.variables[i], (const void *)set_value))
+            return true;
+    return false;
 }
 
-static void claim_variable(void)
+/* ---- by loading ------------------------------------------------------------------ */
+
+static void *watched_load(size_t number, void *io, int version)
 {
-    watch.set_value = *watch.variable;
-    *watch.variable = watching_set_value;
+    const struct watched *watched = &watch.types[number];
+    module_values_note(watched->type);
+    return watched->load(io, version);
 }
 
-static void begin(char *type)
+/* A function for each type, since none is told for which it is called. */
+#define EACH_OF_8(X, tens)                                                               \
+    X(tens##0)                                                                           \
+    X(tens##1)                                                                           \
+    X(tens##2)                                                                           \
+    X(tens##3) X(tens##4) X(tens##5) X(tens##6) X(tens##7)
+#define EACH_OF_64(X)                                                                    \
+    EACH_OF_8(X, 0)                                                                      \
+    EACH_OF_8(X, 01)                                                                     \
+    EACH_OF_8(X, 02)                                                                     \
+    EACH_OF_8(X, 03)                                                                     \
+    EACH_OF_8(X, 04) EACH_OF_8(X, 05) EACH_OF_8(X, 06) EACH_OF_8(X, 07)
+#define LOAD(octal)                                                                      \
+    static void *load_##octal(void *io, int version)                                     \
+    {                                                                                    \
+        return watched_load(octal, io, version);                                         \
+    }
+#define LOAD_NAME(octal) load_##octal,
+EACH_OF_64(LOAD)
+static const module_type_load watching_load[WATCHED_MAX] = {EACH_OF_64(LOAD_NAME)};
+
+/* Where the offset of a layout file is wrong another callback stands there: whoever is not
+ * named so is not exchanged for one that loads. */
+static bool is_load(module_type_load load)
 {
-    watch.type = type;
-    memcpy(&watch.load, type + watch.layout->type_load, sizeof(watch.load));
-    set_load(watching_load);
-    claim_variable();
+    Dl_info function;
+    if (watch.layout->keyspace != KEYSPACE_OF_FILE)
+        return true;
+    return dladdr((const void *)load, &function) && function.dli_sname &&
+           strcasestr(function.dli_sname, "load");
 }
 
-void module_values_note(const char *why)
+/* ---- types ----------------------------------------------------------------------- */
+
+static struct watched *watched_type(const char *type)
+{
+    for (size_t i = 0; i < watch.count; i++)
+        if (watch.types[i].type == type)
+            return &watch.types[i];
+    return NULL;
+}
+
+static int watch_type(const struct module_type *found, void *context)
+{
+    (void)context;
+    struct watched *watched = watched_type(found->type);
+    if (!watched && watch.count < WATCHED_MAX && found->load && is_load(found->load)) {
+        watched = &watch.types[watch.count];
+        *watched = (struct watched){.type = found->type, .load = found->load};
+        module_type_set_load(watch.layout, found->type, watching_load[watch.count++]);
+    }
+    if (watched) {
+        claim_variables((const void *)watched->load);
+        watched->seen = is_seen((const void *)watched->load);
+    }
+    return 0;
+}
+
+void module_values_modules_changed(void)
 {
     DEMAND_MAIN_THREAD();
-    if (!watch.in_use)
-        watch.in_use = why;
+    if (!watch.layout)
+        return;
+    claim_variables((const void *)set_value);
+    module_types_visit(watch.layout, watch_type, NULL);
+}
+
+static int count_type(const struct module_type *found, void *context)
+{
+    (void)found;
+    ++*(size_t *)context;
+    return 0;
+}
+
+bool module_values_are_possible(void)
+{
+    DEMAND_MAIN_THREAD();
+    size_t count = 0;
+    return watch.layout && module_types_visit(watch.layout, count_type, &count) == 0 &&
+           count;
 }
 
 void module_values_search(bool under_way)
@@ -109,124 +178,33 @@ void module_values_search(bool under_way)
     watch.searching = under_way;
 }
 
-bool module_values_is_watching(void)
-{
-    return watch.type != NULL;
-}
-
-void module_values_modules_changed(void)
-{
-    DEMAND_MAIN_THREAD();
-    if (watch.type && *watch.variable != watching_set_value)
-        claim_variable();
-}
-
-/* ---- all types ------------------------------------------------------------------- */
-
-/* Returns other than 0 to end the visit, which then returns it. */
-typedef int (*type_visit)(struct checked_reader *reader, const char *module, char *type,
-                          void *context);
-
-/* A type belongs to the module in whose list it is. */
-static int visit_type(struct checked_reader *reader, const char *module, const char *node,
-                      type_visit visit, void *context)
-{
-    char *type, *owner;
-    int error = read_pointer(reader, node, NODE_VALUE, &type);
-    if (!error)
-        error = read_pointer(reader, type, watch.layout->type_module, &owner);
-    if (!error && owner != module)
-        error = -EBADMSG;
-    return error ? error : visit(reader, module, type, context);
-}
-
-static int visit_module(struct checked_reader *reader, const char *module,
-                        type_visit visit, void *context)
-{
-    char *types, *node = NULL;
-    int result = read_pointer(reader, module, watch.layout->module_types, &types);
-    if (!result && types)
-        result = read_pointer(reader, types, LIST_HEAD, &node);
-    for (unsigned left = TYPES_MAX; !result && node; left--) {
-        if (!left)
-            return -EBADMSG;
-        result = visit_type(reader, module, node, visit, context);
-        if (!result)
-            result = read_pointer(reader, node, NODE_NEXT, &node);
-    }
-    return result;
-}
-
-static char *module_in(struct checked_reader *reader, const char *entry)
-{
-    char *module = NULL;
-    if (symbols.dict_value)
-        return symbols.dict_value(entry);
-    return read_pointer(reader, entry, ENTRY_VALUE, &module) == 0 ? module : NULL;
-}
-
-static int visit_types(type_visit visit, void *context)
-{
-    struct checked_reader reader;
-    int result = checked_reader_open(&reader);
-    if (result)
-        return result;
-    void *iterator = symbols.dict_iterator(*symbols.modules);
-    for (char *entry; !result && (entry = symbols.dict_next(iterator));)
-        result = visit_module(&reader, module_in(&reader, entry), visit, context);
-    symbols.dict_release(iterator);
-    checked_reader_close(&reader);
-    return result;
-}
-
-static int find_built_in(struct checked_reader *reader, const char *module, char *type,
-                         void *context)
-{
-    (void)module;
-    char **found = context;
-    if (!is_built_in(reader, type))
-        return 0;
-    if (*found)
-        return -E2BIG;
-    *found = type;
-    return 0;
-}
+/* ---- do they matter? ------------------------------------------------------------- */
 
 struct finding {
     char *reason;
     size_t size;
 };
 
-/* Cut off where it ends, or where it would be none. */
-static void read_name(struct checked_reader *reader, const char *module, char *name)
-{
-    char *text;
-    size_t length = 0;
-    if (read_pointer(reader, module, watch.layout->module_name, &text) != 0)
-        text = NULL;
-    while (text && length < NAME_BYTES - 1 &&
-           checked_read(reader, name + length, (uintptr_t)text + length, 1) == 0 &&
-           name[length] > ' ' && name[length] < 127)
-        length++;
-    name[length] = '\0';
-}
-
-static int find_saved_by_fork(struct checked_reader *reader, const char *module,
-                              char *type, void *context)
+static int find_that_matters(const struct module_type *found, void *context)
 {
     struct finding *finding = context;
-    char name[NAME_BYTES];
-    read_name(reader, module, name);
-    if (type != watch.type)
+    const struct watched *watched = watched_type(found->type);
+    const void *last = atomic_load_explicit(&last_type, memory_order_relaxed);
+    char name[MODULE_NAME_BYTES];
+    module_type_tell_module(watch.layout, found, name);
+    if (last == found->type)
         snprintf(finding->reason, finding->size,
-                 "module '%s' has data types, which only it can save", name);
-    else if (watch.in_use)
+                 "values of module '%s' exist, which only it can save", name);
+    else if (found->writes_aux)
         snprintf(finding->reason, finding->size,
-                 "module '%s', which only can save them: %s", name, watch.in_use);
+                 "module '%s' writes data of its own into every dump", name);
+    else if (!watched || !watched->seen)
+        snprintf(finding->reason, finding->size,
+                 "module '%s' has data types, and new values would not be noticed", name);
     else if (watch.searching)
         snprintf(finding->reason, finding->size,
-                 "module '%s', which only can save its values: the keys are still "
-                 "being looked through for some",
+                 "module '%s' has data types: the keys are still being looked through "
+                 "for values",
                  name);
     else
         return 0;
@@ -238,86 +216,78 @@ int module_values_find(char *reason, size_t reason_size)
     DEMAND_MAIN_THREAD();
     if (!watch.layout)
         return 0;
-    if (watch.type && *watch.variable != watching_set_value)
-        module_values_note("something else watches its values");
     struct finding finding = {reason, reason_size};
-    int error = visit_types(find_saved_by_fork, &finding);
-    if (error && error != -ENOTSUP) {
+    int error = module_types_visit(watch.layout, find_that_matters, &finding);
+    if (error == -ENOTSUP)
+        return error;
+    if (error)
         snprintf(reason, reason_size, "the modules' types are not where they should be");
-        error = -ENOTSUP;
-    }
-    return error;
+    else if (atomic_load_explicit(&values_made, memory_order_acquire))
+        snprintf(reason, reason_size, "a save has met a value of a module's type");
+    else
+        return 0;
+    return -ENOTSUP;
 }
 
 /* ---- start and end --------------------------------------------------------------- */
 
-static int find_symbols(void)
-{
-    const struct {
-        const char *name;
-        void *where;
-    } wanted[] = {
-        {"modules", &symbols.modules},
-        {"dictGetSafeIterator", &symbols.dict_iterator},
-        {"dictNext", &symbols.dict_next},
-        {"dictReleaseIterator", &symbols.dict_release},
-    };
-    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
-        void *found = symbol_find(wanted[i].name);
-        if (!found)
-            return -ENOENT;
-        memcpy(wanted[i].where, &found, sizeof(found));
-    }
-    void *value = symbol_find("dictGetVal");
-    memcpy(&symbols.dict_value, &value, sizeof(value));
-    return 0;
-}
-
 int module_values_watch(const struct server_layout *layout)
 {
     DEMAND_MAIN_THREAD();
-    char *type = NULL;
     memset(&watch, 0, sizeof(watch));
-    int error = find_symbols();
+    atomic_store_explicit(&values_made, 0, memory_order_relaxed);
+    atomic_store_explicit(&last_type, NULL, memory_order_relaxed);
+    void *function = symbol_find("RM_ModuleTypeSetValue");
+    if (!function)
+        function = symbol_find("VM_ModuleTypeSetValue");
+    memcpy(&set_value, &function, sizeof(function));
+    int error = module_types_find_server();
+    if (error)
+        return error;
+    size_t count = 0;
+    error = module_types_visit(layout, count_type, &count);
     if (error)
         return error;
     watch.layout = layout;
-    watch.variable = symbol_find("RedisModule_ModuleTypeSetValue");
-    error = visit_types(find_built_in, &type);
-    if (!error && type && watch.variable && *watch.variable)
-        begin(type);
-    if (error && error != -E2BIG) {
-        memset(&watch, 0, sizeof(watch));
-        return error;
-    }
+    module_values_modules_changed();
     return 0;
+}
+
+static bool is_ours_or(const void *now, const void *ours, const void *before)
+{
+    return now == ours || now == before;
 }
 
 int module_values_check(char *reason, size_t size)
 {
     DEMAND_MAIN_THREAD();
-    if (!watch.type)
-        return 0;
-    load_function load;
-    memcpy(&load, watch.type + watch.layout->type_load, sizeof(load));
-    set_value_function now = *watch.variable;
-    if (load != watching_load && load != watch.load)
-        got_tell_change("rdb_load", (const void *)load, reason, size);
-    else if (now && now != watching_set_value && now != watch.set_value)
-        got_tell_change("RedisModule_ModuleTypeSetValue", (const void *)now, reason,
-                        size);
-    else
-        return 0;
-    return -EBUSY;
+    for (size_t i = 0; i < watch.count; i++) {
+        const void *load =
+            (const void *)module_type_get_load(watch.layout, watch.types[i].type);
+        if (is_ours_or(load, (const void *)watching_load[i],
+                       (const void *)watch.types[i].load))
+            continue;
+        got_tell_change("rdb_load", load, reason, size);
+        return -EBUSY;
+    }
+    for (size_t i = 0; i < watch.variable_count; i++) {
+        const void *now = (const void *)*watch.variables[i];
+        if (is_ours_or(now, (const void *)watching_set_value, (const void *)set_value))
+            continue;
+        got_tell_change("RedisModule_ModuleTypeSetValue", now, reason, size);
+        return -EBUSY;
+    }
+    return 0;
 }
 
 void module_values_unwatch(void)
 {
     DEMAND_MAIN_THREAD();
-    if (!watch.type)
-        return;
-    set_load(watch.load);
-    if (*watch.variable == watching_set_value)
-        *watch.variable = watch.set_value;
-    memset(&watch, 0, sizeof(watch));
+    for (size_t i = 0; i < watch.count; i++)
+        module_type_set_load(watch.layout, watch.types[i].type, watch.types[i].load);
+    for (size_t i = 0; i < watch.variable_count; i++)
+        if (*watch.variables[i] == watching_set_value)
+            *watch.variables[i] = set_value;
+    watch.layout = NULL;
+    watch.count = watch.variable_count = 0;
 }

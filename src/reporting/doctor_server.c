@@ -175,7 +175,9 @@ void doctor_check_fallbacks(struct examination *on)
                 "yes");
     } else if (module_values_find(reason, sizeof(reason)) != 0) {
         say_of_every_save(on, DOCTOR_WARN, reason);
-        doctor_advise(on, "unload that module if its types are not in use");
+        doctor_advise(
+            on, "without that module, or without such values, a restarted server saves "
+                "without fork");
     } else if (now->fallbacks) {
         doctor_say(on, DOCTOR_WARN, "%llu saves %s, the last one because: %.160s",
                    (unsigned long long)now->fallbacks,

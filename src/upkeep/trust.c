@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "host/module_values.h"
 #include "kernel/contract.h"
 #include "reporting/log.h"
 #include "snapshot/service.h"
@@ -73,11 +74,22 @@ void trust_prove_at_load(struct snapshot *snapshot)
         the_service.layout_reason[0] = '\0';
 }
 
+/* A module's value that came by none of the ways that are watched: only now it is known
+ * that there is one. */
+static bool was_unnoticed(void)
+{
+    char reason[REASON_BYTES];
+    return module_values_are_possible() &&
+           module_values_find(reason, sizeof(reason)) == 0;
+}
+
 /* The next walk would end the same way, and no save would ever succeed. */
 void trust_note_end(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
-    if (snapshot->walk_error == AUDIT_LOST)
+    if (snapshot->walk_error == -ENOTSUP && was_unnoticed())
+        module_values_note(NULL);
+    else if (snapshot->walk_error == AUDIT_LOST)
         snprintf(the_service.doubt, REASON_BYTES, "save %llu failed: %.160s",
                  (unsigned long long)snapshot->record.id, snapshot->last_error);
     else if (snapshot->walk_error)

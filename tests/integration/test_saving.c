@@ -1,5 +1,4 @@
-/* Saves that nobody typed, the settings that concern them, and what cannot be
- * saved without fork. */
+/* Saves that nobody typed, and the settings that concern them. */
 #include "fill.h"
 #include "rdbfile.h"
 #include "replicas.h"
@@ -257,75 +256,6 @@ static void freeze_is_an_event(void)
     server_stop(server);
 }
 
-/* ---- what falls back ---- */
-
-static const char *typed_module(void)
-{
-    const char *directory = getenv("TEST_MODULES");
-    return format_text("%s/typed.so", directory ? directory : "build/tests/modules");
-}
-
-static void module_with_types(void)
-{
-    const char *config = format_text("%sloadmodule %s\n", FILL_CONFIG, typed_module());
-    struct server *server = server_start(&(struct server_options){.config = config});
-    server_ok(server, "SET plain value");
-    server_ok(server, "TYPED.SET own something");
-    server_save(server);
-    if (module_in_use()) {
-        const char *reason = server_info(server, "uffd_last_fallback_reason");
-        CHECK(strstr(reason, "typed"), "the reason given is: %s", reason);
-        CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "not counted");
-        CHECK(server_log_count(server, "module 'typed' has data types") == 1,
-              "not logged once");
-    }
-    server_save(server);
-    server_kill(server);
-    server = server_start(
-        &(struct server_options){.config = config, .directory = server->directory});
-    const char *value = server_text(server, "TYPED.GET own");
-    CHECK(strcmp(value, "something") == 0, "the value is %s", value);
-    server_stop(server);
-}
-
-/* So it is when values of such a type go to a replica, or to a file of commands. */
-static void module_with_types_everywhere(void)
-{
-    const char *config =
-        format_text("%sloadmodule %s\nrepl-diskless-sync-delay 0\nappendonly yes\n",
-                    FILL_CONFIG, typed_module());
-    struct server *master = server_start(&(struct server_options){.config = config});
-    server_ok(master, "TYPED.SET own something");
-    server_ok(master, "BGREWRITEAOF");
-    wait_until_no_child(master, 10);
-    struct server *replica =
-        replica_start(master, &(struct server_options){.config = config});
-    replica_wait_link(replica);
-    const char *value = server_text(replica, "TYPED.GET own");
-    CHECK(strcmp(value, "something") == 0, "the replica has %s", value);
-    if (module_in_use())
-        CHECK(server_info_number(master, "uffd_fork_fallbacks") == 2, "not counted");
-    server_kill(replica);
-    server_kill(master);
-    master = server_start(
-        &(struct server_options){.config = config, .directory = master->directory});
-    value = server_text(master, "TYPED.GET own");
-    CHECK(strcmp(value, "something") == 0, "the value is %s", value);
-    server_stop(master);
-}
-
-static void module_without_types(void)
-{
-    const char *config =
-        format_text("%sloadmodule %s untyped\n", FILL_CONFIG, typed_module());
-    struct server *server = server_start(&(struct server_options){.config = config});
-    server_ok(server, "TYPED.PING");
-    server_ok(server, "SET plain value");
-    server_save(server);
-    check_fork_free(server, 1);
-    server_stop(server);
-}
-
 int main(int argc, char **argv)
 {
     const struct test_case cases[] = {
@@ -338,9 +268,6 @@ int main(int argc, char **argv)
         {"places_are_given_back", places_are_given_back, 30},
         {"starved_fault_server", starved_fault_server, 60},
         {"freeze_is_an_event", freeze_is_an_event, 30},
-        {"module_with_types", module_with_types, 30},
-        {"module_with_types_everywhere", module_with_types_everywhere, 30},
-        {"module_without_types", module_without_types, 30},
         {0},
     };
     return test_run("saving", cases, argc, argv);
