@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *typed_module(void)
 {
@@ -47,6 +48,13 @@ static void load_ours(struct server *server)
     server->has_module = true;
 }
 
+/* Whether the last save had its values from a child without a heap, where there is such. */
+static bool had_child(struct server *server)
+{
+    const char *usec = server_info(server, "uffd_last_child_fork_usec");
+    return usec && atof(usec) > 0;
+}
+
 /* The server's next save is as of one that has no types. */
 static void check_types_do_not_matter(struct server *server)
 {
@@ -59,15 +67,19 @@ static void check_types_do_not_matter(struct server *server)
           "it fell back to fork: %s", server_info(server, "uffd_last_fallback_reason"));
     CHECK(server_info_number(server, "uffd_forks_replaced") == replaced + 1,
           "no fork was replaced");
+    CHECK(!had_child(server), "there was a child");
 }
 
-/* The server's next save takes this into account: only a fork can save it. */
+/* The server's next save takes this into account: it forks, or has a child. */
 static void check_matters(struct server *server, const char *why)
 {
     if (!server->has_module)
         return;
     double fallbacks = server_info_number(server, "uffd_fork_fallbacks");
     server_save(server);
+    if (had_child(server) &&
+        server_info_number(server, "uffd_fork_fallbacks") == fallbacks)
+        return;
     CHECK(server_info_number(server, "uffd_fork_fallbacks") == fallbacks + 1,
           "it was not known");
     const char *reason = server_info(server, "uffd_last_fallback_reason");
@@ -267,11 +279,9 @@ static void never_noticed(void)
 {
     needs_module();
     struct server *server = start("secret");
-    server_save(server);
-    const char *reason = server_info(server, "uffd_last_fallback_reason");
-    if (!strstr(reason, "would not be noticed"))
+    if (server_knows(server, "VADD"))
         not_applicable("the server has such a variable for all modules");
-    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "not counted");
+    check_matters(server, "would not be noticed");
     server_stop(server);
 }
 
@@ -282,7 +292,7 @@ static void aux_fields(void)
     struct server *server = start("");
     server_ok(server, "TYPED.NOTE remembered");
     check_matters(server, "module 'typed' writes data of its own");
-    if (server->has_module)
+    if (server->has_module && !had_child(server))
         CHECK(server_log_count(server, "'typed' writes data of its own") == 1,
               "not logged once");
     server = start_again(server, config_with(""));
@@ -348,6 +358,59 @@ static void replicated_and_appended(void)
     server_stop(master);
 }
 
+/* ---- a module of others ---- */
+
+#define DOCUMENTS 300
+
+/* As Debian has it: four types of values, an index with what belongs to it. */
+static struct server *start_with_search(struct server *again, bool without_module)
+{
+    static const char module[] = "/usr/lib/redis/modules/redisearch.so";
+    if (access(module, R_OK) != 0)
+        skip("%s is not there", module);
+    const char *config = format_text("%sloadmodule %s\n", FILL_CONFIG, module);
+    if (again)
+        server_kill(again);
+    return server_start(
+        &(struct server_options){.config = config,
+                                 .directory = again ? again->directory : NULL,
+                                 .without_module = without_module});
+}
+
+static const char *search(struct server *server, const char *query)
+{
+    redisReply *reply =
+        server_ok(server, "FT.SEARCH idx %s LIMIT 0 %d", query, DOCUMENTS);
+    char *answer = format_text("%lld:", reply->element[0]->integer);
+    for (size_t i = 1; i < reply->elements; i++)
+        if (reply->element[i]->type == REDIS_REPLY_STRING)
+            answer = format_text("%s %s", answer, reply->element[i]->str);
+    return answer;
+}
+
+static void search_indexes(void)
+{
+    static const char *const queries[] = {"even", "@number:[20,60]", "@tag:{seven}"};
+    const char *answers[3];
+    struct server *server = start_with_search(NULL, false);
+    server_ok(server, "SET plain value");
+    check_types_do_not_matter(server);
+    server_ok(server, "FT.CREATE idx SCHEMA text TEXT number NUMERIC tag TAG");
+    for (int i = 0; i < DOCUMENTS; i++)
+        server_ok(server, "FT.ADD idx doc%d 1.0 FIELDS text %s number %d tag %s", i,
+                  i % 2 ? "odd" : "even", i, i % 7 ? "other" : "seven");
+    for (size_t i = 0; i < 3; i++)
+        answers[i] = search(server, queries[i]);
+    check_matters(server, "values of module 'ft' exist");
+    server = start_with_search(server, true);
+    for (size_t i = 0; i < 3; i++) {
+        const char *answer = search(server, queries[i]);
+        CHECK(strcmp(answer, answers[i]) == 0, "%s: %.200s, not %.200s", queries[i],
+              answer, answers[i]);
+    }
+    server_stop(server);
+}
+
 int main(int argc, char **argv)
 {
     const struct test_case cases[] = {
@@ -368,6 +431,7 @@ int main(int argc, char **argv)
         {"aux_fields_if_any", aux_fields_if_any, 30},
         {"saved_and_loaded", saved_and_loaded, 30},
         {"replicated_and_appended", replicated_and_appended, 30},
+        {"search_indexes", search_indexes, 30},
         {0},
     };
     return test_run("module_values", cases, argc, argv);
