@@ -191,10 +191,8 @@ static int cancel(api_context *context)
 static int help(api_context *context)
 {
     static const char *const lines[] = {
-        "UFFD.BACKUP" BACKUP_ARGUMENTS,
-        "    A dump of this instant, without fork, apart from the server's own saves. "
-        "The",
-        "    name has no '/' in it: it is made in the directory uffd.backup-dir.",
+        "    A dump of this instant, without fork, apart from the server's own saves,",
+        "    in the directory uffd.backup-dir: the name has no '/' in it.",
         "    COMPRESS lz4   as an LZ4 frame, for lz4 -d",
         "    RATE           writes so much at most: 20mb",
         "    REPLACE        a dump that has this name already, when this one is good",
@@ -207,7 +205,8 @@ static int help(api_context *context)
         "    This.",
     };
     const long count = sizeof(lines) / sizeof(lines[0]);
-    api.ReplyWithArray(context, count);
+    api.ReplyWithArray(context, 1 + count);
+    api.ReplyWithSimpleString(context, "UFFD.BACKUP" BACKUP_ARGUMENTS);
     for (long i = 0; i < count; i++)
         api.ReplyWithSimpleString(context, lines[i]);
     return API_OK;
