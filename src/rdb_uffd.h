@@ -3,20 +3,39 @@
  * This is its interface: module/ reaches a snapshot only through this header and the five
  * that it includes (it may use memory/ and kernel/ besides).
  *
- * What is always true
+ * What is always true, and where it is seen to
  *  1. Exact: the file holds the keyspace as it was when the server called
  *     fork(): nothing later, nothing lost.
+ *     serve_fault() in view/fault_server.c publishes a page's copy before its protection is
+ *     lifted; read_in_page() in view/view.c looks for the copy after it has read the page;
+ *     save_table() in keyspace/keyspace.c counts that all keys were found.
  *  2. Bounded: memory for preserved pages never passes the operator's limit.
+ *     slots_take_resident() in memory/preserved_slots.c; limit_share() in
+ *     snapshot/limit_share.c leaves them less when new values take their part.
  *  3. The server's bookkeeping stays the server's: it believes a child runs, and
  *     fork, waitpid and kill answer as for one.
+ *     stand_in_fork(), stand_in_waitpid() and stand_in_kill() in host/child.c;
+ *     tell_server() in snapshot/saver.c.
  *  4. Nothing protected is touched by whoever serves faults.
+ *     scan() in memory/heap.c leaves the module's own memory out;
+ *     own_memory_is_safe() in snapshot/freeze.c looks before every freeze; serve_fault() in
+ *     view/fault_server.c reaches nothing that allocates or locks (DEMAND_NOT_THREAD in
+ *     kernel/contract.h, in builds for tests).
  *  5. Any doubt, plain fork: before the freeze everything may fail, and then
  *     the real fork() runs.
+ *     fall_back() in rdb_uffd.c; thaw() in snapshot/freeze.c takes back what a freeze that
+ *     fails has done.
  *  6. A failed snapshot costs no data and never the server. After some failures, of
  *     which the cause may still be there, saves fork until it is gone.
+ *     publish() in snapshot/dump.c is reached by a whole dump only; run() in
+ *     snapshot/saver.c releases whatever happened; trust_note_end() in upkeep/trust.c and
+ *     rescue_obstacle() in snapshot/rescue.c make saves fork.
  *  7. Believed only when checked: before a dump is published, the kernel has said of
  *     every page that was not preserved that it has kept its protection (view/audit.h).
+ *     check_dump() in snapshot/dump.c.
  *  8. Nobody of ours holds the server for long: docs/WAITS.md.
+ *     watch() in snapshot/watchdog.c, rescue_pull() in snapshot/rescue.c,
+ *     heap_lock_in_time() in memory/heap.c.
  *
  * One snapshot: enum phase in snapshot/snapshot.h, and who performs each step
  *
