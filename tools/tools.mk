@@ -5,7 +5,7 @@ layouts: $(if $(SRC),,$(BUILD)/tools/layouts/from_binary) ## print the layout of
 		echo "make layouts SRC=source-tree, or BIN=program" >&2; exit 1))
 
 .PHONY: matrix
-matrix: ## write the matrix of README.md from what tests ran: RESULTS=what make test printed
+matrix: ## write the matrix of docs/SERVERS.md from what tests ran: RESULTS=what make test printed
 	@tools/matrix $(RESULTS)
 
 # Reads debug information: needs libdw-dev.
