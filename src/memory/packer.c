@@ -37,8 +37,7 @@ static void pack(struct packer *packer, struct packer_job *job)
     if (atomic_load_explicit(&packer->abandoned, memory_order_relaxed))
         return;
     uint64_t began = clock_usec();
-    job->length = piece_pack(&job->piece, &packer->stream, &packer->dictionary, job->page,
-                             job->page_bytes);
+    job->length = piece_pack(&job->piece, &packer->work, job->page, job->page_bytes);
     note_duration(packer, clock_usec() - began);
 }
 
@@ -104,7 +103,6 @@ void packer_stop(struct packer *packer)
 void packer_begin(struct packer *packer)
 {
     DEMAND_MAIN_THREAD();
-    dictionary_clear(&packer->dictionary);
     atomic_store_explicit(&packer->avoided_cpu, thread_own_cpu(), memory_order_relaxed);
     atomic_store_explicit(&packer->abandoned, false, memory_order_relaxed);
 }

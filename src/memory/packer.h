@@ -42,9 +42,8 @@ struct packer {
     void (*drained)(void *context); /* all that was posted is packed */
     void *context;
 
-    struct dictionary dictionary; /* written by the poster, before it posts */
-    LZ4_stream_t stream;          /* the thread's */
-    LZ4_stream_t own_stream;      /* for who packs without the thread */
+    LZ4_stream_t work;     /* the thread's */
+    LZ4_stream_t own_work; /* for who packs without the thread */
     struct piece own_piece;
     unsigned char own_page[PAGE_BYTES];
     struct packer_job jobs[PACKER_JOBS];
@@ -58,7 +57,7 @@ void packer_destroy(struct packer *packer);
 int packer_start(struct packer *packer, void (*drained)(void *context), void *context);
 void packer_stop(struct packer *packer);
 
-/* A new snapshot: no dictionary; the thread keeps off the calling thread's CPU. */
+/* A new snapshot: the thread keeps off the calling thread's CPU. */
 void packer_begin(struct packer *packer);
 /* Drops what is posted; returns when the thread looks at no page any more. */
 void packer_end(struct packer *packer);

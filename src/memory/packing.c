@@ -6,31 +6,6 @@
 /* LZ4's "acceleration": 1 is the densest. */
 #define ACCELERATION 1
 
-void dictionary_clear(struct dictionary *dictionary)
-{
-    dictionary->length = 0;
-}
-
-/* From another place of each page: what stands at its start differs from what
- * stands inside. */
-void dictionary_sample(struct dictionary *dictionary, const void *page_bytes)
-{
-    uint32_t number = dictionary->length / SAMPLE_BYTES;
-    if (number >= DICTIONARY_SAMPLES)
-        return;
-    const unsigned char *from =
-        (const unsigned char *)page_bytes + number * SAMPLE_BYTES % PAGE_BYTES;
-    memcpy(dictionary->bytes + dictionary->length, from, SAMPLE_BYTES);
-    dictionary->length += SAMPLE_BYTES;
-}
-
-void dictionary_prepare(struct dictionary *dictionary)
-{
-    LZ4_initStream(&dictionary->prepared, sizeof(dictionary->prepared));
-    LZ4_loadDict(&dictionary->prepared, (const char *)dictionary->bytes,
-                 (int)dictionary->length);
-}
-
 /* Not against an enemy: against a bad disk, and against ourselves. */
 static uint32_t sum_of(const struct piece *piece)
 {
@@ -56,13 +31,11 @@ static size_t finish(struct piece *piece, uint32_t page, size_t length)
     return piece_bytes(&piece->header);
 }
 
-size_t piece_pack(struct piece *piece, LZ4_stream_t *stream,
-                  const struct dictionary *dictionary, uint32_t page,
+size_t piece_pack(struct piece *piece, LZ4_stream_t *work, uint32_t page,
                   const void *page_bytes)
 {
     const int room = (int)(PIECE_BYTES_MAX - sizeof(piece->header));
-    memcpy(stream, &dictionary->prepared, sizeof(*stream));
-    int length = LZ4_compress_fast_continue(stream, page_bytes, (char *)piece->bytes,
+    int length = LZ4_compress_fast_extState(work, page_bytes, (char *)piece->bytes,
                                             (int)PAGE_BYTES, room, ACCELERATION);
     return length > 0 ? finish(piece, page, (size_t)length) : 0;
 }
@@ -73,8 +46,7 @@ size_t piece_of_raw(struct piece *piece, uint32_t page, const void *page_bytes)
     return finish(piece, page, PAGE_BYTES);
 }
 
-int piece_unpack(const struct piece *piece, size_t bytes_there,
-                 const struct dictionary *dictionary, uint32_t page, void *to,
+int piece_unpack(const struct piece *piece, size_t bytes_there, uint32_t page, void *to,
                  size_t wanted)
 {
     const struct piece_header *header = &piece->header;
@@ -86,8 +58,8 @@ int piece_unpack(const struct piece *piece, size_t bytes_there,
         memcpy(to, piece->bytes, wanted);
         return 0;
     }
-    int got = LZ4_decompress_safe_partial_usingDict(
-        (const char *)piece->bytes, to, header->length, (int)wanted, (int)PAGE_BYTES,
-        (const char *)dictionary->bytes, (int)dictionary->length);
+    int got =
+        LZ4_decompress_safe_partial((const char *)piece->bytes, to, (int)header->length,
+                                    (int)wanted, (int)PAGE_BYTES);
     return got >= (int)wanted ? 0 : -EIO;
 }

@@ -7,12 +7,7 @@
  *
  * The bytes are LZ4, or the page itself when length is 4096 (in the spool
  * only). A sum tells damage.
- *
- * Pages of one heap resemble each other more than themselves: the field names
- * of a JSON value are new to LZ4 in every page. So all pages of a snapshot are
- * packed with one dictionary, some pieces of the first pages. JSON of 1 KB packs
- * 2.4 times alone, 3 times with 8 KB of dictionary, and every page can still be
- * unpacked alone.
+ * Every page is packed alone, and can be unpacked alone.
  */
 #ifndef RDB_UFFD_MEMORY_PACKING_H
 #define RDB_UFFD_MEMORY_PACKING_H
@@ -29,9 +24,6 @@
 /* A page whose piece would be longer is kept raw: a quarter saved at most is not
  * worth unpacking at every read. */
 #define PIECE_BYTES_MAX 3072u
-/* What a dictionary is made of. */
-#define DICTIONARY_SAMPLES 8u
-#define SAMPLE_BYTES       1024u
 
 struct piece_header {
     uint32_t page;
@@ -45,24 +37,9 @@ struct piece {
     unsigned char bytes[PAGE_BYTES];
 };
 
-/* Constant once the first page is packed with it. `length` 0: none. */
-struct dictionary {
-    LZ4_stream_t prepared;
-    unsigned char bytes[DICTIONARY_SAMPLES * SAMPLE_BYTES];
-    uint32_t length;
-};
-
-/* Forgets all samples. */
-void dictionary_clear(struct dictionary *dictionary);
-/* Adds SAMPLE_BYTES of this page; more than DICTIONARY_SAMPLES are ignored. */
-void dictionary_sample(struct dictionary *dictionary, const void *page_bytes);
-/* After the last sample, before the first page is packed. */
-void dictionary_prepare(struct dictionary *dictionary);
-
-/* Packs the 4096 bytes of a page into *piece, with `stream` as LZ4's work space.
+/* Packs the 4096 bytes of a page into *piece, with `work` as LZ4's work space.
  * Returns the bytes of the piece, 0 when the page does not shrink enough. */
-size_t piece_pack(struct piece *piece, LZ4_stream_t *stream,
-                  const struct dictionary *dictionary, uint32_t page,
+size_t piece_pack(struct piece *piece, LZ4_stream_t *work, uint32_t page,
                   const void *page_bytes);
 /* A piece that holds the page as it is. The same return value. */
 size_t piece_of_raw(struct piece *piece, uint32_t page, const void *page_bytes);
@@ -70,8 +47,7 @@ size_t piece_of_raw(struct piece *piece, uint32_t page, const void *page_bytes);
  * all of them): a reader mostly wants a few, and what lies behind need not be
  * unpacked. `bytes_there`: how much of the piece was read. 0, or -EIO when it is damaged
  * or another page's. Any thread. */
-int piece_unpack(const struct piece *piece, size_t bytes_there,
-                 const struct dictionary *dictionary, uint32_t page, void *to,
+int piece_unpack(const struct piece *piece, size_t bytes_there, uint32_t page, void *to,
                  size_t wanted);
 
 static inline size_t piece_bytes(const struct piece_header *header)

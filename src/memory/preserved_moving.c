@@ -130,21 +130,6 @@ static void append(struct preserved *preserved, uint32_t slot, const struct piec
 
 /* ---- packing --------------------------------------------------------------------- */
 
-static void need_dictionary(struct preserved *preserved)
-{
-    struct dictionary *dictionary = &preserved->packer->dictionary;
-    if (dictionary->length)
-        return;
-    uint32_t step = slots_used(preserved) / DICTIONARY_SAMPLES + 1;
-    for (uint32_t i = 0; i < DICTIONARY_SAMPLES; i++) {
-        preserved->sweep = i * step;
-        uint32_t slot = next_to_pack(preserved);
-        if (slot != NO_SLOT)
-            dictionary_sample(dictionary, slot_bytes(preserved, slot));
-    }
-    dictionary_prepare(dictionary);
-}
-
 static void put_in_place(struct preserved *preserved, uint32_t slot, size_t length,
                          const struct piece *piece)
 {
@@ -168,7 +153,6 @@ void moving_post(struct preserved *preserved, uint32_t least)
     struct packer *packer = preserved->packer;
     if (!preserved->raw_count || !packer_next_job(packer, least - 1))
         return;
-    need_dictionary(preserved);
     uint32_t count = 0;
     for (struct packer_job *job; (job = packer_next_job(packer, count)); count++) {
         uint32_t slot = next_to_pack(preserved);
@@ -189,11 +173,9 @@ int moving_pack_one(struct preserved *preserved)
     uint32_t slot = next_to_pack(preserved);
     if (slot == NO_SLOT)
         return -ENOENT;
-    need_dictionary(preserved);
     preserved->raw_count--;
-    size_t length =
-        piece_pack(&packer->own_piece, &packer->own_stream, &packer->dictionary,
-                   preserved->slot_table[slot], slot_bytes(preserved, slot));
+    size_t length = piece_pack(&packer->own_piece, &packer->own_work,
+                               preserved->slot_table[slot], slot_bytes(preserved, slot));
     put_in_place(preserved, slot, length, &packer->own_piece);
     return 0;
 }
@@ -232,9 +214,7 @@ int moving_spool_page(struct preserved *preserved, uint32_t page, const void *li
         guarded_copy(copy, fault_point_lost(FAULT_LOST_PRESERVING, live), PAGE_BYTES);
     if (error)
         return error;
-    if (pack)
-        need_dictionary(preserved);
-    if (!pack || !piece_pack(piece, &packer->own_stream, &packer->dictionary, page, copy))
+    if (!pack || !piece_pack(piece, &packer->own_work, page, copy))
         piece_of_raw(piece, page, copy);
     return spool_piece(preserved, piece, entry);
 }

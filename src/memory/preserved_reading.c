@@ -37,13 +37,11 @@ static size_t copy_piece(const struct preserved *preserved, uint32_t place,
     return bytes;
 }
 
-static int unpack_part(const struct preserved *preserved, const struct piece *piece,
-                       size_t bytes, uint32_t page, size_t offset, void *to,
-                       size_t length)
+static int unpack_part(const struct piece *piece, size_t bytes, uint32_t page,
+                       size_t offset, void *to, size_t length)
 {
     unsigned char unpacked[PAGE_BYTES];
-    int error = piece_unpack(piece, bytes, &preserved->packer->dictionary, page, unpacked,
-                             offset + length);
+    int error = piece_unpack(piece, bytes, page, unpacked, offset + length);
     if (!error)
         memcpy(to, unpacked + offset, length);
     return error;
@@ -74,7 +72,7 @@ static int read_spooled(struct preserved *preserved, uint32_t page, uint32_t pla
     long bytes = spool_read(&preserved->spool, place, &piece);
     if (bytes < 0)
         return -EIO;
-    int error = unpack_part(preserved, &piece, (size_t)bytes, page, offset, to, length);
+    int error = unpack_part(&piece, (size_t)bytes, page, offset, to, length);
     if (!error && piece.header.length == PAGE_BYTES)
         note_checked(preserved, page);
     return error;
@@ -105,7 +103,7 @@ static int read_once(struct preserved *preserved, uint32_t page, _Atomic uint32_
     default: /* ENTRY_MOVING: for the time of one small copy */
         return -EAGAIN;
     }
-    return unpack_part(preserved, &piece, (size_t)bytes, page, offset, to, length);
+    return unpack_part(&piece, (size_t)bytes, page, offset, to, length);
 }
 
 int preserved_read(struct preserved *preserved, uint32_t page, size_t offset, void *to,

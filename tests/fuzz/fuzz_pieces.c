@@ -23,7 +23,6 @@
 #define BUFFER_BYTES (4u << 20)
 
 static struct preserved preserved;
-static struct dictionary dictionary;
 static struct spool spool = {.file = -1};
 
 /* Every part of the page has to be the same, however much of it is asked for. Zeros first:
@@ -31,8 +30,8 @@ static struct spool spool = {.file = -1};
 static void unpack(const struct piece *piece, size_t there, size_t wanted)
 {
     unsigned char *whole = calloc(1, PAGE_BYTES), *part = calloc(1, PAGE_BYTES);
-    int error = piece_unpack(piece, there, &dictionary, PAGE, whole, PAGE_BYTES);
-    if (piece_unpack(piece, there, &dictionary, PAGE, part, wanted) == 0 && !error &&
+    int error = piece_unpack(piece, there, PAGE, whole, PAGE_BYTES);
+    if (piece_unpack(piece, there, PAGE, part, wanted) == 0 && !error &&
         memcmp(whole, part, wanted) != 0)
         abort();
     free(whole);
@@ -91,9 +90,9 @@ static void damage_packed(const unsigned char *page, const struct damage *damage
                           bool right, size_t wanted)
 {
     struct piece *piece = malloc(sizeof(*piece));
-    LZ4_stream_t stream;
+    LZ4_stream_t work;
     unsigned char part[PAGE_BYTES];
-    size_t bytes = piece_pack(piece, &stream, &dictionary, PAGE, page);
+    size_t bytes = piece_pack(piece, &work, PAGE, page);
     if (!bytes)
         bytes = piece_of_raw(piece, PAGE, page);
     ((unsigned char *)piece)[damage->at % bytes] ^= damage->change;
@@ -101,7 +100,7 @@ static void damage_packed(const unsigned char *page, const struct damage *damage
         piece->header.sum = sum_of(piece);
     if (right)
         unpack(piece, bytes, wanted);
-    else if (piece_unpack(piece, bytes, &dictionary, PAGE, part, wanted) == 0 &&
+    else if (piece_unpack(piece, bytes, PAGE, part, wanted) == 0 &&
              memcmp(part, page, wanted) != 0)
         abort();
     free(piece);
@@ -161,12 +160,6 @@ static void use_buffer(const uint8_t *bytes, size_t length, const struct damage 
 
 static void set_up(void)
 {
-    unsigned char page[PAGE_BYTES];
-    for (size_t i = 0; i < sizeof(page); i++)
-        page[i] = "name:value,"[i % 11];
-    for (unsigned i = 0; i < DICTIONARY_SAMPLES; i++)
-        dictionary_sample(&dictionary, page);
-    dictionary_prepare(&dictionary);
     mapping_most = SIZE_MAX;
     if (spool_open(&spool, "") != 0 || preserved_create(&preserved) != 0)
         exit(1);

@@ -1,4 +1,4 @@
-/* Pieces, the dictionary, and the packed log under the preserved pages: packed by
+/* Pieces, and the packed log under the preserved pages: packed by
  * the packer's thread, moved to the spool, read by other threads all the while. */
 #include <errno.h>
 #include <pthread.h>
@@ -86,20 +86,7 @@ static enum kind kind_of(uint32_t number)
 
 /* ---- pieces ---------------------------------------------------------------------- */
 
-static struct dictionary dictionary;
-static LZ4_stream_t stream;
-
-static void learn(enum kind kind)
-{
-    unsigned char page[PAGE_BYTES];
-    dictionary_clear(&dictionary);
-    for (uint32_t i = 0; i < DICTIONARY_SAMPLES + 3; i++) {
-        make_page(1, 1000 + i, kind, page);
-        dictionary_sample(&dictionary, page);
-    }
-    dictionary_prepare(&dictionary);
-    assert_int_equal(dictionary.length, sizeof(dictionary.bytes));
-}
+static LZ4_stream_t work_space;
 
 static void every_kind_comes_back(void **state)
 {
@@ -107,23 +94,18 @@ static void every_kind_comes_back(void **state)
     unsigned char page[PAGE_BYTES], back[PAGE_BYTES];
     struct piece piece;
     for (uint32_t i = 0; i < 500; i++) {
-        if (i % 100 == 0)
-            learn((enum kind)(i / 100));
         make_page(random_state, i, kind_of(i), page);
-        size_t bytes = piece_pack(&piece, &stream, &dictionary, i, page);
+        size_t bytes = piece_pack(&piece, &work_space, i, page);
         if (kind_of(i) == NOISE)
             assert_int_equal(bytes, 0);
         if (!bytes)
             bytes = piece_of_raw(&piece, i, page);
         else
             assert_true(bytes <= PIECE_BYTES_MAX);
-        assert_int_equal(piece_unpack(&piece, bytes, &dictionary, i, back, PAGE_BYTES),
-                         0);
+        assert_int_equal(piece_unpack(&piece, bytes, i, back, PAGE_BYTES), 0);
         assert_memory_equal(page, back, PAGE_BYTES);
-        assert_int_equal(
-            piece_unpack(&piece, bytes, &dictionary, i + 1, back, PAGE_BYTES), -EIO);
-        assert_int_equal(
-            piece_unpack(&piece, bytes - 1, &dictionary, i, back, PAGE_BYTES), -EIO);
+        assert_int_equal(piece_unpack(&piece, bytes, i + 1, back, PAGE_BYTES), -EIO);
+        assert_int_equal(piece_unpack(&piece, bytes - 1, i, back, PAGE_BYTES), -EIO);
     }
 }
 
@@ -132,41 +114,14 @@ static void damage_is_found(void **state)
     (void)state;
     unsigned char page[PAGE_BYTES], back[PAGE_BYTES];
     struct piece piece;
-    learn(JSON);
     for (uint32_t i = 0; i < 2000; i++) {
         make_page(random_state, i, JSON, page);
-        size_t bytes = i % 2 ? piece_pack(&piece, &stream, &dictionary, i, page)
+        size_t bytes = i % 2 ? piece_pack(&piece, &work_space, i, page)
                              : piece_of_raw(&piece, i, page);
         ((unsigned char *)&piece)[below((uint32_t)bytes)] ^=
             (unsigned char)(1u << below(8));
-        assert_int_equal(piece_unpack(&piece, bytes, &dictionary, i, back, PAGE_BYTES),
-                         -EIO);
+        assert_int_equal(piece_unpack(&piece, bytes, i, back, PAGE_BYTES), -EIO);
     }
-}
-
-static void dictionary_helps(void **state)
-{
-    (void)state;
-    unsigned char page[PAGE_BYTES];
-    struct piece piece;
-    size_t alone = 0, together = 0;
-    for (int round = 0; round < 2; round++) {
-        if (round)
-            learn(JSON);
-        else {
-            dictionary_clear(&dictionary);
-            dictionary_prepare(&dictionary);
-        }
-        for (uint32_t i = 0; i < 200; i++) {
-            make_page(random_state, i, JSON, page);
-            *(round ? &together : &alone) +=
-                piece_pack(&piece, &stream, &dictionary, i, page);
-        }
-    }
-    print_message("JSON: %.2f times alone, %.2f times with a dictionary\n",
-                  200.0 * PAGE_BYTES / (double)alone,
-                  200.0 * PAGE_BYTES / (double)together);
-    assert_true(together < alone * 9 / 10);
 }
 
 /* ---- the packed log -------------------------------------------------------------- */
@@ -449,7 +404,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kind_comes_back),
         cmocka_unit_test(damage_is_found),
-        cmocka_unit_test(dictionary_helps),
         WITH_RUN(json_takes_half_the_room),
         WITH_RUN(packs_in_faults_alone),
         WITH_THREAD(packs_in_faults_alone),

@@ -1,6 +1,6 @@
 /* The buffer of preserved pages by itself, step by step, with a limit so small that
  * every slot can be counted: what is held, where a page is, what happens at the limit.
- * test_packing.c has pieces, the dictionary, and pages that move under readers;
+ * test_packing.c has pieces, and pages that move under readers;
  * test_view.c has a fault server that fills the buffer. */
 #include <dirent.h>
 #include <errno.h>
