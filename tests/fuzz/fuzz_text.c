@@ -88,7 +88,7 @@ static void set(const char *name, const char *text)
 {
     char error[ERROR_BYTES] = "";
     uint64_t bytes;
-    parse_memory(text, &bytes);
+    settings_parse_memory(text, &bytes);
     rdb_uffd_default_settings(&settings);
     if (set_by_text(name, text, error) != 0) {
         if (!*error)
