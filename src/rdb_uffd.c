@@ -34,6 +34,7 @@
 #include "upkeep/proof.h"
 #include "upkeep/trust.h"
 #include "upkeep/upkeep.h"
+#include "value_child/inside.h"
 
 /* A tick comes ten times a second: a quarter of a million frees in a second or
  * two, and no command waits for long. */
@@ -125,7 +126,7 @@ static void forked(void)
 {
     the_service.in_forked_child = true;
     leave_parents_memory(&the_snapshot);
-    deferred_free_forked();
+    deferred_free_forked(inside_is_here());
     decommitted_forked();
     close(the_snapshot.heap.userfaultfd);
     dirty_rate_forked();
@@ -185,6 +186,7 @@ static void destroy_parts(struct snapshot *snapshot)
     snapshot->workers = NULL;
     if (snapshot->fault_server.thread.running)
         fault_server_stop(&snapshot->fault_server);
+    value_child_release(&snapshot->values);
     view_destroy(&snapshot->view);
     preserved_destroy(&snapshot->preserved);
     heap_destroy(&snapshot->heap);
@@ -256,6 +258,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     memset(&the_service, 0, sizeof(the_service));
     dirty_rate_init();
     backup_init();
+    value_child_init(&snapshot->values);
     snapshot->host = host;
     snapshot->settings = *settings;
     find_obstacle(snapshot, the_service.unsupported);
@@ -371,8 +374,10 @@ void rdb_uffd_configure(const struct rdb_uffd_settings *settings)
     DEMAND_MAIN_THREAD();
     struct snapshot *snapshot = &the_snapshot;
     /* The operator wants it tried again: perhaps it was one key, and that is gone. */
-    if (settings->enabled && !snapshot->settings.enabled)
+    if (settings->enabled && !snapshot->settings.enabled) {
         trust_try_again();
+        atomic_store_explicit(&snapshot->child_failed, false, memory_order_relaxed);
+    }
     snapshot->settings = *settings;
     if (!the_service.started)
         return;

@@ -31,6 +31,7 @@ static struct {
     _Atomic pid_t pid; /* of the child that is not one, 0: none */
     _Atomic int state; /* enum state; ZOMBIE is published with `status` */
     int status;
+    _Atomic pid_t hidden;     /* a child of ours that the server is not to see, or 0 */
     int pipes[PIPES_KEPT][2]; /* the last ones made, a ring */
     unsigned pipes_made;
 } child;
@@ -213,14 +214,25 @@ static pid_t reap(int *status)
     return pid;
 }
 
+/* Any child but the hidden one. */
+static pid_t wait_for_real(pid_t which, int *status, int options)
+{
+    pid_t ended;
+    do {
+        ended = real.waitpid(which, status, options);
+    } while (ended > 0 && which <= 0 &&
+             ended == atomic_load_explicit(&child.hidden, memory_order_relaxed));
+    return ended;
+}
+
 static pid_t stand_in_waitpid(pid_t which, int *status, int options)
 {
     pid_t pid = atomic_load_explicit(&child.pid, memory_order_relaxed);
     if (child.pass_through || !pid || (which != -1 && which != pid) || !on_main_thread())
-        return real.waitpid(which, status, options);
+        return wait_for_real(which, status, options);
     if (which == -1 && get_state() != ZOMBIE) {
         /* A real child (Lua debugger) may end first. */
-        pid_t ended = real.waitpid(-1, status, options | WNOHANG);
+        pid_t ended = wait_for_real(-1, status, options | WNOHANG);
         if (ended > 0)
             return ended;
     }
@@ -415,6 +427,11 @@ void child_exited(int status)
 {
     child.status = status;
     set_state(ZOMBIE);
+}
+
+void child_hide(pid_t pid)
+{
+    atomic_store_explicit(&child.hidden, pid, memory_order_relaxed);
 }
 
 pid_t child_pid(void)

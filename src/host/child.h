@@ -76,6 +76,9 @@ int child_remove(void);
  * the number of the signal). Any thread, once per taken-over fork; may come
  * before operations->begin has returned. */
 void child_exited(int status);
+/* A real child that the server's wait for any child is not to find, 0: none. Whoever waits
+ * for it may find that it has been reaped. Any thread. */
+void child_hide(pid_t pid);
 /* The pid of the child that runs or waits to be reaped, 0 if there is none. */
 pid_t child_pid(void);
 /* The other end of a pipe that the server made lately, by either of its ends;

@@ -26,6 +26,7 @@
  * thread takes to end it all before it frees the first one. */
 static struct {
     bool putting_off;
+    bool leaves_past; /* in a child: only what is fresh is freed */
     pthread_t main_thread;
     void **notes;
     _Atomic size_t count; /* published after the note */
@@ -116,6 +117,11 @@ static void put_off(void *memory)
 
 static void stand_in_free(void *memory)
 {
+    if (late.leaves_past) {
+        if (memory)
+            real.free_fresh(memory);
+        return;
+    }
     if (!memory || !pthread_equal(pthread_self(), late.main_thread) || !late.notes) {
         real.free(memory);
         return;
@@ -435,8 +441,9 @@ void deferred_free_remove(void)
 }
 
 /* The notes are shared with the parent, whose memory they are about. */
-void deferred_free_forked(void)
+void deferred_free_forked(bool leave_past)
 {
+    late.leaves_past = leave_past;
     late.putting_off = false;
     atomic_store_explicit(&late.count, 0, memory_order_relaxed);
     atomic_store_explicit(&late.open, false, memory_order_relaxed);

@@ -84,8 +84,8 @@ bool deferred_free_hold_again(uint64_t opening);
 bool deferred_free_is_open(void);
 /* Frees for at most `usec` microseconds. True if some are left. */
 bool deferred_free_some(uint64_t usec);
-/* In the child of a real fork. */
-void deferred_free_forked(void);
+/* In the child of a real fork; with `leave_past` nothing of the past is freed there. */
+void deferred_free_forked(bool leave_past);
 uint64_t deferred_free_bytes(void);
 
 #endif

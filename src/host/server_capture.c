@@ -262,8 +262,19 @@ static void forget_descriptors(struct server_capture *capture)
     capture->socket_count = 0;
 }
 
-int server_capture(const struct child_request *request, struct server_capture *capture,
-                   char *reason, size_t reason_size)
+/* Without a child, or where it is not proved which value is which, only a fork saves them. */
+static int look_for_values(bool child, struct server_capture *capture, char *reason,
+                           size_t reason_size)
+{
+    int error = module_values_find(reason, reason_size);
+    if (!error || !child || server_layout->keyspace == KEYSPACE_OF_FILE)
+        return error;
+    capture->needs_child = true;
+    return 0;
+}
+
+int server_capture(const struct child_request *request, bool child,
+                   struct server_capture *capture, char *reason, size_t reason_size)
 {
     DEMAND_MAIN_THREAD();
     memset(capture, 0, sizeof(*capture));
@@ -272,7 +283,7 @@ int server_capture(const struct child_request *request, struct server_capture *c
     int error = refuse_request(request, &wish, reason, reason_size);
     capture->no_data = wish & WISH_NO_DATA;
     if (!error && !capture->no_data)
-        error = module_values_find(reason, reason_size);
+        error = look_for_values(child, capture, reason, reason_size);
     if (error)
         return error;
     error = capture_all(request, wish, capture);

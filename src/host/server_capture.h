@@ -33,19 +33,21 @@ struct server_capture {
      * bytes ready to write */
     unsigned char *header;
     size_t header_length;
-    bool no_data; /* for a tool that wants the functions only */
-    bool imports; /* there are such slots: */
+    bool no_data;     /* for a tool that wants the functions only */
+    bool needs_child; /* for values of modules' types */
+    bool imports;     /* there are such slots: */
     bool imported_slots[KEYSPACE_SLOTS];
     /* module data AFTER the keys */
     unsigned char *trailer;
     size_t trailer_length;
 };
 
-/* Fills `capture` for a save of this cause. 0; -ENOTSUP with `reason` when it
+/* Fills `capture` for a save of this cause. `child`: one can be had that saves values of
+ * modules' types. 0; -ENOTSUP with `reason` when it
  * cannot be served without a fork (values of module types, …); -errno.
  * On failure nothing is left to release. Main thread. */
-int server_capture(const struct child_request *request, struct server_capture *capture,
-                   char *reason, size_t reason_size);
+int server_capture(const struct child_request *request, bool child,
+                   struct server_capture *capture, char *reason, size_t reason_size);
 /* Closes and frees what server_capture() made. Main thread or saver's. */
 void server_capture_release(struct server_capture *capture);
 

@@ -25,6 +25,13 @@ struct server_symbols {
     void (*rio_with_buffer)(void *rio, char *sds);
     char *(*sds_empty)(void);
     void (*sds_free)(char *sds);
+    /* For values of modules' types, in a child (value_child/). The type of what the dump
+     * has: only Valkey asks for it. */
+    long (*save_object)(void *rio, void *object, void *key, int database,
+                        unsigned char type);
+    void *(*create_string)(const char *bytes, size_t length);
+    void (*release)(void *object);
+    void (*close_unused)(void); /* what a child has no use for; may be NULL */
     /* Those that have it: enum server_ability. */
     const void *(*tcp_connections)(void); /* the type of such connections */
     const void *expiring_hash_type;

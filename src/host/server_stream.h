@@ -21,6 +21,11 @@ uint64_t server_stream_length(struct server_stream *stream);
 int server_stream_end(struct server_stream *stream, const char *prefix,
                       unsigned char **bytes, size_t *length);
 
+/* A stream that hands what is written to `write`, which returns 0 on failure; nothing is
+ * kept, and nothing to be freed. Also in a forked child. */
+void server_stream_redirect(struct server_stream *stream,
+                            size_t (*write)(void *rio, const void *bytes, size_t length));
+
 /* NULL, or that such streams do not look as the layout says. */
 const char *server_stream_misplaced(void);
 

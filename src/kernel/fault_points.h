@@ -89,8 +89,15 @@
     POINT(WILD_SERVER, "wild_server") /* the fault server does, at a fault */            \
     POINT(WILD_UPKEEP, "wild_upkeep") /* the upkeep thread does */                       \
     POINT(BROKEN_DEMAND,                                                                 \
-          "broken_demand")        /* upkeep looks at the heap without its lock */        \
-    POINT(NO_MEMORY, "no_memory") /* buffers cannot be mapped */
+          "broken_demand") /* upkeep looks at the heap without its lock */               \
+    POINT(NO_VALUE_CHILD, "no_value_child")     /* nothing is there for one */           \
+    POINT(VALUE_CHILD_FORK, "value_child_fork") /* no more processes */                  \
+    POINT(LIVE_PAGES,                                                                    \
+          "live_pages") /* the child for values gets pages as they are now */            \
+    POINT(HUNG_PAGER, "hung_pager")       /* it gets none until this is off */           \
+    POINT(SHORT_SILENCE, "short_silence") /* … and is given up after half a second */  \
+    POINT(FEW_PAGES, "few_pages")         /* it may hold a few batches of pages */       \
+    POINT(NO_MEMORY, "no_memory")         /* buffers cannot be mapped */
 
 #define FAULT_ENUM(name, text) FAULT_##name,
 enum fault_point_id { FAULT_POINTS(FAULT_ENUM) FAULT_POINT_COUNT };

@@ -13,6 +13,7 @@
 #define THREAD_UPKEEP       "uffd-upkeep"
 #define THREAD_PACKER       "uffd-packer"
 #define THREAD_CLERK        "uffd-spool"
+#define THREAD_PAGER        "uffd-pager"
 #define THREAD_HELPER       "uffd-protect"
 
 /* A thread that runs between these addresses, or will; until it has ended. */

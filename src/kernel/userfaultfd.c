@@ -44,13 +44,24 @@ int userfaultfd_handshake(int descriptor, uint64_t features, uint64_t *granted)
     return 0;
 }
 
-int userfaultfd_register(int descriptor, uint64_t start, uint64_t length)
+static int register_for(int descriptor, uint64_t start, uint64_t length, uint64_t mode)
 {
     struct uffdio_register request = {
         .range = {.start = start, .len = length},
-        .mode = UFFDIO_REGISTER_MODE_WP,
+        .mode = mode,
     };
     return ioctl(descriptor, UFFDIO_REGISTER, &request) == 0 ? 0 : -errno;
+}
+
+int userfaultfd_register(int descriptor, uint64_t start, uint64_t length)
+{
+    return register_for(descriptor, start, length, UFFDIO_REGISTER_MODE_WP);
+}
+
+int userfaultfd_register_missing(int descriptor, uint64_t start, uint64_t length)
+{
+    return register_for(descriptor, start, length,
+                        UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MISSING);
 }
 
 int userfaultfd_unregister(int descriptor, uint64_t start, uint64_t length)
@@ -82,6 +93,20 @@ int userfaultfd_wake(int descriptor, uint64_t start, uint64_t length)
 {
     struct uffdio_range range = {.start = start, .len = length};
     return ioctl(descriptor, UFFDIO_WAKE, &range) == 0 ? 0 : -errno;
+}
+
+int userfaultfd_give(int descriptor, uint64_t to, const void *from, uint64_t length,
+                     uint64_t *done)
+{
+    struct uffdio_copy copy = {
+        .dst = to,
+        .src = (uint64_t)(uintptr_t)from,
+        .len = length,
+        .mode = UFFDIO_COPY_MODE_WP,
+    };
+    int error = ioctl(descriptor, UFFDIO_COPY, &copy) == 0 ? 0 : -errno;
+    *done = copy.copy > 0 ? (uint64_t)copy.copy : 0;
+    return error;
 }
 
 int userfaultfd_read(int descriptor, struct uffd_msg *messages, size_t count)

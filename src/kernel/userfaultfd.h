@@ -30,6 +30,8 @@ int userfaultfd_handshake(int descriptor, uint64_t features, uint64_t *granted);
 /* Announces a range (page aligned) for write protection. Needed before
  * userfaultfd_protect(); a range may be announced twice. */
 int userfaultfd_register(int descriptor, uint64_t start, uint64_t length);
+/* The same for missing pages too: who touches one waits until it is given to him. */
+int userfaultfd_register_missing(int descriptor, uint64_t start, uint64_t length);
 int userfaultfd_unregister(int descriptor, uint64_t start, uint64_t length);
 
 /* Protects or un-protects a page-aligned range. Un-protecting wakes who waits
@@ -38,6 +40,13 @@ int userfaultfd_protect(int descriptor, uint64_t start, uint64_t length);
 int userfaultfd_unprotect(int descriptor, uint64_t start, uint64_t length);
 /* Wakes who waits for a page in the range and changes nothing else. */
 int userfaultfd_wake(int descriptor, uint64_t start, uint64_t length);
+
+/* Gives missing pages their content, write-protected, in the process that the descriptor
+ * is of, and wakes who waits for one. `*done`: bytes that were given, also on failure. 0;
+ * -EEXIST: the next one is there; -ENOENT: it is not mapped; -ESRCH: the process has gone;
+ * -EAGAIN: try again. */
+int userfaultfd_give(int descriptor, uint64_t to, const void *from, uint64_t length,
+                     uint64_t *done);
 
 /* Reads up to `count` waiting messages. Returns how many, 0 when none waits. */
 int userfaultfd_read(int descriptor, struct uffd_msg *messages, size_t count);

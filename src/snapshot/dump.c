@@ -116,7 +116,13 @@ static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
     pace_take_cpus(snapshot, &all_cpus, &for_workers);
     pace_begin(&save.pace, snapshot);
     fault_point_crash(FAULT_WILD_SAVER);
-    int error = rdb_encode_raw(encoder, capture->header, capture->header_length);
+    int error = 0;
+    if (value_child_exists(&snapshot->values)) {
+        error = value_child_begin(&snapshot->values, &snapshot->view);
+        save.observer.values = &snapshot->values.source;
+    }
+    if (!error)
+        error = rdb_encode_raw(encoder, capture->header, capture->header_length);
     if (!error)
         error = write_keys(&save, encoder, &for_workers);
     if (!error)
@@ -145,6 +151,17 @@ static int check_dump(struct snapshot *snapshot, int error)
     return audited == AUDIT_LOST || !error ? audited : error;
 }
 
+/* What the child has written is in the encoder by now, or will never be. */
+static void end_values(struct snapshot *snapshot, int error)
+{
+    if (!value_child_exists(&snapshot->values))
+        return;
+    value_child_end(&snapshot->values);
+    bool by_child = error == -ECHILD || error == -ETIME || error == -EPROTO;
+    if (by_child)
+        atomic_store_explicit(&snapshot->child_failed, true, memory_order_relaxed);
+}
+
 static int write_dump(struct snapshot *snapshot)
 {
     struct rdb_encoder *encoder =
@@ -153,6 +170,7 @@ static int write_dump(struct snapshot *snapshot)
         return -ENOMEM;
     int error = write_body(snapshot, encoder);
     rdb_encoder_destroy(encoder);
+    end_values(snapshot, error);
     error = check_dump(snapshot, error);
     if (error)
         return error;

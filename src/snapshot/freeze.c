@@ -17,6 +17,10 @@
 #include "service.h"
 #include "watchdog.h"
 
+/* Of the limit, for pages that the child for modules' values has; and at most. */
+#define VALUE_CHILD_SHARE 4
+#define VALUE_CHILD_MOST  (UINT64_C(64) << 20)
+
 int freeze_explain(char *reason, int error, const char *what)
 {
     snprintf(reason, REASON_BYTES, "%s: %s", what, strerror(-error));
@@ -167,6 +171,7 @@ void freeze_end_step(struct snapshot *snapshot, uint64_t *usec)
 
 static void thaw(struct snapshot *snapshot)
 {
+    value_child_end(&snapshot->values);
     view_fail(&snapshot->view, -ECANCELED);
     /* The watchdog looks as long as it is frozen, and nobody else ends this wait when the
      * fault server hangs. */
@@ -192,6 +197,25 @@ static int protect(struct snapshot *snapshot, bool again)
     return error && given_up ? given_up : error;
 }
 
+/* The child that saves values of modules' types, as the heap is at this instant: nothing
+ * of the server's is done from here until it is protected. */
+static int make_value_child(struct snapshot *snapshot)
+{
+    uint64_t memory = snapshot->limit / VALUE_CHILD_SHARE;
+    if (memory > VALUE_CHILD_MOST)
+        memory = VALUE_CHILD_MOST;
+    int error = value_child_prepare(&snapshot->values);
+    if (!error)
+        error = value_child_fork(&snapshot->values, &snapshot->heap.registered, memory,
+                                 thread_own_cpu());
+    if (!error)
+        return 0;
+    value_child_end(&snapshot->values);
+    deferred_free_end();
+    allocator_restore();
+    return -ECHILD;
+}
+
 /* All or nothing. From here on the keyspace is the snapshot's. */
 static int freeze(struct snapshot *snapshot, bool again)
 {
@@ -201,10 +225,13 @@ static int freeze(struct snapshot *snapshot, bool again)
     snapshot->new_values_peak = 0;
     snapshot->limit_least = preserved_limit(&snapshot->preserved);
     freeze_end_step(snapshot, &snapshot->steer_usec);
+    int error = snapshot->capture.needs_child ? make_value_child(snapshot) : 0;
+    if (error)
+        return error;
     atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
     fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
     watchdog_begin(snapshot);
-    int error = protect(snapshot, again);
+    error = protect(snapshot, again);
     if (fault_point(FAULT_SLOW_FREEZE))
         sleep_usec(20000);
     freeze_end_step(snapshot, &snapshot->protect_usec);
@@ -221,6 +248,11 @@ static int freeze(struct snapshot *snapshot, bool again)
 
 static int explain_refusal(char *reason, int error)
 {
+    if (error == -ECHILD) {
+        snprintf(reason, REASON_BYTES,
+                 "values of modules' types need a child, and there is none to be had");
+        return error;
+    }
     if (error != -ETIMEDOUT)
         return freeze_explain(reason, error, "cannot protect the heap");
     snprintf(reason, REASON_BYTES, "page faults were not served in the freeze");

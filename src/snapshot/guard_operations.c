@@ -5,17 +5,21 @@
 #include "memory/deferred_unmap.h"
 #include "service.h"
 #include "snapshot.h"
+#include "value_child/inside.h"
 
 static bool is_frozen(void)
 {
     return (atomic_load_explicit(&the_snapshot.frozen, memory_order_acquire) ||
             atomic_load_explicit(&the_snapshot.freezing, memory_order_acquire)) &&
-           !the_service.in_forked_child;
+           (!the_service.in_forked_child || inside_is_here());
 }
 
 static int preserve(uint64_t start, uint64_t end, bool may_refuse)
 {
     struct snapshot *snapshot = &the_snapshot;
+    /* Dropped there, a page would come again with its content; refused, jemalloc clears it. */
+    if (the_service.in_forked_child)
+        return may_refuse ? -EAGAIN : 0;
     uint64_t limit =
         atomic_load_explicit(&snapshot->preserved.limit, memory_order_relaxed);
     uint64_t used = preserved_bytes(&snapshot->preserved);
@@ -32,6 +36,8 @@ static int preserve(uint64_t start, uint64_t end, bool may_refuse)
 
 static bool is_past(uint64_t start, uint64_t end)
 {
+    if (the_service.in_forked_child)
+        return false;
     /* The view is being made: it may be any. */
     return atomic_load_explicit(&the_snapshot.freezing, memory_order_acquire) ||
            view_overlaps(&the_snapshot.view, start, end);
@@ -45,7 +51,9 @@ static bool put_off_unmap(uint64_t start, uint64_t end)
 
 static void *take_prefaulted(size_t length)
 {
-    return prefaulted_take(&the_snapshot.prefaulted, length);
+    return the_service.in_forked_child
+               ? NULL
+               : prefaulted_take(&the_snapshot.prefaulted, length);
 }
 
 static void mapped(void *start, size_t length)

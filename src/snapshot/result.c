@@ -26,6 +26,11 @@ static const char *name_error(int error)
         return "a kind of value that the layout from a file is not proved for yet";
     if (error == -ENOBUFS)
         return "the snapshot buffer is full (buffer-policy abort)";
+    if (error == -ECHILD)
+        return "the child that saves values of modules' types has ended: see its signal "
+               "in the log";
+    if (error == -ETIME)
+        return "a module's callback that saves a value has been silent for too long";
     if (error == -ETIMEDOUT)
         return "page faults were not served";
     return strerrordesc_np(-error);

@@ -24,6 +24,7 @@
 
 static void release_memory(struct snapshot *snapshot)
 {
+    value_child_end(&snapshot->values); /* of a save that has not come so far */
     uint64_t began = clock_usec();
     /* From here on a fault preserves nothing: it only lifts the protection. */
     view_fail(&snapshot->view, -ECANCELED);

@@ -23,6 +23,7 @@
 #include "memory/preserved.h"
 #include "reporting/history.h"
 #include "settings.h"
+#include "value_child/value_child.h"
 #include "view/fault_server.h"
 #include "view/view.h"
 
@@ -92,6 +93,10 @@ struct snapshot {
     uint64_t killed_usec; /* the main thread's */
     _Atomic bool stopping;
     _Atomic uint32_t upkeep_leaving; /* enum upkeep_leaving */
+
+    /* Main thread in the freeze, then the saver. */
+    struct value_child values;
+    _Atomic bool child_failed; /* saves with values of modules' types fork */
 
     /* Saver. */
     struct thread saver;
