@@ -96,7 +96,6 @@
           "live_pages") /* the child for values gets pages as they are now */            \
     POINT(HUNG_PAGER, "hung_pager")       /* it gets none until this is off */           \
     POINT(SHORT_SILENCE, "short_silence") /* … and is given up after half a second */  \
-    POINT(FEW_PAGES, "few_pages")         /* it may hold a few batches of pages */       \
     POINT(NO_MEMORY, "no_memory")         /* buffers cannot be mapped */
 
 #define FAULT_ENUM(name, text) FAULT_##name,

@@ -49,6 +49,17 @@ static void buffer_statistics(struct snapshot *snapshot,
         idle ? RELAXED(snapshot->last_pages_preserved) : RELAXED(preserved->pages);
 }
 
+static void child_statistics(struct snapshot *snapshot,
+                             struct rdb_uffd_statistics *statistics)
+{
+    struct value_child *child = &snapshot->values;
+    statistics->child_values = RELAXED(child->values);
+    statistics->child_fork_usec = RELAXED(child->fork_usec);
+    statistics->child_pages = RELAXED(child->pager.pages);
+    statistics->child_pages_dropped = RELAXED(child->pager.dropped);
+    statistics->child_peak_bytes = RELAXED(child->pager.pages_peak) * PAGE_BYTES;
+}
+
 static void wait_statistics(struct snapshot *snapshot,
                             struct rdb_uffd_statistics *statistics)
 {
@@ -112,6 +123,7 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         statistics->save_elapsed_msec =
             (clock_usec() - snapshot->freeze_began_usec) / 1000;
     buffer_statistics(snapshot, statistics);
+    child_statistics(snapshot, statistics);
     wait_statistics(snapshot, statistics);
 }
 

@@ -63,6 +63,12 @@ struct rdb_uffd_statistics {
     uint64_t save_id;           /* of the save under way, or the last one; 0: none */
     const char *save_cause;     /* … and what made the server ask for it, "" */
     uint64_t save_elapsed_msec; /* of the save under way, 0 when idle */
+    /* Of the child for values of modules' types, in this save or the last. */
+    uint64_t child_values;
+    uint64_t child_fork_usec; /* of the pause */
+    uint64_t child_pages;     /* given to it, in all */
+    uint64_t child_pages_dropped;
+    uint64_t child_peak_bytes; /* of such pages, at once */
     uint64_t advices_refused;
     uint64_t deferred_free_bytes; /* freed by the server, held until the snapshot ends */
     uint64_t evicted_bytes;    /* … and given back meanwhile, in this one or the last */

@@ -225,6 +225,7 @@ static int freeze(struct snapshot *snapshot, bool again)
     snapshot->new_values_peak = 0;
     snapshot->limit_least = preserved_limit(&snapshot->preserved);
     freeze_end_step(snapshot, &snapshot->steer_usec);
+    value_child_forget(&snapshot->values);
     int error = snapshot->capture.needs_child ? make_value_child(snapshot) : 0;
     if (error)
         return error;

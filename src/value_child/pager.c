@@ -236,9 +236,6 @@ int pager_start(struct pager *pager)
     pager->userfaultfd = -1;
     pager->own_pages = pager->given_first = pager->given_count = 0;
     atomic_store_explicit(&pager->stopping, false, memory_order_relaxed);
-    atomic_store_explicit(&pager->pages, 0, memory_order_relaxed);
-    atomic_store_explicit(&pager->pages_peak, 0, memory_order_relaxed);
-    atomic_store_explicit(&pager->dropped, 0, memory_order_relaxed);
     atomic_store_explicit(&pager->error, 0, memory_order_relaxed);
     pager->given_capacity = pager->most_pages + PAGER_BATCH_PAGES;
     pager->state_bytes = (uint64_t)pager->view->chunk_count * PAGES_PER_CHUNK;

@@ -104,6 +104,15 @@ static int open_sockets(struct value_child *child)
     return 0;
 }
 
+void value_child_forget(struct value_child *child)
+{
+    atomic_store_explicit(&child->values, 0, memory_order_relaxed);
+    atomic_store_explicit(&child->fork_usec, 0, memory_order_relaxed);
+    atomic_store_explicit(&child->pager.pages, 0, memory_order_relaxed);
+    atomic_store_explicit(&child->pager.pages_peak, 0, memory_order_relaxed);
+    atomic_store_explicit(&child->pager.dropped, 0, memory_order_relaxed);
+}
+
 int value_child_prepare(struct value_child *child)
 {
     DEMAND_MAIN_THREAD();
@@ -277,7 +286,6 @@ int value_child_begin(struct value_child *child, struct view *view)
     child->source = (struct value_source){.ask = ask, .take = take};
     child->asked = child->taken = 0;
     child->pages_heard = 0;
-    atomic_store_explicit(&child->values, 0, memory_order_relaxed);
     child->pager.view = view;
     child->pager.ranges = &child->ranges;
     child->pager.handover = child->handover;

@@ -49,6 +49,8 @@ struct value_child {
     _Atomic uint64_t fork_usec; /* what it added to the pause */
 };
 
+/* The counts of the last save. */
+void value_child_forget(struct value_child *child);
 /* Makes what a fork needs. 0 or -errno: a child cannot be had. Main thread, before the
  * freeze. */
 int value_child_prepare(struct value_child *child);

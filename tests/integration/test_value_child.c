@@ -1,0 +1,287 @@
+/* Values of modules' types, saved by their own callbacks in a child without a heap. */
+#include "fill.h"
+#include "rdbfile.h"
+#include "replicas.h"
+#include "snapshot.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KEYS        300
+#define VALUE_BYTES 3000
+
+static const char *config(void)
+{
+    const char *directory = getenv("TEST_MODULES");
+    return format_text("%srepl-diskless-sync-delay 0\nloadmodule %s/typed.so\n",
+                       FILL_CONFIG, directory ? directory : "build/tests/modules");
+}
+
+static struct server *start_with(const char *arguments)
+{
+    needs_module();
+    struct server *server = server_start(&(struct server_options){
+        .config = config(), .fault = "", .module_arguments = arguments});
+    fill(server->connection, FILL_ALL, 50, test_seed());
+    server_save(server); /* the layout is proved by other keys */
+    server_ok(server, "TYPED.POPULATE %d key: %d %d", KEYS, VALUE_BYTES,
+              (int)(test_seed() % 1000));
+    return server;
+}
+
+static struct server *start(void)
+{
+    return start_with(NULL);
+}
+
+static void point(struct server *server, const char *name, const char *state)
+{
+    server_ok(server, "UFFD.FAULT %s %s", name, state);
+}
+
+static void check_by_child(struct server *server, int saves)
+{
+    check_fork_free(server, saves);
+    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
+          "values were not saved through the child");
+}
+
+static void change_all(struct server *server, int round)
+{
+    for (int i = 0; i < KEYS; i++)
+        redisAppendCommand(server->connection, "TYPED.CHANGE key::%d %d", i, i + round);
+    for (int i = 0; i < KEYS; i++) {
+        redisReply *reply;
+        CHECK(redisGetReply(server->connection, (void **)&reply) == REDIS_OK &&
+                  reply->type != REDIS_REPLY_ERROR,
+              "a value is not there");
+        freeReplyObject(reply);
+    }
+}
+
+/* ---- what is in the dump ---- */
+
+static void as_save_writes_them(void)
+{
+    struct server *server = start();
+    server_ok(server, "TYPED.SHARE shared key::1");
+    server_ok(server, "TYPED.NOTE remembered");
+    server_ok(server, "PEXPIRE key::2 100000000");
+    const char *dump = check_saved_both_ways(server);
+    const char *digest = dump_digest(dump, config());
+    CHECK(digest && strcmp(digest, server_digest(server)) == 0, "the dump is wrong");
+    check_by_child(server, 2);
+    server_stop(server);
+}
+
+/* Every value changes between the freeze and the first callback, and again after it. */
+static const char *fault_when_all_change(struct server *server)
+{
+    point(server, "held_saver", "on");
+    struct snapshot snapshot = snapshot_begin(server);
+    change_all(server, 1);
+    point(server, "held_saver", "off");
+    change_all(server, 2);
+    return snapshot_fault(&snapshot, config());
+}
+
+static void as_they_were(void)
+{
+    struct server *server = start();
+    for (int round = 0; round < (test_is_soak() ? 50 : 2); round++) {
+        const char *fault = fault_when_all_change(server);
+        CHECK(!fault, "%s", fault);
+    }
+    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
+          "values were not saved through the child");
+    server_stop(server);
+}
+
+/* The case above would notice pages as they are now. */
+static void live_pages_are_found(void)
+{
+    struct server *server = start();
+    point(server, "live_pages", "on");
+    CHECK(fault_when_all_change(server), "what was changed later was not found");
+    server_stop(server);
+}
+
+/* Of all the pages, the child may have a few at a time. */
+static void within_a_small_limit(void)
+{
+    struct server *server = start_with("buffer-limit 8mb");
+    server_ok(server, "TYPED.POPULATE 6000 more: %d 7", VALUE_BYTES);
+    const char *fault = fault_when_all_change(server);
+    CHECK(!fault, "%s", fault);
+    CHECK(server_info_number(server, "uffd_last_child_pages_dropped") > 0,
+          "nothing was dropped");
+    double peak = server_info_number(server, "uffd_last_child_peak_bytes");
+    CHECK(peak <= 3 << 20, "it had %.0f bytes of pages", peak);
+    server_stop(server);
+}
+
+/* ---- what goes wrong ---- */
+
+static void check_save_fails(struct server *server, const char *why)
+{
+    const char *dump = server_path(server, "dump.rdb"), *old = server_path(server, "old");
+    copy_file(dump, old);
+    server_save_start(server);
+    CHECK(!server_save_wait(server), "the save has not failed");
+    CHECK(files_are_equal(dump, old), "the old dump was touched");
+    check_no_temporary_file(server);
+    const char *error = server_info(server, "uffd_last_error");
+    CHECK(strstr(error, why), "the reason given is: %s", error);
+    CHECK(server_children(server) == 0, "a child is left");
+}
+
+/* A later save uses fork, as one that goes another way. */
+static void check_next_forks(struct server *server)
+{
+    double forks = server_info_number(server, "uffd_fork_fallbacks");
+    server_ok(server, "TYPED.MOOD nothing");
+    server_save(server);
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == forks + 1,
+          "the next save was trusted");
+    server_config_set(server, "uffd.enabled", "no");
+    server_config_set(server, "uffd.enabled", "yes");
+    server_save(server);
+    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
+          "it was not tried again");
+}
+
+static void fails_in_mood(const char *mood, const char *why)
+{
+    struct server *server = start();
+    server_ok(server, "SAVE");
+    server_ok(server, "TYPED.MOOD %s", mood);
+    point(server, "short_silence", "on");
+    check_save_fails(server, why);
+    check_next_forks(server);
+    server_stop(server);
+}
+
+static void crash(void)
+{
+    fails_in_mood("crash", "has ended");
+}
+
+static void hang(void)
+{
+    fails_in_mood("hang", "silent");
+}
+
+static void eats_memory(void)
+{
+    fails_in_mood("eat", "has ended");
+}
+
+static void uses_the_api(void)
+{
+    struct server *server = start();
+    server_ok(server, "TYPED.MOOD api");
+    server_save(server);
+    check_by_child(server, 2);
+    server_stop(server);
+}
+
+static void no_pages_come(void)
+{
+    struct server *server = start();
+    point(server, "short_silence", "on");
+    point(server, "hung_pager", "on");
+    server_save_start(server);
+    WAIT_UNTIL(server_info_number(server, "uffd_last_child_fork_usec") > 0, 10,
+               "no child");
+    sleep_msec(1000);
+    point(server, "hung_pager", "off");
+    CHECK(!server_save_wait(server), "the save has not failed");
+    check_next_forks(server);
+    server_stop(server);
+}
+
+static void no_child_to_be_had(void)
+{
+    static const char *const points[] = {"no_value_child", "value_child_fork"};
+    struct server *server = start();
+    for (int i = 0; i < 2; i++) {
+        point(server, points[i], "on");
+        server_save(server);
+        const char *reason = server_info(server, "uffd_last_fallback_reason");
+        CHECK(strstr(reason, "need a child"), "the reason given is: %s", reason);
+        CHECK(server_info_number(server, "uffd_fork_fallbacks") == i + 1, "no fork");
+        point(server, points[i], "off");
+    }
+    server_save(server);
+    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
+          "values were not saved through the child");
+    server_stop(server);
+}
+
+/* ---- what ends it ---- */
+
+static struct server *start_hanging(void)
+{
+    struct server *server = start();
+    server_ok(server, "TYPED.MOOD hang");
+    server_save_start(server);
+    WAIT_UNTIL(server_children(server) == 1, 10, "no child");
+    return server;
+}
+
+static void ended_by_the_server(void)
+{
+    struct server *server = start_hanging();
+    server_ok(server, "FLUSHALL");
+    wait_until_no_child(server, 10);
+    WAIT_UNTIL(server_children(server) == 0, 5, "the child lives");
+    check_no_temporary_file(server);
+    server_ok(server, "TYPED.POPULATE %d key: %d 1", KEYS, VALUE_BYTES);
+    server_ok(server, "TYPED.MOOD nothing");
+    server_save(server);
+    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
+          "values were not saved through the child");
+    server_ok(server, "TYPED.MOOD hang");
+    server_save_start(server);
+    server_stop(server);
+}
+
+/* Nobody survives it, nobody publishes anything. */
+static void ended_with_the_server(void)
+{
+    struct server *server = start_hanging();
+    const char *log = format_text("%s/children", server->directory);
+    const char *list[] = {
+        "/bin/sh", "-c",
+        format_text("cat /proc/%d/task/%d/children", (int)server->pid, (int)server->pid),
+        NULL};
+    CHECK(run_program(log, list) == 0, "the child is not known");
+    FILE *file = fopen(log, "r");
+    int child = 0;
+    CHECK(file && fscanf(file, "%d", &child) == 1, "the child is not known");
+    fclose(file);
+    server_kill(server);
+    WAIT_UNTIL(kill(child, 0) != 0, 5, "the child has survived");
+}
+
+int main(int argc, char **argv)
+{
+    const struct test_case cases[] = {
+        {"as_save_writes_them", as_save_writes_them, 30},
+        {"as_they_were", as_they_were, 30},
+        {"live_pages_are_found", live_pages_are_found, 30},
+        {"within_a_small_limit", within_a_small_limit, 30},
+        {"crash", crash, 30},
+        {"hang", hang, 30},
+        {"eats_memory", eats_memory, 30},
+        {"uses_the_api", uses_the_api, 30},
+        {"no_pages_come", no_pages_come, 30},
+        {"no_child_to_be_had", no_child_to_be_had, 30},
+        {"ended_by_the_server", ended_by_the_server, 30},
+        {"ended_with_the_server", ended_with_the_server, 30},
+        {0},
+    };
+    return test_run("value_child", cases, argc, argv);
+}
