@@ -62,6 +62,7 @@ static int find_symbols(char *reason, size_t reason_size)
         {"createStringObject", &server_symbols.create_string, 0, false},
         {"decrRefCount", &server_symbols.release, 0, false},
         {"closeChildUnusedResourceAfterFork", &server_symbols.close_unused, 0, false},
+        {"zmalloc_set_oom_handler", &server_symbols.set_out_of_memory, 0, false},
         {"connectionTypeTcp", &server_symbols.tcp_connections, HAS_DIRECT_TRANSFERS,
          false},
         {"mstrHashDictTypeWithHFE", &server_symbols.expiring_hash_type,

@@ -31,7 +31,8 @@ struct server_symbols {
                         unsigned char type);
     void *(*create_string)(const char *bytes, size_t length);
     void (*release)(void *object);
-    void (*close_unused)(void); /* what a child has no use for; may be NULL */
+    void (*close_unused)(void); /* what a child has no use for */
+    void (*set_out_of_memory)(void (*handler)(size_t bytes));
     /* Those that have it: enum server_ability. */
     const void *(*tcp_connections)(void); /* the type of such connections */
     const void *expiring_hash_type;

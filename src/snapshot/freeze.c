@@ -208,12 +208,7 @@ static int make_value_child(struct snapshot *snapshot)
     if (!error)
         error = value_child_fork(&snapshot->values, &snapshot->heap.registered, memory,
                                  thread_own_cpu());
-    if (!error)
-        return 0;
-    value_child_end(&snapshot->values);
-    deferred_free_end();
-    allocator_restore();
-    return -ECHILD;
+    return error ? -ECHILD : 0;
 }
 
 /* All or nothing. From here on the keyspace is the snapshot's. */
@@ -227,12 +222,11 @@ static int freeze(struct snapshot *snapshot, bool again)
     freeze_end_step(snapshot, &snapshot->steer_usec);
     value_child_forget(&snapshot->values);
     int error = snapshot->capture.needs_child ? make_value_child(snapshot) : 0;
-    if (error)
-        return error;
     atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
     fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
     watchdog_begin(snapshot);
-    error = protect(snapshot, again);
+    if (!error)
+        error = protect(snapshot, again);
     if (fault_point(FAULT_SLOW_FREEZE))
         sleep_usec(20000);
     freeze_end_step(snapshot, &snapshot->protect_usec);

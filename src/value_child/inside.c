@@ -24,8 +24,9 @@
 
 #define MODULE_VALUE_TYPE 7 /* RDB_TYPE_MODULE_2 */
 /* Exit codes, for whoever looks with strace. */
-#define NO_HEAP 3
-#define ORPHAN  4
+#define NO_HEAP   3
+#define ORPHAN    4
+#define NO_MEMORY 5
 
 static struct inside *in;
 static struct sigaction before;
@@ -67,9 +68,18 @@ static int map_range(int descriptor, const struct region *range)
     return userfaultfd_register_missing(descriptor, range->start, bytes);
 }
 
+/* The parent may have died before; and then no page would ever come. */
+static void die_with_parent(void)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != in->parent)
+        _exit(ORPHAN);
+}
+
 /* In a signal handler that may have come in the midst of the allocator. */
 static void make_heap(void)
 {
+    die_with_parent();
     int descriptor = userfaultfd_open();
     int error =
         descriptor < 0
@@ -231,6 +241,12 @@ static void bound_memory(void)
     setrlimit(RLIMIT_DATA, &limit);
 }
 
+static void end_out_of_memory(size_t bytes)
+{
+    (void)bytes;
+    _exit(NO_MEMORY);
+}
+
 /* What goes wrong here ends this process without the server's report: that would test, and
  * so fetch, the whole heap. */
 static void behave(void)
@@ -242,9 +258,7 @@ static void behave(void)
         if (fatal[i] != SIGSEGV || in->ready)
             sigaction(fatal[i], &standard, NULL);
     setrlimit(RLIMIT_CORE, &no_core);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != in->parent)
-        _exit(ORPHAN);
+    die_with_parent();
     close(in->outer_stream);
     close(in->outer_handover);
     struct thread_cpus cpus;
@@ -261,8 +275,8 @@ void inside_run(void)
         (void)*(volatile char *)(uintptr_t)in->ranges[0].start;
     offer_to_killer();
     bound_memory();
-    if (server_symbols.close_unused)
-        server_symbols.close_unused();
+    server_symbols.set_out_of_memory(end_out_of_memory);
+    server_symbols.close_unused();
     while (receive(&wanted)) {
         uint32_t end = save(&wanted) ? INSIDE_DONE : INSIDE_FAILED;
         send_all(&end, sizeof(end));
