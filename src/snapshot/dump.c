@@ -157,8 +157,10 @@ static void end_values(struct snapshot *snapshot, int error)
     if (!value_child_exists(&snapshot->values))
         return;
     value_child_end(&snapshot->values);
-    bool by_child = error == -ECHILD || error == -ETIME || error == -EPROTO;
-    if (by_child)
+    /* It may be the child's, or of what it was given: a fork goes another way. */
+    bool doubtful = error == -ECHILD || error == -ETIME || error == -EPROTO ||
+                    error == -EFAULT || error == -EBADMSG || error == -ENOMEM;
+    if (doubtful)
         atomic_store_explicit(&snapshot->child_failed, true, memory_order_relaxed);
 }
 

@@ -2,11 +2,11 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "kernel/fault_points.h"
+#include "kernel/guarded_copy.h"
 #include "kernel/handover.h"
 #include "kernel/memory.h"
 #include "kernel/own_threads.h"
@@ -95,10 +95,8 @@ static void note_given(struct pager *pager, uint64_t from, uint64_t end)
 /* What stood there at the freeze. */
 static int read_past(struct pager *pager, uint64_t from, uint64_t end)
 {
-    if (fault_point(FAULT_LIVE_PAGES)) {
-        memcpy(pager->batch, (const void *)(uintptr_t)from, end - from);
-        return 0;
-    }
+    if (fault_point(FAULT_LIVE_PAGES))
+        return guarded_copy(pager->batch, (const void *)(uintptr_t)from, end - from);
     return view_read(&pager->reader, pager->batch, from, end - from);
 }
 
