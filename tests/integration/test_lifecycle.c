@@ -90,30 +90,6 @@ static void loaded_late(void)
     server_stop(server);
 }
 
-/* A set of vectors is such a value: made by a command, or there before the module. */
-static void vector_sets(void)
-{
-    needs_module();
-    struct server *server = start_filled(true, test_seed());
-    redisReply *added = server_command(server, "VADD vectors VALUES 2 1 1 one");
-    if (added->type == REDIS_REPLY_ERROR)
-        not_applicable("this server has no sets of vectors: %s", added->str);
-    load(server);
-    save_and_check(server);
-    const char *reason = server_info(server, "uffd_last_fallback_reason");
-    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "there before");
-    CHECK(strstr(reason, "vectorset"), "the reason: %s", reason);
-    server_ok(server, "FLUSHALL");
-    server_ok(server, "MODULE UNLOAD uffd");
-    load(server);
-    save_and_check(server);
-    check_fork_free(server, 1);
-    server_ok(server, "VADD vectors VALUES 2 1 1 one");
-    save_and_check(server);
-    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "made by a command");
-    server_stop(server);
-}
-
 static void loaded_with_arguments(void)
 {
     needs_module();
@@ -655,7 +631,6 @@ int main(int argc, char **argv)
         {"unloaded_when_continued", unloaded_when_continued, 60},
         {"loaded_at_run_time", loaded_at_run_time, 20},
         {"loaded_late", loaded_late, 120},
-        {"vector_sets", vector_sets, 30},
         {"loaded_with_arguments", loaded_with_arguments, 20},
         {"unloaded_and_loaded_again", unloaded_and_loaded_again, 40},
         {"whole_life", whole_life, 90},

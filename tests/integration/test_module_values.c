@@ -358,7 +358,37 @@ static void replicated_and_appended(void)
     server_stop(master);
 }
 
-/* ---- a module of others ---- */
+/* ---- those of others ---- */
+
+static void check_vectors_matter(struct server *server)
+{
+    check_matters(server, "values of module 'vectorset' exist");
+    const char *digest = dump_digest(server_path(server, "dump.rdb"), FILL_CONFIG);
+    CHECK(digest && strcmp(digest, server_digest(server)) == 0, "the dump is wrong");
+}
+
+/* A type that is built into the server: there before the module, and made by a command. */
+static void vector_sets(void)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = FILL_CONFIG, .without_module = true});
+    fill(server->connection, FILL_ALL, 10, test_seed());
+    if (!server_knows(server, "VADD"))
+        not_applicable("this server has no sets of vectors");
+    for (int i = 0; i < 100; i++)
+        server_ok(server, "VADD vectors VALUES 3 %d %d 1 element-%d", i, i % 7, i);
+    load_ours(server);
+    check_vectors_matter(server);
+    server_ok(server, "FLUSHALL");
+    server_ok(server, "SET plain value");
+    server_ok(server, "MODULE UNLOAD uffd");
+    load_ours(server);
+    check_types_do_not_matter(server);
+    server_ok(server, "VADD vectors VALUES 2 1 1 one");
+    check_vectors_matter(server);
+    server_stop(server);
+}
 
 #define DOCUMENTS 300
 
@@ -431,6 +461,7 @@ int main(int argc, char **argv)
         {"aux_fields_if_any", aux_fields_if_any, 30},
         {"saved_and_loaded", saved_and_loaded, 30},
         {"replicated_and_appended", replicated_and_appended, 30},
+        {"vector_sets", vector_sets, 30},
         {"search_indexes", search_indexes, 30},
         {0},
     };
