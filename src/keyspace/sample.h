@@ -31,7 +31,8 @@ struct keyspace_sample {
 struct keyspace_samples {
     bool imported; /* wanted are keys of slots that are being imported, else others */
     bool thorough; /* look at many more keys: tens of milliseconds */
-    struct keyspace_kinds met; /* of all keys that were looked at */
+    struct keyspace_kinds met; /* of all keys that were looked at, but for strangers */
+    struct keyspace_stranger stranger;
     size_t count;
     struct keyspace_sample samples[SAMPLES_MAX];
 };
