@@ -4,6 +4,15 @@ CFLAGS   ?= -O2 -g
 WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes
 STANDARD := -std=gnu11 -D_GNU_SOURCE -Isrc -Imodule -include src/kernel/platform.h
 BUILD    := build
+# For another architecture: CROSS=aarch64-linux-gnu-, with its headers and libraries below
+# SYSROOT, if they are not where that compiler looks. What is built then is in
+# build/aarch64-linux-gnu (PLACE), and nothing of it at the top.
+PLACE    :=
+ifdef CROSS
+CC       := $(CROSS)gcc $(if $(SYSROOT),--sysroot=$(SYSROOT))
+BUILD    := build/$(CROSS:%-=%)
+PLACE    := $(BUILD)/
+endif
 
 MODULE_SOURCES := $(wildcard module/*.c src/*.c src/*/*.c)
 MODULE_OBJECTS := $(MODULE_SOURCES:%.c=$(BUILD)/%.o)
@@ -26,7 +35,7 @@ say = $(if $(V),,@$(if $(SILENT),,printf '  %-5s %s\n' $(1) '$@';) )
 .DEFAULT_GOAL := all
 .PHONY: all help checked unit clean
 
-all: rdb_uffd.so ## build the module
+all: $(PLACE)rdb_uffd.so ## build the module
 
 help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -34,7 +43,7 @@ help: ## this list
 # nodelete: after MODULE UNLOAD its code stays mapped. Threads of the allocator, or of others,
 # may be on their way out of a function of ours, say in the madvise() that it has called.
 MODULE_FLAGS := -shared -Wl,-z,now -Wl,-z,nodelete -Wl,-T,module/module.ld
-rdb_uffd.so: $(MODULE_OBJECTS) module/module.ld
+$(PLACE)rdb_uffd.so: $(MODULE_OBJECTS) module/module.ld
 	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) $(MODULE_FLAGS) -o $@ $(MODULE_OBJECTS) $(MODULE_LIBS)
 
 checked: $(CHECKED)/rdb_uffd.so ## build/checked/rdb_uffd.so: with checks of who calls what, for tests

@@ -8,7 +8,7 @@ INTEGRATION_PARTS := $(patsubst %.c,$(BUILD)/%.o,\
 # servers with the one that operators get. Without the module there is nothing to build
 # but the tests.
 TESTED_MODULE := $(CHECKED)/rdb_uffd.so
-TESTED := $(if $(WITHOUT_MODULE),,rdb_uffd.so $(TESTED_MODULE) $(UNIT_TESTS))
+TESTED := $(if $(WITHOUT_MODULE),,$(PLACE)rdb_uffd.so $(TESTED_MODULE) $(UNIT_TESTS))
 # With ONLY, if it is one of them that is wanted: they take a while to build.
 FUZZED := $(if $(WITHOUT_MODULE),,$(if $(ONLY),$(findstring fuzz,$(ONLY)),yes))
 .PHONY: test soak soak-suites model run dependencies tests-built
@@ -28,7 +28,7 @@ $(TEST_SANDBOX): tests/sandbox/no-placing.c
 	$(call say,LINK)$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -o $@ $<
 
 tests-built: $(TESTED) $(INTEGRATION_TESTS) $(TEST_MODULES) $(TEST_SANDBOX) \
-	uffd-watch $(BUILD)/tools/layouts/from_binary
+	$(PLACE)uffd-watch $(BUILD)/tools/layouts/from_binary
 
 test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SERVERS=all)
 	@tests/install-dependencies

@@ -73,11 +73,11 @@ upstream-tests: rdb_uffd.so ## the server's own tests, without and with the modu
 # Debian's libhiredis-dev brings the first without the second.
 VERSION       := $(shell sed -n 's/^\#define RDB_UFFD_VERSION "\(.*\)"/\1/p' src/rdb_uffd.h)
 WATCH_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/uffd-watch/*.c))
-WATCH_TLS     := $(shell cd /usr/include && [ -e hiredis/hiredis_ssl.h ] && [ -e openssl/ssl.h ] && echo yes)
+WATCH_TLS     := $(shell cd $(SYSROOT)/usr/include && [ -e hiredis/hiredis_ssl.h ] && [ -e openssl/ssl.h ] && echo yes)
 $(BUILD)/tools/uffd-watch/%.o: CFLAGS += -DVERSION='"$(VERSION)"' $(if $(WATCH_TLS),-DWITH_TLS)
 # Where the version stands.
 $(BUILD)/tools/uffd-watch/main.o: src/rdb_uffd.h
-uffd-watch: $(WATCH_OBJECTS) ## build the live view for the terminal
+$(PLACE)uffd-watch: $(WATCH_OBJECTS) ## build the live view for the terminal
 	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(if $(WATCH_TLS),-lhiredis_ssl -lssl -lcrypto) -lhiredis
 
 -include $(WATCH_OBJECTS:.o=.d)
