@@ -66,6 +66,10 @@ model: ## check the models of the protocol (spin), and that mistakes in them are
 	@tests/install-dependencies
 	@tests/model/run
 
+.PHONY: test-arm64
+test-arm64: ## unit tests and some suites on arm64: as it is on such a machine, else in an emulator (TESTS="identity/ ...")
+	@tests/arm64/test-arm64 $(TESTS)
+
 run: ## see it work: save under load without and with fork, side by side
 	@tests/install-dependencies
 	@echo "building the module and the demonstration"

@@ -38,8 +38,14 @@ static int cannot_open(struct ability *ability, int error)
 int ability_probe(struct ability *ability)
 {
     memset(ability, 0, sizeof(*ability));
-    if (sysconf(_SC_PAGESIZE) != SUPPORTED_PAGE_BYTES)
-        return missing(ability, -ENOTSUP, "pages are not 4096 bytes on this machine");
+    ability->page_bytes = fault_point(FAULT_OTHER_PAGES) ? 65536 : sysconf(_SC_PAGESIZE);
+    if (ability->page_bytes != SUPPORTED_PAGE_BYTES) {
+        snprintf(ability->reason, sizeof(ability->reason),
+                 "this kernel's pages have %ld bytes, and only those of 4096 are served: "
+                 "run a kernel that is built with them (CONFIG_ARM64_4K_PAGES)",
+                 ability->page_bytes);
+        return ability->error = -ENOTSUP;
+    }
     int descriptor = userfaultfd_open();
     if (descriptor < 0)
         return cannot_open(ability, descriptor);

@@ -10,6 +10,7 @@
 struct ability {
     int error;         /* 0 when snapshots are possible, else -errno */
     char reason[256];  /* what is missing and what to do, "" when nothing */
+    long page_bytes;
     uint64_t features; /* as the handshake reported them */
     bool protects_unpopulated;
     bool reports_thread; /* UFFD_FEATURE_THREAD_ID */

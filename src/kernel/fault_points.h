@@ -17,6 +17,7 @@
     POINT(PROTECT_FAILS, "protect_fails")     /* the second region refuses */            \
     POINT(SLOW_FREEZE, "slow_freeze")         /* the pause is 20 ms longer */            \
     POINT(NO_USERFAULTFD, "no_userfaultfd")   /* pretend the privilege is missing */     \
+    POINT(OTHER_PAGES, "other_pages")         /* pretend that pages have 64 KB */        \
     POINT(CORRUPT_POINTER, "corrupt_pointer") /* the walk reads a wrong pointer */       \
     POINT(STRANGE_SETS, "strange_sets") /* walks take sets for what they do not know */  \
     POINT(STUCK_SERVER, "stuck_server") /* the fault server stops serving */             \

@@ -1,7 +1,6 @@
 #include "kernel/guarded_copy.h"
 
 #include <stdint.h>
-#include <string.h>
 #include <ucontext.h>
 
 #if defined(__x86_64__)
@@ -75,29 +74,90 @@ __asm__(".text\n"
         "    .cfi_endproc\n"
         ".size guarded_copy, .-guarded_copy\n");
 
+static uintptr_t *program_counter(void *context)
+{
+    return (uintptr_t *)&((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+}
+#elif defined(__aarch64__)
+/* The same. It begins as where indirect branches may land (bti c; elsewhere a nop). */
+__asm__(".text\n"
+        ".p2align 5\n"
+        ".globl guarded_copy\n"
+        ".hidden guarded_copy\n"
+        ".type guarded_copy, %function\n"
+        "guarded_copy:\n"
+        "    .cfi_startproc\n"
+        "    hint #34\n"
+        "    cmp x2, #16\n"
+        "    b.lo 3f\n"
+        "    add x3, x1, x2\n"
+        "    ldur q1, [x3, #-16]\n" /* the end first: once read, it is kept */
+        "    add x4, x0, x2\n"
+        "    sub x4, x4, #16\n"
+        "    subs x2, x2, #64\n"
+        "    b.lo 1f\n"
+        "2:  ldp q0, q2, [x1]\n"
+        "    ldp q3, q4, [x1, #32]\n"
+        "    stp q0, q2, [x0]\n"
+        "    stp q3, q4, [x0, #32]\n"
+        "    add x1, x1, #64\n"
+        "    add x0, x0, #64\n"
+        "    subs x2, x2, #64\n"
+        "    b.hs 2b\n"
+        "1:  cmp x0, x4\n"
+        "    b.hs 7f\n"
+        "    ldr q0, [x1], #16\n"
+        "    str q0, [x0], #16\n"
+        "    b 1b\n"
+        "7:  str q1, [x4]\n"
+        "    mov w0, #0\n"
+        "    ret\n"
+        "3:  add x5, x1, x2\n"
+        "    add x6, x0, x2\n"
+        "    tbz x2, #3, 4f\n"
+        "    ldr x3, [x1]\n"
+        "    ldur x4, [x5, #-8]\n"
+        "    str x3, [x0]\n"
+        "    stur x4, [x6, #-8]\n"
+        "    mov w0, #0\n"
+        "    ret\n"
+        "4:  tbz x2, #2, 5f\n"
+        "    ldr w3, [x1]\n"
+        "    ldur w4, [x5, #-4]\n"
+        "    str w3, [x0]\n"
+        "    stur w4, [x6, #-4]\n"
+        "    mov w0, #0\n"
+        "    ret\n"
+        "5:  cbz x2, 6f\n"
+        "    ldrb w3, [x1], #1\n"
+        "    strb w3, [x0], #1\n"
+        "    sub x2, x2, #1\n"
+        "    b 5b\n"
+        "6:  mov w0, #0\n"
+        "    ret\n"
+        "guarded_copy_end:\n"
+        "guarded_copy_landing:\n"
+        "    mov w0, #-14\n" /* -EFAULT */
+        "    ret\n"
+        "    .cfi_endproc\n"
+        ".size guarded_copy, .-guarded_copy\n");
+
+static uintptr_t *program_counter(void *context)
+{
+    return (uintptr_t *)&((ucontext_t *)context)->uc_mcontext.pc;
+}
+#else
+#error "no copy that may fault is known for this architecture"
+#endif
+
 __attribute__((visibility("hidden"))) extern const char guarded_copy_end[],
     guarded_copy_landing[];
 
 bool guarded_copy_land(void *context)
 {
-    greg_t *at = &((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
-    uintptr_t start = (uintptr_t)guarded_copy, end = (uintptr_t)guarded_copy_end;
-    if ((uintptr_t)*at < start || (uintptr_t)*at >= end)
+    uintptr_t *at = program_counter(context);
+    if (*at < (uintptr_t)guarded_copy || *at >= (uintptr_t)guarded_copy_end)
         return false;
-    *at = (greg_t)(uintptr_t)guarded_copy_landing;
+    *at = (uintptr_t)guarded_copy_landing;
     return true;
 }
-#else
-/* Nowhere to land: a fault is the server's crash. */
-int guarded_copy(void *to, const void *from, size_t length)
-{
-    memcpy(to, from, length);
-    return 0;
-}
-
-bool guarded_copy_land(void *context)
-{
-    (void)context;
-    return false;
-}
-#endif

@@ -3,7 +3,7 @@
  * of the process.
  *
  * It is a function that uses no stack, so that from any of its instructions there is one
- * way out. Written for x86-64; elsewhere it is memcpy(). */
+ * way out. Written for x86-64 and arm64; there is none in C, whose compiler may use it. */
 #ifndef RDB_UFFD_KERNEL_GUARDED_COPY_H
 #define RDB_UFFD_KERNEL_GUARDED_COPY_H
 

@@ -11,7 +11,7 @@
 #include "memory/pages.h"
 
 #define GRANULE_BITS    21
-#define ADDRESS_BITS    47
+#define ADDRESS_BITS    48 /* x86-64 gives 47; more only to who asks for such an address */
 #define AGES_BYTES      (UINT64_C(1) << (ADDRESS_BITS - GRANULE_BITS))
 #define NO_THREAD_CACHE 0x100 /* jemalloc's MALLOCX_TCACHE_NONE */
 /* What a granule's age says. Snapshots are numbered from 1 on, and from 1 again. */
@@ -267,6 +267,8 @@ bool arena_pool_free(void *memory)
     if (!arena_pool_can_free())
         return false;
     uint64_t address = (uint64_t)(uintptr_t)memory;
+    if (address >> ADDRESS_BITS)
+        return false;
     uint8_t age = atomic_load_explicit(age_of(address), memory_order_relaxed);
     uint8_t snapshot = atomic_load_explicit(&pool.snapshot, memory_order_relaxed);
     if (age == NOT_OURS)

@@ -6,6 +6,7 @@
 #include "kernel/mark_probe.h"
 #include "kernel/merging.h"
 #include "kernel/thread.h"
+#include "memory/pages.h"
 #include "snapshot/settings.h"
 
 /* Whether userfaultfd can be opened at all: the features are known only then. */
@@ -18,7 +19,12 @@ void doctor_check_kernel(struct examination *on)
 {
     struct utsname name;
     uname(&name);
-    if (!can_open(on)) {
+    if (on->ability.page_bytes != PAGE_BYTES) {
+        doctor_say(on, DOCTOR_FAIL, "Linux %.64s on %.32s has pages of %ld bytes",
+                   name.release, name.machine, on->ability.page_bytes);
+        doctor_advise(on, "run a kernel with pages of 4096 bytes (CONFIG_ARM64_4K_PAGES; "
+                          "some systems for arm64 have one as another package)");
+    } else if (!can_open(on)) {
         doctor_say(on, DOCTOR_WARN,
                    "Linux %.64s: what userfaultfd can do here is not known, it "
                    "cannot be opened",

@@ -379,6 +379,20 @@ static void huge_pages_as_before(void)
     server_stop(server);
 }
 
+/* As arm64 kernels may be: with 16 or 64 KB. */
+static void other_page_size(void)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = FILL_CONFIG, .fault = "other_pages"});
+    fill(server->connection, FILL_ALL, 100, test_seed());
+    CHECK(doctor_says(server, "FAIL kernel: ", "pages of 65536 bytes"), "the doctor");
+    server_save(server);
+    const char *reason = server_info(server, "uffd_last_fallback_reason");
+    CHECK(strstr(reason, "pages have 65536 bytes"), "the reason is '%s'", reason);
+    CHECK(server_info_number(server, "uffd_forks_replaced") == 0, "a save without fork");
+}
+
 /* A change of settings in the middle of a save harms nothing. */
 static void switched_while_saving(void)
 {
@@ -646,6 +660,7 @@ int main(int argc, char **argv)
         {"switched_while_saving", switched_while_saving, 30},
         {"calls_not_patched", calls_not_patched, 20},
         {"newer_than_known", newer_than_known, 60},
+        {"other_page_size", other_page_size, 40},
         {"point_release", point_release, 40},
         {"structures_elsewhere", structures_elsewhere, 60},
         {"keys_elsewhere", keys_elsewhere, 60},
