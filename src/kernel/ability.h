@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 struct ability {
-    int error;         /* 0 when snapshots are possible, else -errno */
-    char reason[256];  /* what is missing and what to do, "" when nothing */
+    int error;        /* 0 when snapshots are possible, else -errno */
+    char reason[256]; /* what is missing and what to do, "" when nothing */
     long page_bytes;
     uint64_t features; /* as the handshake reported them */
     bool protects_unpopulated;
