@@ -287,6 +287,7 @@ static const struct {
     {"enabled", &settings.enabled},
     {"fallback", &settings.fallback},
     {"compression", &settings.compression},
+    {"value-child", &settings.value_child},
 };
 #define SWITCHES (sizeof(switches) / sizeof(switches[0]))
 
@@ -381,8 +382,8 @@ static int set_by_text(const char *name, const char *text, char *error)
             return set_path(&directories[i], text, error);
     snprintf(error, ERROR_BYTES,
              "there is no such setting; there are buffer-limit, buffer-policy, "
-             "spool-dir, backup-dir, compression, huge-pages, threads, fallback, "
-             "enabled, layout-file");
+             "spool-dir, backup-dir, compression, value-child, huge-pages, threads, "
+             "fallback, enabled, layout-file");
     return -EINVAL;
 }
 

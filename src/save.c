@@ -79,7 +79,7 @@ static void begin_saving(struct snapshot *snapshot)
  * Valkey 9.1: there one save in five has failed, for a reason that is not known yet. */
 static bool may_have_child(struct snapshot *snapshot)
 {
-    return deferred_free_is_installed() &&
+    return snapshot->settings.value_child && deferred_free_is_installed() &&
            strncmp(snapshot->host->server_version, "9.", 2) != 0 &&
            !atomic_load_explicit(&snapshot->child_failed, memory_order_relaxed);
 }

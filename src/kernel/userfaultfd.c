@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -86,6 +87,10 @@ int userfaultfd_protect(int descriptor, uint64_t start, uint64_t length)
 
 int userfaultfd_unprotect(int descriptor, uint64_t start, uint64_t length)
 {
+    /* What the caller has published (a copy, or that the view has failed) before the page
+     * can be written to: whoever reads new bytes finds it. The kernel's own barriers are
+     * not documented as one. Pairs with the acquire fence in view.c, copy_live(). */
+    atomic_thread_fence(memory_order_seq_cst);
     return write_protect(descriptor, start, length, 0);
 }
 

@@ -19,6 +19,7 @@ struct rdb_uffd_settings {
     bool enabled;     /* no: the server's own fork, silently */
     bool fallback;    /* no: what cannot be served fails, instead of forking */
     bool compression; /* LZ4 for preserved pages when the buffer fills */
+    bool value_child; /* for values of modules' types; no: they make a save fork */
     enum huge_pages huge_pages;
     enum buffer_policy buffer_policy;
     uint64_t buffer_limit;       /* bytes; or, if buffer_percent is not 0: */

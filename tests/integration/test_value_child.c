@@ -22,7 +22,10 @@ static struct server *start_with(const char *arguments)
 {
     needs_module();
     struct server *server = server_start(&(struct server_options){
-        .config = config(), .fault = "", .module_arguments = arguments});
+        .config = config(),
+        .fault = "",
+        .module_arguments =
+            format_text("value-child yes %s", arguments ? arguments : "")});
     if (strncmp(server_version(server), "9.", 2) == 0)
         not_applicable("this server forks for them");
     fill(server->connection, FILL_ALL, 50, test_seed());
