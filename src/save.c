@@ -75,12 +75,10 @@ static void begin_saving(struct snapshot *snapshot)
     snapshot_wake_upkeep(snapshot);
 }
 
-/* It works in the arena that the freeze has switched to, and leaves the past alone. Not on
- * Valkey 9.1: there one save in five has failed, for a reason that is not known yet. */
+/* It works in the arena that the freeze has switched to, and leaves the past alone. */
 static bool may_have_child(struct snapshot *snapshot)
 {
     return snapshot->settings.value_child && deferred_free_is_installed() &&
-           strncmp(snapshot->host->server_version, "9.", 2) != 0 &&
            !atomic_load_explicit(&snapshot->child_failed, memory_order_relaxed);
 }
 

@@ -270,9 +270,8 @@ void inside_run(void)
 {
     struct wanted_value wanted;
     behave();
-    /* Where the allocator has not touched it yet. */
-    if (in->range_count)
-        (void)*(volatile char *)(uintptr_t)in->ranges[0].start;
+    if (!in->ready)
+        make_heap(); /* the allocator has not touched it yet */
     offer_to_killer();
     bound_memory();
     server_symbols.set_out_of_memory(end_out_of_memory);

@@ -26,8 +26,6 @@ static struct server *start_with(const char *arguments)
         .fault = "",
         .module_arguments =
             format_text("value-child yes %s", arguments ? arguments : "")});
-    if (strncmp(server_version(server), "9.", 2) == 0)
-        not_applicable("this server forks for them");
     fill(server->connection, FILL_ALL, 50, test_seed());
     server_save(server); /* the layout is proved by other keys */
     server_ok(server, "TYPED.POPULATE %d key: %d %d", KEYS, VALUE_BYTES,
