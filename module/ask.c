@@ -82,29 +82,6 @@ void ask_key(int database, const void *name, size_t length,
         ask_value(name, length, said);
 }
 
-static void take_word(api_reply *reply, char word[RDB_UFFD_KIND_BYTES])
-{
-    size_t length = 0;
-    const char *text = reply && api.CallReplyType(reply) == API_REPLY_STRING
-                           ? api.CallReplyStringPtr(reply, &length)
-                           : NULL;
-    if (text)
-        snprintf(word, RDB_UFFD_KIND_BYTES, "%.*s", (int)length, text);
-    if (reply)
-        api.FreeCallReply(reply);
-}
-
-/* By commands, since what the API has numbers for it knew when this was written. */
-void ask_kind(int database, const void *name, size_t length, struct rdb_uffd_kind *said)
-{
-    *said = (struct rdb_uffd_kind){"", ""};
-    if (api.SelectDb(own_context, database) != API_OK)
-        return;
-    take_word(api.Call(own_context, "TYPE", "b", name, length), said->type);
-    take_word(api.Call(own_context, "OBJECT", "cb", "ENCODING", name, length),
-              said->encoding);
-}
-
 static int64_t field_of(api_server_info *info, const char *name)
 {
     const char *text = api.ServerInfoGetFieldC(info, name);

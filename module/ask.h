@@ -15,8 +15,6 @@ uint64_t ask_count(int database);
  * or two and a DUMP are counted. Nothing is changed, replicated or notified. */
 void ask_key(int database, const void *name, size_t length,
              struct rdb_uffd_key_answer *said);
-/* The same may be left behind. */
-void ask_kind(int database, const void *name, size_t length, struct rdb_uffd_kind *said);
 void ask_clocks(int64_t *unix_time, int64_t *lru_clock);
 bool ask_replica(int descriptor);
 

@@ -53,7 +53,6 @@ static struct rdb_uffd_host host = {
     .has_database = ask_database,
     .count_keys = ask_count,
     .ask_key = ask_key,
-    .ask_kind = ask_kind,
     .ask_clocks = ask_clocks,
     .is_replica = ask_replica,
     .server_name = server_name,

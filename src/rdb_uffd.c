@@ -420,7 +420,6 @@ void rdb_uffd_tick(void)
         return;
     }
     trust_prove_in_time(snapshot);
-    trust_tend_stranger(snapshot);
     environment_settle_workers(snapshot);
     deferred_free_end();
     allocator_restore();

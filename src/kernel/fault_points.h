@@ -19,8 +19,7 @@
     POINT(NO_USERFAULTFD, "no_userfaultfd")   /* pretend the privilege is missing */     \
     POINT(OTHER_PAGES, "other_pages")         /* pretend that pages have 64 KB */        \
     POINT(CORRUPT_POINTER, "corrupt_pointer") /* the walk reads a wrong pointer */       \
-    POINT(STRANGE_SETS, "strange_sets") /* walks take sets for what they do not know */  \
-    POINT(STUCK_SERVER, "stuck_server") /* the fault server stops serving */             \
+    POINT(STUCK_SERVER, "stuck_server")       /* the fault server stops serving */       \
     POINT(HUNG_SERVER, "hung_server") /* the fault server hangs in a fault, until off */ \
     POINT(HUNG_WHEN_FROZEN,                                                              \
           "hung_when_frozen") /* the fault server hangs before it serves, until off */   \

@@ -32,7 +32,6 @@ struct walk {
     struct worker_pool *pool; /* NULL: this thread walks alone */
     struct rax_scratch *rax[RAX_LEVELS];
     uint64_t work; /* what was read, and how often: frozen_read() */
-    struct keyspace_stranger stranger;
 };
 
 /* Frees what was mapped for it; roots, reader and encoder are the owner's. */

@@ -282,7 +282,7 @@ int hash_prepare(struct walk *walk, struct frozen_object *object)
     if (object->encoding == ENCODING_LISTPACK_EXPIRING && redis)
         return HASH_EXPIRING_LISTPACK;
     if (object->encoding != ENCODING_TABLE)
-        return KEYSPACE_STRANGER;
+        return -EBADMSG;
     if (redis)
         return prepare_redis(walk, object);
     if (form == FIELD_VALKEY_9_1)

@@ -77,8 +77,6 @@ static int save_key(struct walk *walk, struct frozen_object *object,
 {
     int type = object_prepare(walk, object);
     walk->where = type == -ENOTSUP ? "a module's value" : "a key";
-    if (type == KEYSPACE_STRANGER && object_note_stranger(walk, object, name) != 0)
-        type = -EBADMSG;
     int error = type < 0 ? type : is_compared(walk, object, expire) ? 0 : -ENODATA;
     if (!error && expire != NO_EXPIRE)
         error = save_expire(walk, expire);
@@ -269,10 +267,10 @@ static int save_tables(struct walk *walk, const struct database *database)
 static int save_database(struct walk *walk, int index)
 {
     struct database database;
-    walk->database = index;
     int error = database_read(walk, index, &database);
     if (error || !store_all_keys(&database.keys))
         return error;
+    walk->database = index;
     error = rdb_encode_byte(walk->encoder, OPCODE_SELECT);
     if (!error)
         error = rdb_encode_length(walk->encoder, (uint64_t)index);
@@ -360,8 +358,6 @@ int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader
         error = save_database(&walk, i);
     if (error && where)
         *where = walk.where;
-    if (error == KEYSPACE_STRANGER && observer->stranger)
-        *observer->stranger = walk.stranger;
     walk_release(&walk);
     return error;
 }

@@ -9,7 +9,6 @@
 #ifndef RDB_UFFD_KEYSPACE_H
 #define RDB_UFFD_KEYSPACE_H
 
-#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -73,20 +72,6 @@ struct keyspace_roots {
     struct keyspace_kinds compared;
 };
 
-/* A walk that meets a value of a type or an encoding that no walker knows, as a newer server
- * may have them, ends with this. */
-#define KEYSPACE_STRANGER (-EPROTOTYPE)
-#define STRANGER_NAME_MAX 256
-
-/* Such a value: whose, so that the server can be asked what it is. */
-struct keyspace_stranger {
-    bool met;
-    uint8_t type, encoding; /* as the object has them */
-    int database;
-    uint16_t name_length; /* 0: the key's name is longer than what is kept, or empty */
-    unsigned char name[STRANGER_NAME_MAX];
-};
-
 /* What a server in cluster mode has. */
 #define KEYSPACE_SLOTS 16384
 
@@ -97,8 +82,6 @@ struct keyspace_observer {
     /* Who writes values of modules' types; NULL: nobody, and a walk that meets one ends
      * with -ENOTSUP. */
     struct value_source *values;
-    /* Set by a walk that ends with KEYSPACE_STRANGER; NULL: nobody wants to know. */
-    struct keyspace_stranger *stranger;
 };
 
 struct worker_pool;

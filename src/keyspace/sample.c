@@ -92,27 +92,12 @@ static uint8_t *count_of(struct keyspace_kinds *kinds, const struct frozen_objec
     return &kinds->seen[object->type][object->encoding][expire != NO_EXPIRE];
 }
 
-/* The first one only: whether it is one, the server is asked. */
-static int take_stranger(struct walk *walk, struct sampling *sampling)
-{
-    struct keyspace_samples *samples = sampling->samples;
-    const struct frozen_object *object = &walk->batch->objects[0];
-    memset(samples->met.seen[object->type][object->encoding], 0,
-           sizeof(samples->met.seen[0][0]));
-    int error = object_note_stranger(walk, object, &walk->batch->names[0]);
-    if (!error && !samples->stranger.met)
-        samples->stranger = walk->stranger;
-    return error;
-}
-
 static int take_key(struct walk *walk, struct sampling *sampling)
 {
     struct frozen_object *object = &walk->batch->objects[0];
     struct keyspace_sample *sample =
         &sampling->samples->samples[sampling->samples->count];
     int type = object_prepare(walk, object);
-    if (type == KEYSPACE_STRANGER)
-        return take_stranger(walk, sampling);
     /* A module's: nobody asks us to walk it. */
     if (type < 0)
         return type == -ENOTSUP ? 0 : type;
@@ -267,7 +252,7 @@ static int sample_databases(struct walk *walk, struct sampling *sampling)
                                                    : database.keys.keys))
             continue;
         left--;
-        sampling->database = walk->database = i;
+        sampling->database = i;
         error = sample_database(walk, &database, sampling);
     }
     return error;
@@ -293,7 +278,6 @@ int keyspace_sample(const struct keyspace_roots *roots, struct view_reader *read
     };
     samples->count = 0;
     memset(&samples->met, 0, sizeof(samples->met));
-    samples->stranger.met = false;
     int error = walk.encoder ? sample_databases(&walk, &sampling) : -ENOMEM;
     *where = walk.where;
     rdb_encoder_destroy(walk.encoder);

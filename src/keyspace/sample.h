@@ -31,8 +31,7 @@ struct keyspace_sample {
 struct keyspace_samples {
     bool imported; /* wanted are keys of slots that are being imported, else others */
     bool thorough; /* look at many more keys: tens of milliseconds */
-    struct keyspace_kinds met; /* of all keys that were looked at, but for strangers */
-    struct keyspace_stranger stranger;
+    struct keyspace_kinds met; /* of all keys that were looked at */
     size_t count;
     struct keyspace_sample samples[SAMPLES_MAX];
 };

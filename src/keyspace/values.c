@@ -1,6 +1,5 @@
 #include "keyspace/values.h"
 
-#include "kernel/fault_points.h"
 #include "keyspace/table.h"
 
 /* ---- what a value is written as --------------------------------------------------- */
@@ -31,28 +30,10 @@ static int rdb_type_of(struct walk *walk, const struct frozen_object *object)
         return walk->values ? MODULE_TYPE : -ENOTSUP;
     if (object->type == OBJECT_STREAM && object->encoding == ENCODING_STREAM)
         return walk->family->stream_type;
-    if (fault_point(FAULT_STRANGE_SETS) && object->type == OBJECT_SET)
-        return KEYSPACE_STRANGER;
     for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++)
         if (object->type == forms[i].type && object->encoding == forms[i].encoding)
             return forms[i].rdb_type;
-    return KEYSPACE_STRANGER;
-}
-
-int object_note_stranger(struct walk *walk, const struct frozen_object *object,
-                         const struct frozen_string *name)
-{
-    struct keyspace_stranger *stranger = &walk->stranger;
-    *stranger = (struct keyspace_stranger){
-        .met = true,
-        .type = object->type,
-        .encoding = object->encoding,
-        .database = walk->database,
-    };
-    if (name->length > sizeof(stranger->name))
-        return 0;
-    stranger->name_length = (uint16_t)name->length;
-    return frozen_read(walk, stranger->name, name->address, name->length);
+    return -EBADMSG;
 }
 
 int object_prepare(struct walk *walk, struct frozen_object *object)

@@ -53,7 +53,6 @@ struct result {
     int error;
     bool walk_again; /* thrown away */
     const char *where;
-    struct keyspace_stranger stranger; /* if that is the error */
     uint64_t keys, expiring;
     size_t length;
     unsigned char *bytes; /* TASK_BYTES_MAX */
@@ -193,8 +192,6 @@ static void walk_task(struct worker *worker, uint32_t number, uint64_t from, uin
     result->keys = walk->keys;
     result->expiring = walk->expiring;
     result->where = walk->where;
-    if (result->error == KEYSPACE_STRANGER)
-        result->stranger = walk->stranger;
     if (atomic_compare_exchange_strong_explicit(&result->state, &working, RESULT_DONE,
                                                 memory_order_release,
                                                 memory_order_relaxed))
@@ -418,8 +415,6 @@ static int deliver(struct worker_pool *pool, struct walk *walk,
     if (result->walk_again)
         return walk_directly(pool, walk, result->from, result->to);
     walk->where = result->where;
-    if (result->error == KEYSPACE_STRANGER)
-        walk->stranger = result->stranger;
     if (result->error)
         return result->error;
     adapt_step(pool, result->to - result->from, result->length);
@@ -534,7 +529,6 @@ int worker_pool_walk(struct walk *walk, uint64_t units, uint64_t step, task_body
     for (unsigned i = 0; i <= pool->count; i++) {
         pool->workers[i].walk.roots = walk->roots;
         pool->workers[i].walk.family = walk->family;
-        pool->workers[i].walk.database = walk->database;
     }
     walk->pool = NULL; /* tasks are not cut up again */
     open_job(pool, units, step, body, context);

@@ -26,13 +26,6 @@ struct rdb_uffd_key_answer {
     size_t value_length; /* 0: it does not say */
 };
 
-/* What the server calls a value: "" where it does not say. */
-#define RDB_UFFD_KIND_BYTES 40
-struct rdb_uffd_kind {
-    char type[RDB_UFFD_KIND_BYTES]; /* "none": there is no such key */
-    char encoding[RDB_UFFD_KIND_BYTES];
-};
-
 enum rdb_uffd_level { RDB_UFFD_VERBOSE, RDB_UFFD_NOTICE, RDB_UFFD_WARNING };
 
 /* What this part needs of whoever speaks to the server. */
@@ -48,9 +41,6 @@ struct rdb_uffd_host {
     uint64_t (*count_keys)(int database);
     void (*ask_key)(int database, const void *name, size_t length,
                     struct rdb_uffd_key_answer *said);
-    /* Of a key whose value no walker knows. */
-    void (*ask_kind)(int database, const void *name, size_t length,
-                     struct rdb_uffd_kind *said);
     /* Its clocks as INFO has them: seconds since 1970, and of accesses; -1: it does not
      * say. */
     void (*ask_clocks)(int64_t *unix_time, int64_t *lru_clock);

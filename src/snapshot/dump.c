@@ -70,7 +70,7 @@ static int progress(struct keyspace_observer *observer, uint64_t keys)
 static bool is_unexpected(const struct snapshot *snapshot, int error)
 {
     return (error == -EFAULT || error == -EBADMSG || error == -ENOTSUP ||
-            error == -ENODATA || error == KEYSPACE_STRANGER) &&
+            error == -ENODATA) &&
            atomic_load_explicit(&snapshot->view.error, memory_order_acquire) == 0;
 }
 
@@ -107,7 +107,7 @@ static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
 {
     struct server_capture *capture = &snapshot->capture;
     struct save save = {
-        .observer = {.progress = progress, .stranger = &snapshot->stranger},
+        .observer.progress = progress,
         .snapshot = snapshot,
         .next_report_usec = clock_usec(),
     };

@@ -22,8 +22,6 @@ static const char *name_error(int error)
 {
     if (error == -EFAULT || error == -EBADMSG)
         return "unexpected data in the server's memory";
-    if (error == KEYSPACE_STRANGER)
-        return "a kind of value that this version of the module does not know";
     if (error == -ENODATA)
         return "a kind of value that the layout from a file is not proved for yet";
     if (error == -ENOBUFS)

@@ -11,13 +11,6 @@
 #include "reporting/log_limit.h"
 #include "snapshot.h"
 
-/* What ends a doubt. */
-enum doubt_end {
-    DOUBT_UNTIL_TOLD,     /* the operator: something cannot be */
-    DOUBT_UNTIL_COMPARED, /* a kind of value was not compared yet: until one more is */
-    DOUBT_WHILE_STRANGER, /* a value is of a type that no walker knows: while it is there */
-};
-
 /* Main thread only. */
 struct service {
     bool started;
@@ -26,11 +19,8 @@ struct service {
     bool proved;                      /* walks see what the server says: upkeep/proof.h */
     struct keyspace_kinds proved_kinds;
     uint64_t proof_tried_usec;
-    char doubt[REASON_BYTES]; /* what a walk met that it could not save, "" if nothing */
-    enum doubt_end doubt_end;
-    struct keyspace_stranger stranger; /* DOUBT_WHILE_STRANGER: what it met */
-    bool stranger_named;               /* by the server */
-    uint64_t stranger_asked_usec;
+    char doubt[REASON_BYTES]; /* what a walk met that cannot be, "" if none did */
+    bool doubt_of_kind;       /* … or what was not compared: until something more is */
     bool has_allocator;
     char guard_reason[REASON_BYTES]; /* why its calls cannot be guarded, "" if they are */
     bool merging_lifted;             /* KSM was on for this process when we came */

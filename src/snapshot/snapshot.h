@@ -107,8 +107,7 @@ struct snapshot {
     int walk_error;              /* the walk met what cannot be; else 0 */
     _Atomic bool backup_is_open; /* destination.h */
     _Atomic uint64_t bytes_written;
-    char backup_refusal[160];          /* why it could not be opened, "" if it could */
-    struct keyspace_stranger stranger; /* the walk met this, if that is the error */
+    char backup_refusal[160]; /* why it could not be opened, "" if it could */
     /* The CPU of the writer and the fault server has no time left: whoever else
      * works for the snapshot rests. */
     _Atomic bool writers_pressed;

@@ -11,7 +11,6 @@
 #include "kernel/contract.h"
 #include "kernel/memory.h"
 #include "keyspace/sample.h"
-#include "upkeep/stranger.h"
 
 /* Databases whose numbers of keys are compared; with a layout from a file there may not be
  * more. */
@@ -30,7 +29,6 @@ struct proof {
     bool strict; /* the layout is from a file */
     struct keyspace_kinds *kinds;
     struct keyspace_kinds forgotten; /* of keys that are being imported */
-    struct keyspace_stranger stranger;
     struct keyspace_roots roots;
     struct checked_reader live;
     struct view_reader reader;
@@ -163,20 +161,6 @@ static int compare_key(struct proof *proof, const struct keyspace_sample *sample
     return 0;
 }
 
-/* Where a walk reads what is no value, most often that seems to be of no known type. */
-static int compare_stranger(struct proof *proof)
-{
-    struct keyspace_stranger *stranger = &proof->samples.stranger;
-    char text[STRANGER_WORDS];
-    if (!stranger->met)
-        return 0;
-    if (stranger_ask(proof->host, stranger, text) != STRANGER_IS_THERE)
-        return differs(proof, "a key cannot be read");
-    if (!proof->stranger.met)
-        proof->stranger = *stranger;
-    return 0;
-}
-
 static int compare_keys(struct proof *proof)
 {
     const char *where = NULL;
@@ -186,8 +170,8 @@ static int compare_keys(struct proof *proof)
                         proof->kinds, &proof->samples, &where);
     if (error == -EFAULT || error == -EBADMSG || error == -E2BIG)
         return differs(proof, "%s cannot be read", where);
-    if (!error)
-        error = compare_stranger(proof);
+    if (error)
+        return error;
     for (size_t i = 0; i < proof->samples.count && !error; i++)
         error = compare_key(proof, &proof->samples.samples[i]);
     return error;
@@ -267,8 +251,7 @@ static int compare_all(struct proof *proof)
 }
 
 static int prove_by(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
-                    struct keyspace_stranger *stranger, int (*compare)(struct proof *),
-                    char *reason, size_t reason_size)
+                    int (*compare)(struct proof *), char *reason, size_t reason_size)
 {
     struct proof *proof = memory_map(sizeof(*proof));
     int error = proof ? 0 : -ENOMEM;
@@ -284,8 +267,6 @@ static int prove_by(const struct rdb_uffd_host *host, struct keyspace_kinds *kin
         server_roots(&proof->roots);
         view_reader_init_live(&proof->reader, &proof->live);
         error = compare(proof);
-        if (stranger)
-            *stranger = proof->stranger;
         checked_reader_close(&proof->live);
     }
     memory_unmap(proof, sizeof(*proof));
@@ -296,11 +277,10 @@ static int prove_by(const struct rdb_uffd_host *host, struct keyspace_kinds *kin
 }
 
 int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
-              struct keyspace_stranger *stranger, char *reason, size_t reason_size)
+              char *reason, size_t reason_size)
 {
     DEMAND_MAIN_THREAD();
-    stranger->met = false;
-    return prove_by(host, kinds, stranger, compare_all, reason, reason_size);
+    return prove_by(host, kinds, compare_all, reason, reason_size);
 }
 
 /* ---- a save with a layout from a file -------------------------------------------- */
@@ -329,7 +309,7 @@ int proof_try_save(const struct rdb_uffd_host *host, const struct server_capture
                      "the replicas' sockets are not where they should be");
             return -ENOTSUP;
         }
-    return prove_by(host, NULL, NULL, compare_instant, reason, reason_size);
+    return prove_by(host, NULL, compare_instant, reason, reason_size);
 }
 
 /* ---- slots that are being imported ----------------------------------------------- */

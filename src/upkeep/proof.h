@@ -15,11 +15,9 @@
  * are being imported and look right. Else `reason`
  * says what stands against it: -ENODATA: no key can be compared; -ENOTSUP: walks see
  * something else; -errno: cannot be found out. `kinds`: those that have been compared, none
- * at first. `stranger`: the first value that was met of a kind that the server
- * knows and no walker does, if one was. Main thread, nothing frozen; takes a millisecond or
- * two. */
+ * at first. Main thread, nothing frozen; takes a millisecond or two. */
 int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
-              struct keyspace_stranger *stranger, char *reason, size_t reason_size);
+              char *reason, size_t reason_size);
 /* At every save with a layout from a file, which nobody has tested: numbers of keys, clocks,
  * and the replicas' sockets. What the save meets that was not compared ends it
  * (keyspace_roots). 0; -ENOTSUP or -errno, then `reason` says what stands against it. Main

@@ -9,95 +9,22 @@
 #include "reporting/log.h"
 #include "snapshot/service.h"
 #include "upkeep/proof.h"
-#include "upkeep/stranger.h"
 #include "view/audit.h"
 
 /* After so long a tick looks for more to compare. */
 #define PROVE_EVERY_USEC 60000000
 
-/* A value that no walker knows is asked for so often whether it is still there. */
-#define ASK_EVERY_USEC 1000000
-
-/* ---- values that no walker knows ------------------------------------------------- */
-
-static void doubt_stranger(const struct keyspace_stranger *stranger)
-{
-    char text[STRANGER_WORDS];
-    the_service.stranger = *stranger;
-    the_service.stranger_named = false;
-    the_service.stranger_asked_usec = 0;
-    the_service.doubt_end = DOUBT_WHILE_STRANGER;
-    stranger_tell(stranger, text);
-    snprintf(the_service.doubt, REASON_BYTES,
-             "there is %s, which this version of the module does not know", text);
-}
-
-static void name_stranger(struct snapshot *snapshot, const char *name)
-{
-    char text[MESSAGE_BYTES];
-    the_service.stranger_named = true;
-    snprintf(the_service.doubt, REASON_BYTES,
-             "there is %s, which this version of the module does not know", name);
-    snprintf(text, sizeof(text), "uffd: background saves use fork for now: %s",
-             the_service.doubt);
-    log_now(snapshot, RDB_UFFD_WARNING, text);
-}
-
-/* Nothing is left to ask for that would tell when saves can be tried again: where such
- * values come and go, a save would fail now and then for ever. */
-static void keep_doubt(void)
-{
-    size_t length = strlen(the_service.doubt);
-    the_service.doubt_end = DOUBT_UNTIL_TOLD;
-    snprintf(the_service.doubt + length, REASON_BYTES - length,
-             "; nothing tells when it is gone");
-}
-
-static void mistrust_walk(void)
-{
-    char text[STRANGER_WORDS];
-    stranger_tell(&the_service.stranger, text);
-    the_service.doubt_end = DOUBT_UNTIL_TOLD;
-    snprintf(the_service.doubt, REASON_BYTES,
-             "a save met unexpected data in the server's memory, reading a key: %s, "
-             "which the server says it is not",
-             text);
-}
-
-/* Returns true when it is gone. */
-static bool ask_of_stranger(struct snapshot *snapshot)
-{
-    char name[STRANGER_WORDS];
-    the_service.stranger_asked_usec = clock_usec();
-    enum stranger_answer answer =
-        stranger_ask(snapshot->host, &the_service.stranger, name);
-    if (the_service.stranger_named)
-        return answer != STRANGER_IS_THERE;
-    if (answer == STRANGER_IS_THERE)
-        name_stranger(snapshot, name);
-    else if (answer == STRANGER_IS_GONE)
-        keep_doubt();
-    else
-        mistrust_walk();
-    return false;
-}
-
-/* ---- the proof ------------------------------------------------------------------- */
-
 static int prove(struct snapshot *snapshot, char *reason)
 {
     struct keyspace_kinds before = the_service.proved_kinds;
-    struct keyspace_stranger stranger;
-    int error = proof_try(snapshot->host, &the_service.proved_kinds, &stranger, reason,
-                          REASON_BYTES);
+    int error =
+        proof_try(snapshot->host, &the_service.proved_kinds, reason, REASON_BYTES);
     if (!error)
         the_service.proved = true;
-    if (the_service.doubt[0] && the_service.doubt_end == DOUBT_UNTIL_COMPARED &&
-        memcmp(&before, &the_service.proved_kinds, sizeof(before)) != 0)
+    if (the_service.doubt_of_kind &&
+        memcmp(&before, &the_service.proved_kinds, sizeof(before)) != 0) {
+        the_service.doubt_of_kind = false;
         the_service.doubt[0] = '\0';
-    if (stranger.met && error != -ENOTSUP && !the_service.doubt[0]) {
-        doubt_stranger(&stranger);
-        ask_of_stranger(snapshot);
     }
     if (error != -EAGAIN)
         the_service.proof_tried_usec = clock_usec();
@@ -125,24 +52,7 @@ int trust_prove_for_save(struct snapshot *snapshot, char *reason)
     int error = the_service.proved ? 0 : prove(snapshot, reason);
     if (error == -ENOTSUP)
         the_service.proof_tried_usec = 0;
-    else if (the_service.doubt[0]) {
-        memcpy(reason, the_service.doubt, REASON_BYTES);
-        return -ENOTSUP;
-    }
     return error == -EAGAIN ? 0 : error;
-}
-
-void trust_tend_stranger(struct snapshot *snapshot)
-{
-    DEMAND_MAIN_THREAD();
-    char reason[REASON_BYTES];
-    uint64_t asked = the_service.stranger_asked_usec;
-    if (!the_service.doubt[0] || the_service.doubt_end != DOUBT_WHILE_STRANGER ||
-        (asked && clock_usec() - asked < ASK_EVERY_USEC) || !ask_of_stranger(snapshot))
-        return;
-    the_service.doubt[0] = '\0';
-    if (prove(snapshot, reason) == -ENOTSUP)
-        give_up(snapshot, reason);
 }
 
 void trust_prove_in_time(struct snapshot *snapshot)
@@ -177,12 +87,8 @@ static bool was_unnoticed(void)
 void trust_note_end(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
-    if (snapshot->walk_error)
-        the_service.doubt_end = DOUBT_UNTIL_TOLD;
     if (snapshot->walk_error == -ENOTSUP && was_unnoticed())
         module_values_note(NULL);
-    else if (snapshot->walk_error == KEYSPACE_STRANGER)
-        doubt_stranger(&snapshot->stranger);
     else if (snapshot->walk_error == AUDIT_LOST)
         snprintf(the_service.doubt, REASON_BYTES, "save %llu failed: %.160s",
                  (unsigned long long)snapshot->record.id, snapshot->last_error);
@@ -194,10 +100,9 @@ void trust_note_end(struct snapshot *snapshot)
                      ? "what the layout from a file is not proved for yet"
                      : "unexpected data in the server's memory",
                  snapshot->failed_where ? snapshot->failed_where : "its keys");
-    if (snapshot->walk_error == -ENODATA) {
-        the_service.doubt_end = DOUBT_UNTIL_COMPARED;
+    the_service.doubt_of_kind = snapshot->walk_error == -ENODATA;
+    if (the_service.doubt_of_kind)
         the_service.proof_tried_usec = 0;
-    }
     /* It may have been memory that nobody has registered. */
     if (snapshot->walk_error)
         heap_note_change(&snapshot->heap);

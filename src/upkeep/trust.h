@@ -19,9 +19,6 @@ void trust_prove_at_load(struct snapshot *snapshot);
 int trust_prove_for_save(struct snapshot *snapshot, char *reason);
 /* At a tick between saves: what has not been compared yet, now and then. */
 void trust_prove_in_time(struct snapshot *snapshot);
-/* At a tick between saves, while a value that no walker knows makes them fork: whether it is
- * still there, and what the server calls it. */
-void trust_tend_stranger(struct snapshot *snapshot);
 /* A save has ended: saves fork from now on if its walk or its audit found what cannot be. */
 void trust_note_end(struct snapshot *snapshot);
 /* The operator wants saves without fork to be tried again. */
