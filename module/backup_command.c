@@ -20,13 +20,6 @@ struct outcome {
 static api_blocked_client *waiting;
 static struct outcome *outcome_of_waiting;
 
-static int reply_error(api_context *context, const char *why)
-{
-    char text[512];
-    snprintf(text, sizeof(text), "ERR %s", why);
-    return api.ReplyWithError(context, text);
-}
-
 /* ---- what was asked for ---------------------------------------------------------- */
 
 struct wish {
@@ -106,12 +99,6 @@ static void free_outcome(api_context *context, void *outcome)
 {
     (void)context;
     free(outcome);
-}
-
-static bool may_block(api_context *context)
-{
-    return !(api.GetContextFlags(context) &
-             (API_CONTEXT_DENY_BLOCKING | API_CONTEXT_MULTI | API_CONTEXT_LUA));
 }
 
 static int start(api_context *context, const struct wish *wish)

@@ -1,6 +1,5 @@
 #include "dirtyrate.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "rdb_uffd.h"
@@ -16,13 +15,6 @@ struct outcome {
 
 static api_blocked_client *waiting;
 static struct outcome *outcome_of_waiting;
-
-static int reply_error(api_context *context, const char *why)
-{
-    char text[512];
-    snprintf(text, sizeof(text), "ERR %s", why);
-    return api.ReplyWithError(context, text);
-}
 
 static void reply_part(api_context *context, const char *name, double part)
 {
@@ -67,8 +59,7 @@ int dirtyrate_command(api_context *context, api_string **arguments, int count)
     if (!take_number(context, arguments, count, 1, DIRTY_RATE_MAX_SECONDS,
                      "ERR seconds must be from 1 to 60", &seconds))
         return API_OK;
-    if (api.GetContextFlags(context) &
-        (API_CONTEXT_DENY_BLOCKING | API_CONTEXT_MULTI | API_CONTEXT_LUA))
+    if (!may_block(context))
         return reply_error(context, "UFFD.DIRTYRATE takes its time: not in a "
                                     "transaction or script");
     if (waiting)

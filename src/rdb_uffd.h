@@ -97,8 +97,8 @@ int rdb_uffd_stop(char *reason, size_t reason_size);
 /* Whether values of modules' types are to be looked for among the keys that the server
  * held already at the start: it has such types. New values are seen as they come. */
 bool rdb_uffd_values_are_possible(void);
-/* There is one, of the type that RedisModule_CreateDataType() has returned: saves fork from
- * now on. */
+/* There is one, of the type that RedisModule_CreateDataType() has returned: from now on
+ * saves fork, or have a child for it (settings.value_child). */
 void rdb_uffd_note_value(const void *type);
 /* They are being looked for: saves fork meanwhile. */
 void rdb_uffd_search_values(bool under_way);

@@ -77,12 +77,13 @@ run: ## see it work: save under load without and with fork, side by side
 	@$(BUILD)/tests/demo/demo rdb_uffd.so redis-module.conf
 
 $(BUILD)/tests/demo/%.o $(BUILD)/tests/integration/%.o: CFLAGS += $(INTEGRATION_CFLAGS)
+$(BUILD)/tests/demo/%.o: CFLAGS += -Itools/uffd-watch
 
 $(BUILD)/tests/integration/test_%: $(BUILD)/tests/integration/test_%.o $(INTEGRATION_PARTS)
 	$(call say,LINK)$(CC) $(CFLAGS) -o $@ $^ -lhiredis -lpthread
 
 DEMO_PARTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/demo/*.c))
-$(BUILD)/tests/demo/demo: $(DEMO_PARTS) $(INTEGRATION_PARTS)
+$(BUILD)/tests/demo/demo: $(DEMO_PARTS) $(INTEGRATION_PARTS) $(BUILD)/tools/uffd-watch/spark.o
 	$(call say,LINK)$(CC) $(CFLAGS) -o $@ $^ -lhiredis -lpthread -lm
 
 -include $(wildcard $(BUILD)/tests/integration/*.d $(BUILD)/tests/demo/*.d)

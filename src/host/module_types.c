@@ -60,7 +60,7 @@ static int read_word(struct checked_reader *reader, const char *structure, size_
 static int visit_type(const struct server_layout *layout, struct module_type *found,
                       const char *node, module_type_visit visit, void *context)
 {
-    char *owner, *aux_save;
+    char *owner, *aux_save = NULL;
     int error = read_word(found->reader, node, NODE_VALUE, &found->type);
     if (!error)
         error = read_word(found->reader, found->type, layout->type_module, &owner);

@@ -1,5 +1,7 @@
 #include "history.h"
 
+#include <errno.h>
+
 void history_clear(struct history *history)
 {
     history->count = history->next = 0;
@@ -18,6 +20,13 @@ const struct history_entry *history_at(const struct history *history, size_t bac
     if (back >= history->count)
         return NULL;
     return &history->entries[(history->next + HISTORY_SAVES - 1 - back) % HISTORY_SAVES];
+}
+
+enum history_result history_result_of(int error)
+{
+    if (error == -ECANCELED)
+        return HISTORY_CANCELLED;
+    return error ? HISTORY_FAILED : HISTORY_OK;
 }
 
 const char *history_result_name(enum history_result result)

@@ -55,6 +55,8 @@ void history_clear(struct history *history);
 void history_add(struct history *history, const struct history_entry *entry);
 /* 0: the newest. NULL when there are not so many. */
 const struct history_entry *history_at(const struct history *history, size_t back);
+/* Of a save of ours that ended with 0 or -errno. */
+enum history_result history_result_of(int error);
 const char *history_result_name(enum history_result result);
 
 #endif

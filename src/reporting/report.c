@@ -49,14 +49,12 @@ void report_fill_record(struct snapshot *snapshot, int error, uint64_t msec)
 {
     DEMAND_THREAD(THREAD_SAVER);
     struct history_entry *record = &snapshot->record;
-    record->result = error == -ECANCELED ? HISTORY_CANCELLED
-                     : error             ? HISTORY_FAILED
-                                         : HISTORY_OK;
+    record->result = history_result_of(error);
     if (error)
         snprintf(record->reason, sizeof(record->reason), "%s",
-                 error != -ECANCELED                       ? snapshot->last_error
-                 : snapshot->request.cause == CHILD_BACKUP ? "ended by UFFD.BACKUP CANCEL"
-                                                           : "ended by the server");
+                 error != -ECANCELED            ? snapshot->last_error
+                 : snapshot_is_backup(snapshot) ? "ended by UFFD.BACKUP CANCEL"
+                                                : "ended by the server");
     record->duration_msec = msec;
     record->freeze_usec = get(&snapshot->last_freeze_usec);
     record->keys = get(&snapshot->keys_saved);

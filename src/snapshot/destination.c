@@ -8,7 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "host/child_files.h"
 #include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "rdb/lz4_frame.h"
@@ -111,24 +110,35 @@ static int lead_to_fifo(struct snapshot *snapshot, int directory)
 
 /* ---- a file ---------------------------------------------------------------------- */
 
-static int create_file(struct snapshot *snapshot)
+int destination_create_file(struct snapshot *snapshot, int number,
+                            void (*name_of)(int number, char name[CHILD_FILE_BYTES]),
+                            char name[CHILD_FILE_BYTES])
 {
     int error = -EEXIST;
     for (int tries = 0; error == -EEXIST && tries < NAMES_TRIED; tries++) {
-        char name[CHILD_FILE_BYTES];
-        snprintf(name, sizeof(name), "temp-backup-%d.rdb", child_files_number());
+        if (tries)
+            number = child_files_number();
+        name_of(number, name);
         error = rdb_output_create_file(snapshot->output, name);
     }
-    return error;
+    return error ? error : number;
+}
+
+static void name_backup(int number, char name[CHILD_FILE_BYTES])
+{
+    snprintf(name, CHILD_FILE_BYTES, "temp-backup-%d.rdb", number);
 }
 
 static int lead_to_file(struct snapshot *snapshot, int directory)
 {
+    char name[CHILD_FILE_BYTES];
     int copy = fcntl(directory, F_DUPFD_CLOEXEC, 3);
     if (copy < 0)
         return -errno;
     rdb_output_lead_to_directory(snapshot->output, copy);
-    return create_file(snapshot);
+    int number =
+        destination_create_file(snapshot, child_files_number(), name_backup, name);
+    return number < 0 ? number : 0;
 }
 
 static int lead_to_new_file(struct snapshot *snapshot, int directory, bool there)

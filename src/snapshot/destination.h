@@ -10,6 +10,7 @@
 #ifndef RDB_UFFD_DESTINATION_H
 #define RDB_UFFD_DESTINATION_H
 
+#include "host/child_files.h"
 #include "snapshot.h"
 
 /* How long a fifo's reader may let a backup wait before it comes, and before it takes the
@@ -17,10 +18,13 @@
 #define BACKUP_READER_COMES_MSEC 10000
 #define BACKUP_READER_RESTS_MSEC 60000
 
-static inline bool is_backup(const struct snapshot *snapshot)
-{
-    return snapshot->request.cause == CHILD_BACKUP;
-}
+/* Makes the output's temporary file: with `number` in its name, or, where that name is
+ * taken (by what a crash has left, by another server, by whoever guesses names), with
+ * another one. `name_of` writes the name; `name` is the last that was tried. The number it
+ * has got, or -errno. Saver. */
+int destination_create_file(struct snapshot *snapshot, int number,
+                            void (*name_of)(int number, char name[CHILD_FILE_BYTES]),
+                            char name[CHILD_FILE_BYTES]);
 
 /* Leads the output there. 0; -ECANCELED; or -errno, and why in `backup_refusal`. Saver. */
 int destination_open(struct snapshot *snapshot, bool *is_file);

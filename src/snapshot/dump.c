@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "destination.h"
-#include "host/child_files.h"
 #include "host/child_report.h"
 #include "kernel/fault_points.h"
 #include "keyspace/keyspace.h"
@@ -19,8 +18,6 @@
 /* Characters of the mark around a transfer. */
 #define MARK_BYTES        40
 #define REPORT_EVERY_USEC 1000000
-/* So many names are tried: at random, so that only a mistake of ours takes as many. */
-#define NAMES_TRIED 16
 
 struct save {
     struct keyspace_observer observer;
@@ -189,25 +186,9 @@ static int publish(struct snapshot *snapshot)
         return error;
     if (!snapshot_move_phase(snapshot, PHASE_SAVING, PHASE_PUBLISHING))
         return -ECANCELED;
-    return rdb_output_publish(snapshot->output, is_backup(snapshot)
+    return rdb_output_publish(snapshot->output, snapshot_is_backup(snapshot)
                                                     ? snapshot->backup.name
                                                     : snapshot->capture.file_name);
-}
-
-/* Under the name that the server expects, or under another one where that is taken: by
- * what a crash has left, by another server, by whoever guesses names. */
-static int create_under_free_name(struct snapshot *snapshot, char name[CHILD_FILE_BYTES])
-{
-    int number = snapshot->request.pid, error = -EEXIST;
-    for (int tries = 0; error == -EEXIST && tries < NAMES_TRIED; tries++) {
-        if (tries)
-            number = child_files_number();
-        child_files_name(number, name);
-        error = rdb_output_create_file(snapshot->output, name);
-    }
-    if (!error)
-        child_files_made(number);
-    return error;
 }
 
 /* A child that cannot open its file says so. */
@@ -216,7 +197,11 @@ static int create_file(struct snapshot *snapshot)
     char directory[256], name[CHILD_FILE_BYTES];
     if (!snapshot_move_phase(snapshot, PHASE_SAVING, PHASE_CREATING))
         return -ECANCELED;
-    int error = create_under_free_name(snapshot, name);
+    int number =
+        destination_create_file(snapshot, snapshot->request.pid, child_files_name, name);
+    int error = number < 0 ? number : 0;
+    if (!error)
+        child_files_made(number);
     if (!snapshot_move_phase(snapshot, PHASE_CREATING, PHASE_SAVING))
         return -ECANCELED;
     if (error)
@@ -287,7 +272,7 @@ static int save_to_backup(struct snapshot *snapshot)
 
 int dump_write(struct snapshot *snapshot)
 {
-    if (is_backup(snapshot))
+    if (snapshot_is_backup(snapshot))
         return save_to_backup(snapshot);
     return dump_is_transfer(snapshot) ? save_to_pipe(snapshot) : save_to_file(snapshot);
 }

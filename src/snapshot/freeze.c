@@ -44,7 +44,7 @@ int freeze_open_output(struct snapshot *snapshot)
         .checksum = snapshot->capture.checksum,
         .sync_every = snapshot->capture.sync_every,
     };
-    if (is_backup(snapshot)) {
+    if (snapshot_is_backup(snapshot)) {
         options.lz4 = snapshot->backup.lz4;
         options.keep_existing = !snapshot->backup.replace;
         options.bytes_per_second = snapshot->backup.bytes_per_second;
@@ -68,7 +68,8 @@ int freeze_open_output(struct snapshot *snapshot)
  * as slow as they like. */
 static enum buffer_policy policy_of(const struct snapshot *snapshot)
 {
-    bool waits_for_others = snapshot->capture.exit_pipe >= 0 || is_backup(snapshot);
+    bool waits_for_others =
+        snapshot->capture.exit_pipe >= 0 || snapshot_is_backup(snapshot);
     enum buffer_policy wanted = snapshot->settings.buffer_policy;
     return waits_for_others && wanted == BUFFER_BLOCK ? BUFFER_SPOOL : wanted;
 }

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "destination.h"
 #include "rdb/output.h"
 #include "reporting/report.h"
 
@@ -27,8 +26,8 @@ static const char *name_error(int error)
     if (error == -ENOBUFS)
         return "the snapshot buffer is full (buffer-policy abort)";
     if (error == -ECHILD)
-        return "the child that saves values of modules' types has ended: see its signal "
-               "in the log";
+        return "the child that saves values of modules' types has ended before it had "
+               "written them";
     if (error == -ETIME)
         return "a module's callback that saves a value has been silent for too long";
     if (error == -ETIMEDOUT)
@@ -80,11 +79,9 @@ static void count_result(struct snapshot *snapshot, int error, uint64_t msec)
         atomic_store_explicit(&snapshot->spool_pages_per_second,
                               UINT64_C(64000000) / spooling, memory_order_relaxed);
     atomic_store_explicit(&snapshot->last_save_msec, msec, memory_order_relaxed);
-    snapshot_count(snapshot, error == -ECANCELED ? HISTORY_CANCELLED
-                             : error             ? HISTORY_FAILED
-                                                 : HISTORY_OK);
+    snapshot_count(snapshot, history_result_of(error));
     /* A backup takes as long as its reader or its rate wants. */
-    if (error || is_backup(snapshot))
+    if (error || snapshot_is_backup(snapshot))
         return;
     atomic_store_explicit(&snapshot->last_whole_save_msec, msec, memory_order_relaxed);
     if (snapshot->request.cause == CHILD_SAVE_DISK)

@@ -67,7 +67,7 @@ void snapshot_cancel_output(struct snapshot *snapshot)
 
 void snapshot_count(struct snapshot *snapshot, enum history_result result)
 {
-    bool backup = snapshot->request.cause == CHILD_BACKUP;
+    bool backup = snapshot_is_backup(snapshot);
     _Atomic uint64_t *counter =
         backup ? &snapshot->backups_failed : &snapshot->snapshots_failed;
     if (result == HISTORY_OK)
@@ -80,7 +80,7 @@ void snapshot_count(struct snapshot *snapshot, enum history_result result)
 /* Of a backup the main thread learns by `end`, at its next tick. */
 void snapshot_end_child(struct snapshot *snapshot, int status)
 {
-    if (snapshot->request.cause != CHILD_BACKUP)
+    if (!snapshot_is_backup(snapshot))
         child_exited(status);
 }
 

@@ -204,6 +204,12 @@ bool snapshot_move_phase(struct snapshot *snapshot, uint32_t from, enum phase to
 /* Of the pages that were copied, in this save or the last. Any thread. */
 uint64_t snapshot_preserved_bytes(struct snapshot *snapshot);
 
+/* Of the save under way, or the last. Any thread. */
+static inline bool snapshot_is_backup(const struct snapshot *snapshot)
+{
+    return snapshot->request.cause == CHILD_BACKUP;
+}
+
 static inline enum phase snapshot_phase(struct snapshot *snapshot)
 {
     return atomic_load_explicit(&snapshot->phase, memory_order_acquire);

@@ -55,10 +55,10 @@ static int choose_ranges(struct value_child *child, const struct region_set *hea
     return regions_remove(&child->ranges, own - OWN_BYTES, own + OWN_BYTES);
 }
 
-static int advise(const struct value_child *child, size_t count, int advice)
+static int advise(const struct value_child *child, int advice)
 {
     int first = 0;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < child->ranges.count; i++) {
         const struct region *range = &child->ranges.regions[i];
         int error = advice_give((void *)(uintptr_t)range->start,
                                 range->end - range->start, advice);
@@ -174,10 +174,10 @@ int value_child_fork(struct value_child *child, const struct region_set *heap,
     child->pager.most_pages =
         memory / PAGE_BYTES > PAGES_LEAST ? memory / PAGE_BYTES : PAGES_LEAST;
     child->pager.most_own_pages = inside->memory / PAGE_BYTES;
-    error = advise(child, child->ranges.count, MADV_DONTFORK);
+    error = advise(child, MADV_DONTFORK);
     if (!error)
         error = fork_without_heap(child);
-    advise(child, child->ranges.count, MADV_DOFORK);
+    advise(child, MADV_DOFORK);
     close_one(&inside->stream);
     close_one(&inside->handover);
     atomic_store_explicit(&child->fork_usec, clock_usec() - began, memory_order_relaxed);

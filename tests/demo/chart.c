@@ -1,6 +1,5 @@
 #include "chart.h"
 
-#include <langinfo.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,11 +20,6 @@ static const struct style blocks = {
     {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"}, "│", "└", "─", "┴", "┤"};
 static const struct style letters = {
     {" ", " ", ".", ".", ":", ":", "|", "|", "#"}, "|", "+", "-", "+", "|"};
-
-static const struct style *style_of_terminal(void)
-{
-    return strcmp(nl_langinfo(CODESET), "UTF-8") == 0 ? &blocks : &letters;
-}
 
 static int column_of(const struct chart_frame *frame, double seconds)
 {
@@ -100,7 +94,7 @@ void chart_print(const struct chart_frame *frame, const struct load_sample *samp
                  size_t count, double begin, double end)
 {
     double worst[MOST_COLUMNS] = {0};
-    const struct style *style = style_of_terminal();
+    const struct style *style = frame->unicode ? &blocks : &letters;
     CHECK(frame->columns > 0 && frame->columns <= MOST_COLUMNS, "%d columns",
           frame->columns);
     find_worst(frame, samples, count, begin, worst);

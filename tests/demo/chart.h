@@ -10,6 +10,7 @@
 #ifndef RDB_UFFD_DEMO_CHART_H
 #define RDB_UFFD_DEMO_CHART_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "load.h"
@@ -18,6 +19,7 @@ struct chart_frame {
     double before, after; /* seconds shown on both sides of `begin` */
     double most_msec;     /* of all charts that are to be compared */
     int columns;
+    bool unicode; /* otherwise plain letters */
 };
 
 /* `begin` is the moment called 0, `end` is marked; CLOCK_REALTIME, seconds. To standard

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +17,7 @@
 #include "fill.h"
 #include "load.h"
 #include "rdbfile.h"
+#include "spark.h"
 
 #define PLAIN_KEYS    1500000
 #define PLAIN_BYTES   500
@@ -29,7 +29,6 @@
 
 #define SECONDS_SHOWN_BEFORE 0.3
 #define SECONDS_SHOWN_AFTER  0.2
-#define COLUMNS_DEFAULT      80
 #define COLUMNS_OF_AXIS      13
 #define COLUMNS_MOST         120
 
@@ -52,13 +51,6 @@ static const char *module_file, *configuration_file;
 static double wall_seconds(struct timespec time)
 {
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_REALTIME, &time);
-    return wall_seconds(time);
 }
 
 /* The sample configuration as it is, but for the module's path. */
@@ -115,7 +107,7 @@ static void show_progress(struct server *server, double started)
                                                       : "current_save_keys_processed");
     double total = server_info_number(server, forkless ? "uffd_keys_total"
                                                        : "current_save_keys_total");
-    double part = total > 0 ? done / total : 0, seconds = now() - started;
+    double part = total > 0 ? done / total : 0, seconds = now_seconds() - started;
     if (isatty(STDOUT_FILENO)) {
         int filled = (int)(part * BAR_WIDTH);
         printf("\r  [%.*s%*s] %3.0f %%  %.1f s", filled,
@@ -204,7 +196,7 @@ static void save_under_load(struct server *server, struct result *result)
     const char *port = format_text("%d", server->port);
     struct load *load = load_start(server, PLAIN_KEYS, PLAIN_BYTES, SEED);
     sleep_msec(400);
-    result->began = now();
+    result->began = now_seconds();
     CHECK(run_program(NULL, (const char *[]){"redis-cli", "-p", port, "BGSAVE", NULL}) ==
               0,
           "redis-cli BGSAVE failed");
@@ -235,13 +227,10 @@ static struct result save(struct server *server, bool forkless)
     return result;
 }
 
-static int columns_of_terminal(void)
+/* Those left beside the axis. */
+static int columns_of_chart(const struct screen *screen)
 {
-    struct winsize size;
-    int columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col
-                      ? size.ws_col
-                      : COLUMNS_DEFAULT;
-    columns = columns < COLUMNS_MOST ? columns : COLUMNS_MOST;
+    int columns = screen->columns < COLUMNS_MOST ? screen->columns : COLUMNS_MOST;
     return columns > 2 * COLUMNS_OF_AXIS ? columns - COLUMNS_OF_AXIS : COLUMNS_OF_AXIS;
 }
 
@@ -255,11 +244,13 @@ static void print_chart(const char *title, const struct chart_frame *frame,
 
 static void print_charts(const struct result *without, const struct result *with)
 {
+    struct screen screen = screen_look();
     struct chart_frame frame = {
         .before = SECONDS_SHOWN_BEFORE,
         .after = fmax(without->save_msec, with->save_msec) / 1e3 + SECONDS_SHOWN_AFTER,
         .most_msec = fmax(without->worst_msec, with->worst_msec),
-        .columns = columns_of_terminal(),
+        .columns = columns_of_chart(&screen),
+        .unicode = screen.unicode,
     };
     printf("\nHow long %d commands waited for their replies, the worst at each moment\n",
            LOAD_BATCH);

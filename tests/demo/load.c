@@ -23,7 +23,7 @@ struct load {
     size_t count;
 };
 
-static double now(void)
+double now_seconds(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_REALTIME, &time);
@@ -32,7 +32,7 @@ static double now(void)
 
 static void wait_until(double due)
 {
-    double left = due - now();
+    double left = due - now_seconds();
     if (left <= 0)
         return;
     struct timespec time = {.tv_nsec = (long)(left * 1e9)};
@@ -69,13 +69,14 @@ static bool run_batch(struct load *load)
 static void *run(void *argument)
 {
     struct load *load = argument;
-    double due = now();
+    double due = now_seconds();
     while (load->count < MOST_SAMPLES &&
            !atomic_load_explicit(&load->stops, memory_order_acquire)) {
         wait_until(due);
         if (!run_batch(load))
             break;
-        load->samples[load->count++] = (struct load_sample){due, (now() - due) * 1e3};
+        load->samples[load->count++] =
+            (struct load_sample){due, (now_seconds() - due) * 1e3};
         due += 1.0 / LOAD_PER_SECOND;
     }
     return NULL;

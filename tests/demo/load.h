@@ -17,6 +17,9 @@ struct load_sample {
     double msec;    /* until the last reply */
 };
 
+/* CLOCK_REALTIME. */
+double now_seconds(void);
+
 struct load;
 
 /* GETs of "key:0" to "key:KEYS-1" at random, which change nothing. */

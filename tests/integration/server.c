@@ -413,6 +413,23 @@ long long server_integer(struct server *server, const char *format, ...)
     return reply->integer;
 }
 
+const char *server_error_at_once(struct server *server, const char *const *commands,
+                                 int count)
+{
+    const char *error = NULL;
+    for (int i = 0; i < count; i++)
+        redisAppendCommand(server->connection, commands[i]);
+    for (int i = 0; i < count; i++) {
+        redisReply *reply;
+        CHECK(redisGetReply(server->connection, (void **)&reply) == REDIS_OK,
+              "the server went away: %s", server->connection->errstr);
+        if (reply->type == REDIS_REPLY_ERROR)
+            error = format_text("%s: %s", commands[i], reply->str);
+        freeReplyObject(reply);
+    }
+    return error;
+}
+
 void server_config_set(struct server *server, const char *name, const char *value)
 {
     server_ok(server, "CONFIG SET %s %s", name, value);

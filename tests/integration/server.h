@@ -74,6 +74,10 @@ redisReply *server_ok(struct server *server, const char *format, ...);
 const char *server_text(struct server *server, const char *format, ...);
 const char *server_error(struct server *server, const char *format, ...);
 long long server_integer(struct server *server, const char *format, ...);
+/* Sends all of them in one go, so that the server does nothing between them. NULL, or the
+ * last command that was answered with an error, and that. */
+const char *server_error_at_once(struct server *server, const char *const *commands,
+                                 int count);
 void server_config_set(struct server *server, const char *name, const char *value);
 const char *server_config_get(struct server *server, const char *name);
 /* A field of INFO everything; NULL if there is none. The number must be there. */

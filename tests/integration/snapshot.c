@@ -34,16 +34,9 @@ void save_twice_at_once(struct server *server, const char *reference, const char
         format_text("CONFIG SET rdb-key-save-delay %s", delay),
         "BGSAVE",
     };
-    const int count = sizeof commands / sizeof commands[0];
-    for (int i = 0; i < count; i++)
-        redisAppendCommand(server->connection, commands[i]);
-    for (int i = 0; i < count; i++) {
-        redisReply *reply;
-        CHECK(redisGetReply(server->connection, (void **)&reply) == REDIS_OK,
-              "the server went away: %s", server->connection->errstr);
-        CHECK(reply->type != REDIS_REPLY_ERROR, "%s", reply->str);
-        freeReplyObject(reply);
-    }
+    const char *error =
+        server_error_at_once(server, commands, sizeof commands / sizeof commands[0]);
+    CHECK(!error, "%s", error);
 }
 
 struct snapshot snapshot_begin(struct server *server)

@@ -1,5 +1,6 @@
 /* UFFD.BACKUP: exact as every other save, believed only when checked, and nothing of what the
  * server remembers of its own saves is touched. Whatever goes wrong costs the backup only. */
+#include "answers.h"
 #include "fill.h"
 #include "overwriter.h"
 #include "privacy.h"
@@ -51,13 +52,9 @@ static struct server beside(struct server *server)
 
 static const char *status(struct server *server, const char *field)
 {
-    redisReply *reply = server_ok(server, "UFFD.BACKUP STATUS");
-    for (size_t i = 0; i + 1 < reply->elements; i += 2)
-        if (strcmp(reply->element[i]->str, field) == 0)
-            return reply->element[i + 1]->type == REDIS_REPLY_INTEGER
-                       ? format_text("%lld", reply->element[i + 1]->integer)
-                       : reply->element[i + 1]->str;
-    fail("UFFD.BACKUP STATUS has no %s", field);
+    redisReply *value = answer_field(server_ok(server, "UFFD.BACKUP STATUS"), field);
+    return value->type == REDIS_REPLY_INTEGER ? format_text("%lld", value->integer)
+                                              : value->str;
 }
 
 static void check_state(struct server *server, const char *state)
@@ -115,7 +112,6 @@ static void check_nothing_left(const char *directory)
  * does nothing between them. NULL, or the backup's error. */
 static const char *try_both(struct server *server, const char *arguments)
 {
-    const char *error = NULL;
     const char *const commands[] = {
         "CONFIG SET rdb-key-save-delay 0",
         "CONFIG SET dbfilename reference.rdb",
@@ -125,17 +121,7 @@ static const char *try_both(struct server *server, const char *arguments)
         format_text("UFFD.BACKUP %s", arguments),
         "CONFIG SET rdb-key-save-delay 0",
     };
-    const int count = sizeof commands / sizeof commands[0];
-    for (int i = 0; i < count; i++)
-        redisAppendCommand(server->connection, commands[i]);
-    for (int i = 0; i < count; i++) {
-        redisReply *reply;
-        CHECK(redisGetReply(server->connection, (void **)&reply) == REDIS_OK,
-              "the server went away: %s", server->connection->errstr);
-        if (reply->type == REDIS_REPLY_ERROR)
-            error = format_text("%s: %s", commands[i], reply->str);
-    }
-    return error;
+    return server_error_at_once(server, commands, sizeof commands / sizeof commands[0]);
 }
 
 /* The file of the SAVE. */
