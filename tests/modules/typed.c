@@ -74,6 +74,7 @@ static int (*number_of)(const string *, long long *);
 static int (*reply_text)(context *, const char *text);
 static int (*reply_error)(context *, const char *text);
 static int (*reply_null)(context *);
+static int (*wrong_arity)(context *);
 static int (*replicate)(context *);
 static void (*save_text)(io *, const char *text, size_t length);
 static char *(*load_text)(io *, size_t *length);
@@ -473,7 +474,7 @@ static void put(context *caller, string *name, type *of, void *value)
 static int set(context *caller, string **arguments, int count)
 {
     if (count != 3)
-        return 1;
+        return wrong_arity(caller);
     size_t length;
     const char *text = text_of(arguments[2], &length);
     put(caller, arguments[1], text_type, duplicate(text, length));
@@ -483,7 +484,7 @@ static int set(context *caller, string **arguments, int count)
 static int get(context *caller, string **arguments, int count)
 {
     if (count != 2)
-        return 1;
+        return wrong_arity(caller);
     key *opened = open_key(caller, arguments[1], 1);
     const char *value = opened ? get_value(opened) : NULL;
     int result = value ? reply_text(caller, value) : reply_null(caller);
@@ -495,7 +496,7 @@ static int get(context *caller, string **arguments, int count)
 static int bytes(context *caller, string **arguments, int count)
 {
     if (count != 3)
-        return 1;
+        return wrong_arity(caller);
     size_t length;
     const char *text = text_of(arguments[2], &length);
     struct blob *blob = new_blob(length);
@@ -515,7 +516,7 @@ static int make_blob(context *caller, string **arguments, int count)
 {
     long long length, seed;
     if (count != 4 || number_of(arguments[2], &length) || number_of(arguments[3], &seed))
-        return 1;
+        return wrong_arity(caller);
     put(caller, arguments[1], blob_type, made_up_blob((size_t)length, (uint64_t)seed));
     return done(caller);
 }
@@ -532,7 +533,7 @@ static void *value_at(context *caller, string *name, type *of)
 static int share(context *caller, string **arguments, int count)
 {
     if (count != 3)
-        return 1;
+        return wrong_arity(caller);
     struct blob *blob = value_at(caller, arguments[2], blob_type);
     if (!blob)
         return reply_error(caller, "ERR no blob there");
@@ -544,7 +545,7 @@ static int add(context *caller, string **arguments, int count)
 {
     long long number = 0;
     if (count < 3 || (count > 3 && number_of(arguments[3], &number)))
-        return 1;
+        return wrong_arity(caller);
     size_t length;
     struct tree *tree = value_at(caller, arguments[1], tree_type);
     if (!tree)
@@ -588,7 +589,7 @@ static int change(context *caller, string **arguments, int count)
 {
     long long seed;
     if (count != 3 || number_of(arguments[2], &seed))
-        return 1;
+        return wrong_arity(caller);
     char *text = value_at(caller, arguments[1], text_type);
     struct blob *blob = value_at(caller, arguments[1], blob_type);
     struct tree *tree = value_at(caller, arguments[1], tree_type);
@@ -624,7 +625,7 @@ static int populate(context *caller, string **arguments, int count)
     size_t prefix_length;
     if (count != 5 || number_of(arguments[1], &keys) ||
         number_of(arguments[3], &length) || number_of(arguments[4], &seed))
-        return 1;
+        return wrong_arity(caller);
     const char *prefix = text_of(arguments[2], &prefix_length);
     for (long long i = 0; i < keys; i++) {
         char text[128];
@@ -652,7 +653,7 @@ static int set_mood(context *caller, string **arguments, int count)
     size_t length;
     pthread_t thread;
     if (count < 2)
-        return 1;
+        return wrong_arity(caller);
     const char *how = text_of(arguments[1], &length);
     snprintf(count > 2 ? aux_mood : mood, sizeof mood, "%s", how);
     if (strcmp(how, "lock") == 0 && !has_thread)
@@ -690,6 +691,7 @@ static int find_functions(void *lookup)
         {"RedisModule_ReplyWithCString", &reply_text},
         {"RedisModule_ReplyWithError", &reply_error},
         {"RedisModule_ReplyWithNull", &reply_null},
+        {"RedisModule_WrongArity", &wrong_arity},
         {"RedisModule_ReplicateVerbatim", &replicate},
         {"RedisModule_SaveStringBuffer", &save_text},
         {"RedisModule_LoadStringBuffer", &load_text},
