@@ -35,6 +35,7 @@ struct doctor_case {
     const struct rdb_uffd_settings *settings;
     const struct doctor_server *server;
     const char *layout_reason; /* why the server's layout is not known, "" if it is */
+    bool proved;               /* a key at least was compared with what the server says */
     const char *doubt;         /* what a save met that cannot be, "" if none did */
     bool has_allocator;
     bool merging_lifted;      /* KSM was on for the process, and is not any more */

@@ -11,8 +11,10 @@ void doctor_check_server(struct examination *on)
 {
     const struct doctor_case *now = on->now;
     if (!now->layout_reason[0]) {
-        doctor_say(on, DOCTOR_OK, "%s %s, its layout is known and proved",
-                   now->host->server_name, now->host->server_version);
+        doctor_say(on, DOCTOR_OK, "%s %s, its layout is known and %s",
+                   now->host->server_name, now->host->server_version,
+                   now->proved ? "proved"
+                               : "will be proved when there are keys to compare");
         return;
     }
     doctor_say(on, DOCTOR_FAIL, "%s", now->layout_reason);

@@ -223,31 +223,6 @@ void check_dump(const char *path, bool has_checksum)
     CHECK(!has_checksum || checksum_ok, "the checksum of %s was not found right", path);
 }
 
-const char *save_both_ways(struct server *server, const char **background)
-{
-    const char *dump = server_path(server, "dump.rdb");
-    *background = server_path(server, "background.rdb");
-    server_save(server);
-    copy_file(dump, *background);
-    server_ok(server, "SAVE");
-    return rdb_difference(*background, dump);
-}
-
-const char *check_saved_both_ways(struct server *server)
-{
-    const char *background, *difference, *offset;
-    int attempts = 0;
-    /* Both have the place in the replication stream, which may move on between them. */
-    do {
-        offset = server_info(server, "master_repl_offset");
-        difference = save_both_ways(server, &background);
-    } while (difference && ++attempts < 5 &&
-             strcmp(offset, server_info(server, "master_repl_offset")) != 0);
-    CHECK(!difference, "BGSAVE and SAVE: %s", difference);
-    check_dump(background, true);
-    return background;
-}
-
 const char *dump_digest(const char *path, const char *config)
 {
     char *directory = format_text("%s/loader", test_directory());

@@ -20,13 +20,6 @@ const char *rdb_keys_difference(const char *first, const char *second);
  * (unless it has none). */
 void check_dump(const char *path, bool has_checksum);
 
-/* BGSAVE, then SAVE: NULL if they wrote the same, else what differs. `*background` is
- * where the first file is then. */
-const char *save_both_ways(struct server *server, const char **background);
-/* The same for a case that has more to check: they must be the same, and the file whole.
- * Returns its path. */
-const char *check_saved_both_ways(struct server *server);
-
 /* Loads the file into a second server without the module, with these lines of
  * configuration; its DEBUG DIGEST. NULL if the server refuses the file. */
 const char *dump_digest(const char *path, const char *config);

@@ -13,11 +13,22 @@ struct snapshot {
                               would move keys about between SAVE and BGSAVE */
 };
 
+/* Until the module has compared keys with what the server says of them, which it does at
+ * its first tick with keys, or else at the first save. For that it asks for keys, and a
+ * server that is asked for one moves some others of a table in rehash: what a SAVE wrote
+ * right before is then in another order. */
+void wait_until_proved(struct server *server);
+
 /* SAVE to one file, and BGSAVE to another. Sent in one go, so that the server does nothing
  * between them: on a busy machine its clock would tick, and tables be resized, which puts
  * their keys in another order. `delay`: rdb-key-save-delay of the second. */
 void save_twice_at_once(struct server *server, const char *reference, const char *dump,
                         const char *delay);
+/* The same, to the end of the second: NULL if both wrote the same, else what differs.
+ * `*background` is where the file of the BGSAVE is. */
+const char *save_both_ways(struct server *server, const char **background);
+/* They must be the same, and the file whole. Returns its path. */
+const char *check_saved_both_ways(struct server *server);
 /* CLIENT PAUSE, DEBUG DIGEST, SAVE, BGSAVE, CLIENT UNPAUSE. */
 struct snapshot snapshot_begin(struct server *server);
 /* The same up to the BGSAVE, which the caller sends. */

@@ -4,7 +4,7 @@
 #include "fill.h"
 #include "overwriter.h"
 #include "privacy.h"
-#include "rdbfile.h"
+#include "snapshot.h"
 #include "writers.h"
 
 #include <dirent.h>
@@ -121,6 +121,7 @@ static const char *try_both(struct server *server, const char *arguments)
         format_text("UFFD.BACKUP %s", arguments),
         "CONFIG SET rdb-key-save-delay 0",
     };
+    wait_until_proved(server);
     return server_error_at_once(server, commands, sizeof commands / sizeof commands[0]);
 }
 

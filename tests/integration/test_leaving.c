@@ -1,8 +1,8 @@
 /* The module goes: what it has patched is put back, all of it or nothing, and nobody who
  * is still in its code notices. */
 #include "fill.h"
-#include "rdbfile.h"
 #include "replicas.h"
+#include "snapshot.h"
 #include "writers.h"
 
 #include <signal.h>
