@@ -72,20 +72,6 @@ int pagemap_scan_written(int pagemap, uint64_t start, uint64_t end,
     return scan(pagemap, &request, ranges, capacity, scanned);
 }
 
-int pagemap_scan_untouched(int pagemap, uint64_t start, uint64_t end,
-                           struct pagemap_range *ranges, size_t capacity,
-                           uint64_t *scanned)
-{
-    struct scan_request request = {
-        .start = start,
-        .end = end,
-        .category_inverted = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-        .category_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-        .return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-    };
-    return scan(pagemap, &request, ranges, capacity, scanned);
-}
-
 /* "Written" is the kernel's word for what is not protected; but of a page that is not
  * there it says neither. The mark that protects an untouched page counts as swapped. */
 static bool is_protected(const struct pagemap_range *range)
@@ -230,29 +216,18 @@ int pagemap_count_present(int pagemap, uint64_t start, uint64_t end)
     return (int)pages;
 }
 
-/* 1 if all of [start, end) is in one of the categories, 0 if not, or -errno. */
-static int is_all(int pagemap, uint64_t start, uint64_t end, uint64_t categories)
+int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end)
 {
     struct pagemap_range range;
     uint64_t scanned;
     struct scan_request request = {
         .start = start,
         .end = end,
-        .category_mask = categories,
-        .return_mask = categories,
+        .category_mask = PAGE_IS_HUGE,
+        .return_mask = PAGE_IS_HUGE,
     };
     int count = scan(pagemap, &request, &range, 1, &scanned);
     if (count < 0)
         return count;
     return count == 1 && range.start == start && range.end == end;
-}
-
-int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end)
-{
-    return is_all(pagemap, start, end, PAGE_IS_HUGE);
-}
-
-int pagemap_is_zero_page(int pagemap, uint64_t start, uint64_t end)
-{
-    return is_all(pagemap, start, end, PAGE_IS_PFNZERO);
 }

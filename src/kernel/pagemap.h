@@ -1,4 +1,4 @@
-/* Which pages were written, touched, protected, or are huge, as PAGEMAP_SCAN tells
+/* Which pages were written, protected, or are huge, as PAGEMAP_SCAN tells
  * (Linux 6.7). */
 #ifndef RDB_UFFD_KERNEL_PAGEMAP_H
 #define RDB_UFFD_KERNEL_PAGEMAP_H
@@ -23,10 +23,6 @@ int pagemap_open(void);
 int pagemap_scan_written(int pagemap, uint64_t start, uint64_t end,
                          struct pagemap_range *ranges, size_t capacity,
                          uint64_t *scanned);
-/* Likewise the ranges that nobody has touched: neither in memory nor swapped out. */
-int pagemap_scan_untouched(int pagemap, uint64_t start, uint64_t end,
-                           struct pagemap_range *ranges, size_t capacity,
-                           uint64_t *scanned);
 /* The ranges of [start, end) in which a page may be written to without a fault, or is not
  * there at all: not mapped, or mapped and neither touched nor marked. Guard pages
  * (MADV_GUARD_INSTALL) are not among them, nobody can write to those. Also on kernels
@@ -41,7 +37,5 @@ int pagemap_find_unprotected(int pagemap, uint64_t start, uint64_t end,
 int pagemap_count_present(int pagemap, uint64_t start, uint64_t end);
 /* 1 if all of [start, end) is in huge pages, 0 if not, or -errno. */
 int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end);
-/* Likewise the kernel's shared page of zeros, huge or not. */
-int pagemap_is_zero_page(int pagemap, uint64_t start, uint64_t end);
 
 #endif

@@ -10,17 +10,13 @@
 #include "kernel/pagemap.h"
 #include "memory/decommitted.h"
 #include "memory/density.h"
-#include "memory/unpopulated.h"
 #include "snapshot/memory_budget.h"
 
 /* One huge page at a time and then a rest: a collapse holds the memory map's
  * lock for some 100 us, and the server's page faults wait for it. */
 #define MEND_REST_USEC 400
-/* After a look for unpopulated memory, so many times as long without one. */
-#define UNPOPULATED_REST 100
-/* … and where the kernel cannot map it, so long: trying it out clears 2 MB. */
-#define UNPOPULATED_AGAIN_USEC 60000000
-/* … and after one at the heap's density: 3 % of the upkeep thread's time. */
+/* After a look at the heap's density, so many times as long without one: 3 % of the upkeep
+ * thread's time. */
 #define DENSITY_REST 30
 #define WINDOWS      24
 /* Fewer tell nothing. */
@@ -94,30 +90,6 @@ static void mend(struct snapshot *snapshot)
     close(pagemap);
     if (done)
         atomic_store_explicit(&snapshot->mend_wanted, false, memory_order_relaxed);
-}
-
-static bool may_go_on(void *context)
-{
-    struct snapshot *snapshot = context;
-    return snapshot_is_idle(snapshot) && !dirty_rate_is_wanted();
-}
-
-/* What jemalloc takes and gives back without telling is found by looking, which takes
- * longer for a larger heap: so much of the upkeep thread's time at most. */
-static void map_unpopulated(struct snapshot *snapshot)
-{
-    static uint64_t due_usec;
-    uint64_t began = clock_usec();
-    struct region region;
-    if (began < due_usec)
-        return;
-    if (!unpopulated_can_be_mapped()) {
-        due_usec = began + UNPOPULATED_AGAIN_USEC;
-        return;
-    }
-    for (size_t i = 0; get_region(snapshot, i, &region) && may_go_on(snapshot); i++)
-        unpopulated_map(&region, may_go_on, snapshot);
-    due_usec = began + (clock_usec() - began) * UNPOPULATED_REST;
 }
 
 /* ---- ahead ----------------------------------------------------------------------- */
@@ -207,6 +179,4 @@ void huge_pages_tend(struct snapshot *snapshot)
         look_at_density(snapshot);
     if (atomic_load_explicit(&snapshot->mend_wanted, memory_order_relaxed))
         mend(snapshot);
-    if (are_asked_for_ahead(snapshot))
-        map_unpopulated(snapshot);
 }
