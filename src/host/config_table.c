@@ -53,12 +53,13 @@ static const struct segment *segment_of(const struct image *image, uintptr_t add
     return NULL;
 }
 
+/* No further than to the first difference: who knows what is there instead of a name. */
 static bool is_text(const struct image *image, uintptr_t address, const char *text)
 {
     const struct segment *segment = segment_of(image, address);
     size_t length = strlen(text) + 1;
     return segment && length <= segment->end - address &&
-           memcmp((const void *)address, text, length) == 0;
+           strncmp((const char *)address, text, length) == 0;
 }
 
 static bool is_variable(const struct image *image, uintptr_t address)

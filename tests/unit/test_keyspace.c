@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include <cmocka.h>
 
+#include "address_space.h"
 #include "keyspace/keyspace.h"
 #include "memory/preserved.h"
 #include "memory/regions.h"
@@ -361,18 +361,9 @@ static void build_value(unsigned type, unsigned encoding)
     put(OBJECT_AT + 8, place(VALUE_AT));
 }
 
-/* With no more than this beside what the process has. */
 static int save_within(uint64_t bytes)
 {
-    struct rlimit before, within;
-    unsigned long long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    assert_non_null(file);
-    assert_int_equal(fscanf(file, "%llu", &pages), 1);
-    fclose(file);
-    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
-    within = (struct rlimit){pages * 4096 + bytes, before.rlim_max};
-    assert_int_equal(setrlimit(RLIMIT_AS, &within), 0);
+    struct rlimit before = leave_address_space(bytes);
     int error = save_built();
     assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
     return error;

@@ -12,11 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "address_space.h"
 #include "kernel/fault_points.h"
 #include "memory/packer.h"
 #include "memory/preserved.h"
@@ -529,10 +529,7 @@ static void little_address_space(void **state)
 {
     (void)state;
     const uint64_t limit = UINT64_C(128) << 20;
-    struct rlimit before, little = {UINT64_C(8) << 30, UINT64_C(8) << 30};
-    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
-    little.rlim_max = before.rlim_max;
-    assert_int_equal(setrlimit(RLIMIT_AS, &little), 0);
+    struct rlimit before = leave_address_space(UINT64_C(8) << 30);
     int error = try_begin(20000, limit, BUFFER_SPOOL, false);
     assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
     assert_int_equal(error, 0);
