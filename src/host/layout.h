@@ -25,6 +25,8 @@ enum server_ability {
     HAS_OLDER_FORMATS = 16,    /* for replicas that want them */
     HAS_EXPIRING_ENTRIES = 32, /* the same as HAS_EXPIRING_FIELDS, by another name */
     HAS_TRIM_JOBS = 64,        /* keys of slots that have left, on their way out */
+    HAS_EXPIRING_PRODUCERS =
+        256, /* does not write what has expired of producers' entries */
 };
 
 struct server_layout {

@@ -245,6 +245,8 @@ static bool agrees(struct file *file)
                      file->family.name);
     if (!(layout->has & HAS_CLOCKS_OF_ITS_OWN) != (layout->lru_clock != 0))
         return wrong(file, "clocks-of-its-own and lru_clock do not go together");
+    if (!(layout->has & HAS_EXPIRING_PRODUCERS) != !file->family.group_nacked)
+        return wrong(file, "expiring-producers and group_nacked go together");
     if (layout->report_bytes % 8 || layout->report_bytes < 40)
         return wrong(file, "report_bytes cannot be %u", layout->report_bytes);
     if (!has_place_for_request(layout))

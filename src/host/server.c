@@ -70,6 +70,8 @@ static int find_symbols(char *reason, size_t reason_size)
         {"entryHashDictTypeWithHFE", &server_symbols.expiring_hash_type,
          HAS_EXPIRING_ENTRIES, true},
         {"asmIsTrimInProgress", &server_symbols.is_trimming, HAS_TRIM_JOBS, true},
+        {"RM_CachedMicroseconds", &server_symbols.cached_usec, HAS_EXPIRING_PRODUCERS,
+         false},
         {"lru_getIdleSecs", &server_symbols.lru_idle_seconds, HAS_CLOCKS_OF_ITS_OWN,
          true},
         {"clusterRDBSaveSlotImports", &server_symbols.slot_imports, HAS_SLOT_IMPORTS,
@@ -271,6 +273,8 @@ void server_roots(struct keyspace_roots *roots)
         .lfu_decay_time = *server_variables.lfu_decay_time,
         .key_save_delay = *server_variables.key_save_delay,
     };
+    if (server_symbols.cached_usec)
+        roots->expiry_clock = (uint64_t)server_symbols.cached_usec() / 1000;
     if (server_symbols.hash_seed)
         memcpy(roots->hash_seed, server_symbols.hash_seed(), sizeof(roots->hash_seed));
 }

@@ -41,6 +41,8 @@ struct server_symbols {
     unsigned (*keys_in_slot)(unsigned slot);
     int (*replica_rdb_version)(void *client);
     int (*is_trimming)(void);
+    long long (*cached_usec)(
+        void); /* its clock, which stands still while it does one thing */
 };
 
 /* The variables of its settings. */

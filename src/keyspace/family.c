@@ -7,12 +7,23 @@
 
 #define STREAM_REDIS                                                                     \
     .stream_rax = 0, .stream_numbers = 8, .stream_groups = 72, .group_consumers = 32
+#define STORE(tables)                                                                    \
+    .store_tables = (tables), .store_count = (tables) + 8, .store_keys = (tables) + 48
 #define TAGS_REDIS_7_2                                                                   \
     .dict_exponents = 50, .dict_tags = {.key = true, .without_value = 2}
 #define TAGS_REDIS_8_0                                                                   \
     .dict_exponents = 50, .dict_tags = {.key = true, .even_key = 2, .without_value = 4}
 #define TAGS_VALKEY_8_0                                                                  \
     .dict_exponents = 50, .dict_tags = {.key = true, .without_value = 2, .around_key = 4}
+/* What those that came after have too; of the rest, some. */
+#define REDIS_8_4                                                                        \
+    .dict_exponents = 52, .dict_tags = {.key = true, .even_key = 2}, .next_first = true, \
+    .expiring_listpack = 16, .slots = SLOT_OPCODE, .consumer_activity = true,            \
+    .stream_rax = 0, .stream_numbers = 8, .stream_groups = 80
+#define REDIS_8_6                                                                        \
+    REDIS_8_4, .objects = OBJECT_REDIS_8_6, .fields = FIELD_REDIS_8_6,                   \
+               .database_bytes = 96, .stream_producers = 120,                            \
+               .skiplists = SKIPLIST_REDIS_8_6
 
 static const struct family families[] = {
     [KEYSPACE_REDIS_7_0] =
@@ -38,9 +49,7 @@ static const struct family families[] = {
             TAGS_REDIS_7_2,
             .slots = SLOT_OPCODE,
             .database_bytes = 80,
-            .store_tables = 104,
-            .store_count = 112,
-            .store_keys = 152,
+            STORE(104),
             .stream_type = 21,
             .consumer_activity = true,
             STREAM_REDIS,
@@ -53,9 +62,7 @@ static const struct family families[] = {
             .expiring_listpack = 24,
             .slots = SLOT_OPCODE,
             .database_bytes = 88,
-            .store_tables = 128,
-            .store_count = 136,
-            .store_keys = 176,
+            STORE(128),
             .stream_type = 21,
             .consumer_activity = true,
             STREAM_REDIS,
@@ -68,9 +75,7 @@ static const struct family families[] = {
             .expiring_listpack = 24,
             .slots = SLOT_OPCODE,
             .database_bytes = 80,
-            .store_tables = 144,
-            .store_count = 152,
-            .store_keys = 192,
+            STORE(144),
             .stream_type = 21,
             .consumer_activity = true,
             STREAM_REDIS,
@@ -84,9 +89,7 @@ static const struct family families[] = {
             .expiring_listpack = 16,
             .slots = SLOT_OPCODE,
             .database_bytes = 80,
-            .store_tables = 136,
-            .store_count = 144,
-            .store_keys = 184,
+            STORE(136),
             .stream_type = 21,
             .consumer_activity = true,
             STREAM_REDIS,
@@ -94,45 +97,30 @@ static const struct family families[] = {
     [KEYSPACE_REDIS_8_4] =
         {
             .name = "redis-8.4",
-            .dict_exponents = 52,
-            .dict_tags = {.key = true, .even_key = 2},
-            .next_first = true,
+            REDIS_8_4,
+            STORE(136),
             .objects = OBJECT_REDIS_8_2,
             .fields = FIELD_REDIS_8_0,
-            .expiring_listpack = 16,
-            .slots = SLOT_OPCODE,
             .database_bytes = 88,
-            .store_tables = 136,
-            .store_count = 144,
-            .store_keys = 184,
             .stream_type = 21,
-            .consumer_activity = true,
-            .stream_rax = 0,
-            .stream_numbers = 8,
-            .stream_groups = 80,
             .group_consumers = 40,
         },
     [KEYSPACE_REDIS_8_6] =
         {
             .name = "redis-8.6",
-            .dict_exponents = 52,
-            .dict_tags = {.key = true, .even_key = 2},
-            .next_first = true,
-            .objects = OBJECT_REDIS_8_6,
-            .fields = FIELD_REDIS_8_6,
-            .expiring_listpack = 16,
-            .slots = SLOT_OPCODE,
-            .database_bytes = 96,
-            .store_tables = 136,
-            .store_count = 144,
-            .store_keys = 184,
+            REDIS_8_6,
+            STORE(136),
             .stream_type = 26,
-            .consumer_activity = true,
-            .stream_numbers = 8,
-            .stream_groups = 80,
             .group_consumers = 48,
-            .stream_producers = 120,
-            .skiplists = SKIPLIST_REDIS_8_6,
+        },
+    [KEYSPACE_REDIS_8_8] =
+        {
+            .name = "redis-8.8",
+            REDIS_8_6,
+            STORE(152),
+            .stream_type = 27,
+            .group_nacked = 48,
+            .group_consumers = 56,
         },
     [KEYSPACE_VALKEY_8_0] =
         {
@@ -140,9 +128,7 @@ static const struct family families[] = {
             TAGS_VALKEY_8_0,
             .slots = SLOT_TEXT,
             .database_bytes = 80,
-            .store_tables = 16,
-            .store_count = 24,
-            .store_keys = 64,
+            STORE(16),
             .stream_type = 21,
             .consumer_activity = true,
             STREAM_REDIS,

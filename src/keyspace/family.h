@@ -69,6 +69,7 @@ struct family {
     uint8_t stream_type;    /* in the dump */
     bool consumer_activity; /* consumers have a second time, when they were active */
     uint16_t stream_rax, stream_numbers, stream_groups;
+    uint16_t group_nacked; /* the last entry that was given back; 0: none can be */
     uint16_t group_consumers;
     uint16_t stream_producers; /* what is kept to tell repeated entries; 0: nothing */
     enum skiplist_form skiplists;
@@ -88,6 +89,7 @@ struct family {
     NUMBER(store_keys, 4088)                                                             \
     NUMBER(store_importing, 4088)                                                        \
     NUMBER(store_imported_keys, 4088)                                                    \
+    NUMBER(group_nacked, 48)                                                             \
     NUMBER(stream_producers, 4088)                                                       \
     NUMBER(expiring_listpack, 24)
 #define FAMILY_NUMBERS(NUMBER)                                                           \
@@ -96,7 +98,7 @@ struct family {
     NUMBER(stream_rax, 80)                                                               \
     NUMBER(stream_numbers, 24)                                                           \
     NUMBER(stream_groups, 80)                                                            \
-    NUMBER(group_consumers, 48)
+    NUMBER(group_consumers, 56)
 
 const struct family *family_of(enum keyspace_layout layout);
 /* The one of that name, NULL: none. */

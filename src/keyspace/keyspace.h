@@ -35,6 +35,7 @@ enum keyspace_layout {
     KEYSPACE_VALKEY_8_0,
     KEYSPACE_VALKEY_8_1,
     KEYSPACE_VALKEY_9_1,
+    KEYSPACE_REDIS_8_8,
     KEYSPACE_OF_FILE, /* as a layout file says (family_define) */
 };
 
@@ -62,7 +63,10 @@ struct keyspace_roots {
     bool save_idle_time;               /* maxmemory-policy is an LRU one */
     bool save_frequency;               /* maxmemory-policy is an LFU one */
     uint32_t lru_clock;                /* LRU_CLOCK() at the freeze */
-    int64_t unix_time;  /* server.unixtime, seconds: LFU decay counts from it */
+    int64_t unix_time; /* server.unixtime, seconds: LFU decay counts from it */
+    /* By it producers' entries (stream.c) expire, and are left out; 0: this server writes
+     * all that there are. Milliseconds. */
+    uint64_t expiry_clock;
     int lfu_decay_time; /* minutes */
     int key_save_delay; /* rdb-key-save-delay, microseconds; < 0: one in so many keys */
     /* With a layout from a file, a walk that meets a key of another kind ends with -ENODATA;

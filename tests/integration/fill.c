@@ -244,16 +244,32 @@ static void fill_stream_groups(struct filler *filler, int i, int entries)
     }
 }
 
-/* Whether the server, Redis 8.6, tells entries that are sent twice. */
-static bool knows_producers(struct filler *filler)
+static bool knows(struct filler *filler, const char *command)
 {
     drain(filler);
-    redisReply *reply =
-        redisCommand(filler->connection, "XADD stream-produced:0 IDMP p-0 i-0 * f v");
+    redisReply *reply = redisCommand(filler->connection, command);
     CHECK(reply, "filling: %s", filler->connection->errstr);
-    bool knows = reply->type != REDIS_REPLY_ERROR;
+    bool is_known = reply->type != REDIS_REPLY_ERROR;
     freeReplyObject(reply);
-    return knows;
+    return is_known;
+}
+
+/* What consumers have given back: of one group nothing, of others all. */
+static void fill_given_back(struct filler *filler)
+{
+    for (int i = 0; i < 3; i++)
+        for (int n = 1; n <= 100; n++)
+            send(filler, "XADD stream-given-back:%d %d-%d f v", i, n, i);
+    for (int g = 0; g < 9; g++) {
+        send(filler, "XGROUP CREATE stream-given-back:%d group-%d 0", g % 3, g);
+        send(filler,
+             "XREADGROUP GROUP group-%d consumer COUNT %d STREAMS stream-given-back:%d >",
+             g, 10 * g, g % 3);
+        for (int n = 0; n < 10 * g; n++)
+            if (g == 8 || below(filler, 3) == 0)
+                send(filler, "XNACK stream-given-back:%d group-%d %s IDS 1 %d-%d", g % 3,
+                     g, n % 3 ? "FAIL" : "FATAL", n + 1, g % 3);
+    }
 }
 
 static void fill_producers(struct filler *filler)
@@ -287,8 +303,11 @@ static void fill_streams(struct filler *filler)
     send(filler, "XADD stream-set:0 1-1 f v");
     send(filler, "XSETID stream-set:0 99-0 ENTRIESADDED 77 MAXDELETEDID 50-0");
     send(filler, "XGROUP CREATE stream-set:0 group-0 0 ENTRIESREAD 1");
-    if (knows_producers(filler))
+    /* Redis 8.6 tells entries that are sent twice, 8.8 takes them back. */
+    if (knows(filler, "XADD stream-produced:0 IDMP p-0 i-0 * f v"))
         fill_producers(filler);
+    if (knows(filler, "XNACK stream:0 group-0 FAIL IDS 1 1-1"))
+        fill_given_back(filler);
 }
 
 static void fill_expiries(struct filler *filler)

@@ -109,6 +109,27 @@ static void streams(void)
     identity_of(FILL_STREAMS, "");
 }
 
+/* Of what tells entries that are sent twice some has expired, some has not. */
+static void expired_producers(void)
+{
+    struct server *server = start("");
+    server_ok(server, "XADD stream:0 1-1 f v");
+    redisReply *reply =
+        redisCommand(server->connection, "XCFGSET stream:0 IDMP-DURATION 3");
+    bool is_known = reply && reply->type != REDIS_REPLY_ERROR;
+    freeReplyObject(reply);
+    if (!is_known)
+        not_applicable("this server does not tell entries that are sent twice");
+    for (int i = 0; i < 200; i++) {
+        /* Nothing expires between the one save and the other. */
+        if (i == 150)
+            sleep_msec(3100);
+        server_ok(server, "XADD stream:0 IDMP producer-%d %d-name * f v",
+                  i % 3 + (i < 150 ? 0 : 3), i);
+    }
+    check_identity(server, true);
+}
+
 static void expiries(void)
 {
     identity_of(FILL_ALL - FILL_FUNCTIONS, "");
@@ -430,6 +451,7 @@ int main(int argc, char **argv)
         {"hashes", hashes, 20},
         {"sorted_sets", sorted_sets, 20},
         {"streams", streams, 20},
+        {"expired_producers", expired_producers, 20},
         {"expiries", expiries, 20},
         {"binary_keys", binary_keys, 20},
         {"functions", functions, 20},

@@ -160,6 +160,8 @@ static void take_abilities(void)
     for (size_t i = 0; i < LENGTH(by_symbol); i++)
         if (debug_info_exports(by_symbol[i].symbol))
             found.has |= by_symbol[i].ability;
+    if (found_family.group_nacked)
+        found.has |= HAS_EXPIRING_PRODUCERS;
     if (found_family.objects == OBJECT_BARE)
         found.has |= HAS_EXPIRES_BY_NAME;
     if (has("server.c", SERVER, "repl_rdb_channel|dual_channel_replication"))
@@ -218,6 +220,7 @@ static void take_family(void)
         {"rdb.c", "stream", "length", &family->stream_numbers, false},
         {"rdb.c", "stream", "cgroups", &family->stream_groups, false},
         {"rdb.c", "streamCG", "consumers", &family->group_consumers, false},
+        {"rdb.c", "streamCG", "pel_nack_tail", &family->group_nacked, true},
         {"rdb.c", "stream", "idmp_duration", &family->stream_producers, true},
         {"rdb.c", "listpackEx", "lp", &family->expiring_listpack, true},
     };
@@ -235,6 +238,7 @@ static bool have_same_forms(const struct family *one, const struct family *other
            one->database_pointers == other->database_pointers &&
            !one->store_tables == !other->store_tables &&
            !one->expiring_listpack == !other->expiring_listpack &&
+           !one->group_nacked == !other->group_nacked &&
            !one->stream_producers == !other->stream_producers;
 }
 
@@ -288,6 +292,8 @@ static void check_constants(void)
         {"rdb.c", "streamConsumer", "active_time", 8},
         {"rdb.c", "streamNACK", "delivery_time", 0},
         {"rdb.c", "streamNACK", "delivery_count", 8},
+        {"rdb.c", "streamCG", "pel_time_head", 32},
+        {"rdb.c", "streamNACK", "pel_next", 56},
         {"rdb.c", "rax", "head", 0},
         {"rdb.c", "rax", "numele", 8},
         {"rdb.c", "raxNode", "data", 4},

@@ -241,6 +241,14 @@ void streams(void)
     AT(streamCG, entries_read, 16);
     AT(streamCG, pel, 24);
     AT_FAMILY(streamCG, consumers, group_consumers);
+#ifdef PROBE_GROUP_NACKED
+    AT_FAMILY(streamCG, pel_nack_tail, group_nacked);
+    AT(streamCG, pel_time_head, 32);
+    AT(streamNACK, id, 32);
+    AT(streamNACK, pel_next, 56);
+#else
+    SAME("group.nacked", 0, FAMILY(group_nacked));
+#endif
 #ifdef PROBE_STREAM_PRODUCERS
     AT_FAMILY(stream, idmp_duration, stream_producers);
     AT(stream, idmp_max_entries, FAMILY(stream_producers) + 8);
