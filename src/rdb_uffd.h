@@ -19,8 +19,8 @@
  *  4. Nothing protected is touched by whoever serves faults.
  *     scan() in memory/heap.c leaves the module's own memory out;
  *     own_memory_is_safe() in snapshot/freeze.c looks before every freeze; serve_fault() in
- *     view/fault_server.c reaches nothing that allocates or locks (DEMAND_NOT_THREAD in
- *     kernel/contract.h, in builds for tests).
+ *     view/fault_server.c reaches nothing that allocates or locks: tools/check-reach, and
+ *     DEMAND_NOT_THREAD in kernel/contract.h, in builds for tests.
  *  5. Any doubt, plain fork: before the freeze everything may fail, and then
  *     the real fork() runs.
  *     fall_back() in rdb_uffd.c; thaw() in snapshot/freeze.c takes back what a freeze that

@@ -15,10 +15,11 @@ $(BUILD)/tools/layouts/from_binary: $(BUILD)/tools/layouts/from_binary.o \
 	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -ldw -lelf
 -include $(wildcard $(BUILD)/tools/layouts/*.d)
 
-layers: $(MODULE_OBJECTS) $(BENCH_OBJECTS) ## check that calls go downward only, in no circle, and to functions that are needed
+layers: $(PLACE)rdb_uffd.so $(BENCH_OBJECTS) ## check that calls go downward only, in no circle, to functions that are needed, and of the fault server to nothing that waits
 	@tools/check-layers
 	@tools/check-calls $(BUILD) $(MODULE_OBJECTS)
 	@tools/check-calls $(BUILD) $(BENCH_OBJECTS)
+	@tools/check-reach $(PLACE)rdb_uffd.so
 
 docs: ## write what is said of settings and INFO fields, from docs/reference
 	tools/write-reference .
