@@ -25,7 +25,7 @@
 #define PACE_MSEC 20
 /* A thread that sleeps and wakes all the time, as a save with a delay for each key does,
  * waits longer for a processor than its share of it makes up for. */
-#define PATIENCE 3
+#define FOR_WAKING 3
 
 void (*test_epilogue)(void);
 /* Microseconds. Shared with the case, whose time the program that started it keeps. */
@@ -251,6 +251,15 @@ static _Noreturn void child_body(void (*body)(void), const sigset_t *signals)
     _exit(0);
 }
 
+/* How many times slower than a machine this one is, by PATIENCE of the environment: an
+ * emulator, or a program that is watched at each step. */
+static double slowness(void)
+{
+    const char *given = getenv("PATIENCE");
+    double times = given ? strtod(given, NULL) : 1;
+    return times > 1 ? times : 1;
+}
+
 /* For each processor, threads that want it now; we are one of those that are counted. */
 static double contention(void)
 {
@@ -271,7 +280,8 @@ static double contention(void)
 /* To be called often. */
 static void move_patient_clock(double *last)
 {
-    double now = clock_seconds(), pace = 1 + PATIENCE * (contention() - 1);
+    double now = clock_seconds();
+    double pace = slowness() * (1 + FOR_WAKING * (contention() - 1));
     atomic_fetch_add(patient_usec, (uint64_t)((now - *last) * 1e6 / pace));
     *last = now;
 }

@@ -59,7 +59,8 @@ void sleep_msec(long msec);
 /* A clock for limits: seconds of a machine that has nothing else to do. The more threads
  * want each processor, the more slowly it goes, and it is never ahead of
  * clock_seconds(). Limits by it find what hangs, and what takes longer than it should,
- * on a busy machine too. */
+ * on a busy machine too; and in an emulator, where the environment's PATIENCE says how many
+ * times slower that is. */
 double patient_seconds(void);
 /* Polls; fails with the message when the condition does not hold after `seconds` of
  * patient_seconds(). */
