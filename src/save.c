@@ -11,6 +11,7 @@
 #include "reporting/log.h"
 #include "reporting/report.h"
 #include "snapshot/crash.h"
+#include "snapshot/destination.h"
 #include "snapshot/freeze.h"
 #include "snapshot/rescue.h"
 #include "snapshot/saver.h"
@@ -126,14 +127,24 @@ static int find_obstacle(struct snapshot *snapshot, char *reason)
     return -EBUSY;
 }
 
+static int open_output(struct snapshot *snapshot, char *reason)
+{
+    int error = snapshot_is_backup(snapshot) ? destination_foresee(snapshot) : 0;
+    if (error) {
+        snprintf(reason, REASON_BYTES, "%s", snapshot->backup_refusal);
+        return error;
+    }
+    error = freeze_open_output(snapshot);
+    return error ? freeze_explain(reason, error, "output") : 0;
+}
+
 static int capture_and_freeze(struct snapshot *snapshot, char *reason)
 {
     int error = capture(snapshot, reason);
     if (error)
         return error;
-    error = freeze_open_output(snapshot);
+    error = open_output(snapshot, reason);
     if (error) {
-        freeze_explain(reason, error, "output");
         server_capture_release(&snapshot->capture);
         return error;
     }

@@ -68,6 +68,7 @@
     POINT(HELD_SAVER, "held_saver")     /* the saver begins when this is off */          \
     POINT(HELD_UPKEEP, "held_upkeep")   /* upkeep does no chores until this is off */    \
     POINT(OUTPUT_WRITE, "output_write") /* EIO from the dump file */                     \
+    POINT(NO_NAMELESS, "no_nameless")   /* files cannot be made without a name */        \
     POINT(NO_PATIENCE, "no_patience") /* with a backup's reader: a tenth of a second */  \
     POINT(SLOW_GUARD,                                                                    \
           "slow_guard") /* other threads are 50 ms longer in its madvise() */            \

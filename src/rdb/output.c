@@ -75,6 +75,52 @@ int rdb_output_create_file(struct rdb_output *output, const char *temporary_name
     return 0;
 }
 
+/* A descriptor of a file that has none, or -errno: -EOPNOTSUPP. */
+static int open_nameless(const struct rdb_output *output)
+{
+    if (fault_point(FAULT_NO_NAMELESS))
+        return -EOPNOTSUPP;
+    int file = openat(output->directory, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    return file < 0 ? -errno : file;
+}
+
+static int link_nameless(const struct rdb_output *output, int file, const char *name)
+{
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
+    return linkat(AT_FDCWD, path, output->directory, name, AT_SYMLINK_FOLLOW) == 0
+               ? 0
+               : -errno;
+}
+
+/* With a file of no use: a file that once had a name gets none again. */
+static int try_naming(const struct rdb_output *output)
+{
+    int file = open_nameless(output);
+    if (file < 0)
+        return file;
+    int error = link_nameless(output, file, output->temporary_name);
+    if (!error)
+        unlinkat(output->directory, output->temporary_name, 0);
+    close(file);
+    return error;
+}
+
+int rdb_output_create_nameless(struct rdb_output *output, const char *temporary_name)
+{
+    if (strlen(temporary_name) >= NAME_BYTES)
+        return -ENAMETOOLONG;
+    memcpy(output->temporary_name, temporary_name, strlen(temporary_name) + 1);
+    int error = try_naming(output);
+    int file = error ? error : open_nameless(output);
+    if (file < 0)
+        return file;
+    output->descriptor = file;
+    output->nameless = true;
+    output_begin_to(output, "writing");
+    return 0;
+}
+
 int rdb_output_open_file(struct rdb_output **output, int directory,
                          const struct rdb_output_options *options)
 {
@@ -108,9 +154,11 @@ int rdb_output_open_nowhere(struct rdb_output **output,
     return 0;
 }
 
-void rdb_output_lead_to_directory(struct rdb_output *output, int directory)
+void rdb_output_lead_to_directory(struct rdb_output *output, int directory,
+                                  const char *told_name)
 {
     output->directory = directory;
+    snprintf(output->told_name, sizeof(output->told_name), "%s", told_name);
 }
 
 void rdb_output_lead_to_fifo(struct rdb_output *output, int fifo)
@@ -214,6 +262,8 @@ static void remove_temporary(struct rdb_output *output)
 static int link_temporary(struct rdb_output *output, const char *final_name)
 {
     output_begin_to(output, "giving its name to");
+    if (output->nameless)
+        return link_nameless(output, output->descriptor, final_name);
     if (linkat(output->directory, output->temporary_name, output->directory, final_name,
                0) != 0)
         return -errno;
@@ -228,6 +278,13 @@ static int rename_temporary(struct rdb_output *output, const char *final_name)
         return -ESTALE;
     if (output->options.keep_existing)
         return link_temporary(output, final_name);
+    if (output->nameless) {
+        output_begin_to(output, "giving a name to");
+        int error = link_nameless(output, output->descriptor, output->temporary_name);
+        if (error)
+            return error;
+        output->created = true;
+    }
     output_begin_to(output, "renaming");
     if (*final_name && renameat(output->directory, output->temporary_name,
                                 output->directory, final_name) != 0)
@@ -258,10 +315,11 @@ int rdb_output_publish(struct rdb_output *output, const char *final_name)
 
 bool rdb_output_tell_failure(const struct rdb_output *output, char *what, size_t size)
 {
+    const char *name = output->told_name[0] ? output->told_name : output->temporary_name;
     if (output->directory < 0)
         snprintf(what, size, "%s", output->doing);
     else
-        snprintf(what, size, "%s %s", output->doing, output->temporary_name);
+        snprintf(what, size, "%s %s", output->doing, name);
     return output->error != 0;
 }
 

@@ -43,6 +43,11 @@ int rdb_output_open_file(struct rdb_output **output, int directory,
 /* File only, before anything is written: creates it. 0 or -errno; -EEXIST when the name
  * is taken, also by a symbolic link: try another one. */
 int rdb_output_create_file(struct rdb_output *output, const char *temporary_name);
+/* Instead of that: a file that no name leads to before it is published, so that nothing
+ * is left of it however this process ends. `temporary_name`: what it is called for the
+ * instant in which it replaces another. What will be needed then is tried now. 0; -errno:
+ * not here, by this file system or without /proc: it needs a name. */
+int rdb_output_create_nameless(struct rdb_output *output, const char *temporary_name);
 /* Takes over `descriptor`, a pipe's write end. On failure it is still the caller's. 0
  * or -errno. */
 int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
@@ -58,8 +63,10 @@ int rdb_output_never_block(struct rdb_output *output);
 int rdb_output_open_nowhere(struct rdb_output **output,
                             const struct rdb_output_options *options);
 /* … by one of these, which take the descriptor over: a directory, for
- * rdb_output_create_file(); or a fifo's write end that does not block. */
-void rdb_output_lead_to_directory(struct rdb_output *output, int directory);
+ * rdb_output_create_file() or its neighbour, with what failures call the file; or a fifo's
+ * write end that does not block. */
+void rdb_output_lead_to_directory(struct rdb_output *output, int directory,
+                                  const char *told_name);
 void rdb_output_lead_to_fifo(struct rdb_output *output, int fifo);
 
 /* Takes over sockets, which stay in the mode they are in: a copy goes to each. One

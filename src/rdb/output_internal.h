@@ -28,11 +28,13 @@ struct rdb_output {
     _Atomic bool cancelled;
     bool published;
     char temporary_name[NAME_BYTES];
-    bool created;      /* the temporary file is there, ours to remove */
-    bool recognised;   /* … as long as its name leads to: */
-    struct stat ident; /* of what we have open */
-    int error;         /* the first; nothing is written after it */
-    const char *doing; /* what has failed, if something has */
+    char told_name[NAME_BYTES]; /* "": what failures name is the temporary file */
+    bool nameless;              /* no name leads to it yet */
+    bool created;               /* the temporary file is there, ours to remove */
+    bool recognised;            /* … as long as its name leads to: */
+    struct stat ident;          /* of what we have open */
+    int error;                  /* the first; nothing is written after it */
+    const char *doing;          /* what has failed, if something has */
     uint64_t checksum;
     uint64_t accepted;
     uint64_t written;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernel/cached_lookup.h"
 #include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "rdb/lz4_frame.h"
@@ -38,13 +39,19 @@ static int open_directory(struct snapshot *snapshot)
                   O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+/* Without asking a disk. */
+static bool are_same(int first, int second)
+{
+    struct statx one, other;
+    return cached_look_at(first, &one) != 0 || cached_look_at(second, &other) != 0 ||
+           (one.stx_ino == other.stx_ino && one.stx_dev_major == other.stx_dev_major &&
+            one.stx_dev_minor == other.stx_dev_minor);
+}
+
 static bool is_servers_dump(struct snapshot *snapshot, int directory)
 {
-    struct stat own, there;
     return strcmp(snapshot->backup.name, snapshot->capture.file_name) == 0 &&
-           (fstat(snapshot->capture.directory, &own) != 0 ||
-            fstat(directory, &there) != 0 ||
-            (own.st_dev == there.st_dev && own.st_ino == there.st_ino));
+           are_same(snapshot->capture.directory, directory);
 }
 
 /* What it replaces shall be an older one, not the configuration of a server. */
@@ -135,21 +142,62 @@ static int lead_to_file(struct snapshot *snapshot, int directory)
     int copy = fcntl(directory, F_DUPFD_CLOEXEC, 3);
     if (copy < 0)
         return -errno;
-    rdb_output_lead_to_directory(snapshot->output, copy);
-    int number =
-        destination_create_file(snapshot, child_files_number(), name_backup, name);
+    rdb_output_lead_to_directory(snapshot->output, copy, snapshot->backup.name);
+    int number = child_files_number();
+    name_backup(number, name);
+    if (rdb_output_create_nameless(snapshot->output, name) == 0)
+        return 0;
+    number = destination_create_file(snapshot, number, name_backup, name);
     return number < 0 ? number : 0;
 }
 
-static int lead_to_new_file(struct snapshot *snapshot, int directory, bool there)
+/* What has this name: its mode, 0 for nothing. */
+static int judge(struct snapshot *snapshot, int directory, mode_t mode)
 {
+    if (mode && !S_ISREG(mode) && !S_ISFIFO(mode))
+        return refuse(snapshot, -EEXIST,
+                      "what has this name is neither a file nor a fifo");
+    if (S_ISFIFO(mode))
+        return 0;
     if (is_servers_dump(snapshot, directory))
         return refuse(snapshot, -EEXIST, "that is the server's own dump");
-    if (there && !snapshot->backup.replace)
+    if (mode && !snapshot->backup.replace)
         return refuse(snapshot, -EEXIST, "there is a file of this name: REPLACE?");
-    if (there && !looks_like_dump(directory, snapshot->backup.name))
-        return refuse(snapshot, -EEXIST, "the file of this name is no dump");
-    return lead_to_file(snapshot, directory);
+    return 0;
+}
+
+static int refuse_directory(struct snapshot *snapshot, int error)
+{
+    return refuse(snapshot, error, "%s, opening the directory backup-dir",
+                  strerrordesc_np(-error));
+}
+
+/* The mode of what has the name, as far as that is known: 0 for nothing; or -EAGAIN. */
+static int known_mode(int directory, const char *name)
+{
+    struct statx what;
+    int found = cached_lookup(directory, name, 0);
+    if (found < 0)
+        return found == -ENOENT ? 0 : -EAGAIN;
+    int error = cached_look_at(found, &what);
+    close(found);
+    return error ? -EAGAIN : what.stx_mode;
+}
+
+int destination_foresee(struct snapshot *snapshot)
+{
+    DEMAND_MAIN_THREAD();
+    const char *path = snapshot->settings.backup_directory;
+    int directory =
+        cached_lookup(snapshot->capture.directory, *path ? path : ".", O_DIRECTORY);
+    if (directory == -ENOENT || directory == -ENOTDIR || directory == -EACCES)
+        return refuse_directory(snapshot, directory);
+    if (directory < 0)
+        return 0;
+    int mode = known_mode(directory, snapshot->backup.name);
+    int error = mode < 0 ? 0 : judge(snapshot, directory, (mode_t)mode);
+    close(directory);
+    return error;
 }
 
 static int open_in(struct snapshot *snapshot, int directory, bool *is_file)
@@ -160,12 +208,15 @@ static int open_in(struct snapshot *snapshot, int directory, bool *is_file)
     if (!there && errno != ENOENT)
         return refuse(snapshot, -errno, "%s, looking for a file of this name",
                       strerrordesc_np(errno));
+    int error = judge(snapshot, directory, there ? found.st_mode : 0);
+    if (error)
+        return error;
     *is_file = !there || S_ISREG(found.st_mode);
-    if (*is_file)
-        return lead_to_new_file(snapshot, directory, there);
-    if (S_ISFIFO(found.st_mode))
+    if (!*is_file)
         return lead_to_fifo(snapshot, directory);
-    return refuse(snapshot, -EEXIST, "what has this name is neither a file nor a fifo");
+    if (there && !looks_like_dump(directory, snapshot->backup.name))
+        return refuse(snapshot, -EEXIST, "the file of this name is no dump");
+    return lead_to_file(snapshot, directory);
 }
 
 int destination_open(struct snapshot *snapshot, bool *is_file)
@@ -173,8 +224,7 @@ int destination_open(struct snapshot *snapshot, bool *is_file)
     DEMAND_THREAD(THREAD_SAVER);
     int directory = open_directory(snapshot);
     if (directory < 0)
-        return refuse(snapshot, -errno, "%s, opening the directory backup-dir",
-                      strerrordesc_np(errno));
+        return refuse_directory(snapshot, -errno);
     int error = open_in(snapshot, directory, is_file);
     close(directory);
     return error;

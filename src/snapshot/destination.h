@@ -1,7 +1,8 @@
 /* Where a backup goes: found, looked at and opened by the saver, not in the pause, since
- * its disk may not answer.
+ * its disk may not answer. What the kernel knows without asking it is looked at before the
+ * freeze, so that a name that is refused costs none.
  *
- *   nothing of this name   a file: made under another name, which it gets when it is good
+ *   nothing of this name   a file, which gets the name when it is good
  *   a dump of this name    the same if it is to be replaced, else refused
  *   a fifo                 written to as it is: whoever reads it has a whole dump only
  *                          if its checksum has come, which is written after the audit
@@ -26,6 +27,9 @@ int destination_create_file(struct snapshot *snapshot, int number,
                             void (*name_of)(int number, char name[CHILD_FILE_BYTES]),
                             char name[CHILD_FILE_BYTES]);
 
+/* 0, or -errno if it is certain that there will be none, and why in `backup_refusal`. Main
+ * thread, captured. */
+int destination_foresee(struct snapshot *snapshot);
 /* Leads the output there. 0; -ECANCELED; or -errno, and why in `backup_refusal`. Saver. */
 int destination_open(struct snapshot *snapshot, bool *is_file);
 

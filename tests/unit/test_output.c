@@ -318,12 +318,17 @@ static void file_system_that_cannot_write_back(void **state)
 
 /* ---- what only backups ask for --------------------------------------------------- */
 
-static struct rdb_output *open_elsewhere(const struct rdb_output_options *wanted)
+static struct rdb_output *open_elsewhere(const struct rdb_output_options *wanted,
+                                         bool nameless)
 {
     struct rdb_output *output;
     assert_int_equal(rdb_output_open_nowhere(&output, wanted), 0);
-    rdb_output_lead_to_directory(output, fcntl(directory, F_DUPFD_CLOEXEC, 3));
-    assert_int_equal(rdb_output_create_file(output, "temp.rdb"), 0);
+    rdb_output_lead_to_directory(output, fcntl(directory, F_DUPFD_CLOEXEC, 3),
+                                 "told.rdb");
+    assert_int_equal(nameless ? rdb_output_create_nameless(output, "temp.rdb")
+                              : rdb_output_create_file(output, "temp.rdb"),
+                     0);
+    assert_int_equal(exists("temp.rdb"), !nameless);
     return output;
 }
 
@@ -331,8 +336,9 @@ static void a_file_of_its_name_is_kept(void **state)
 {
     (void)state;
     static const struct rdb_output_options keeping = {.keep_existing = true};
-    for (int there = 1; there >= 0; there--) {
-        struct rdb_output *output = open_elsewhere(&keeping);
+    for (int i = 0; i < 4; i++) {
+        bool there = i & 1, nameless = i & 2;
+        struct rdb_output *output = open_elsewhere(&keeping, nameless);
         assert_int_equal(put(output, "new", 3), 0);
         if (there)
             write_file("final.rdb", "old");
@@ -343,6 +349,48 @@ static void a_file_of_its_name_is_kept(void **state)
         assert_false(exists("temp.rdb"));
         unlinkat(directory, "final.rdb", 0);
     }
+}
+
+static void a_file_of_its_name_is_replaced(void **state)
+{
+    (void)state;
+    static const struct rdb_output_options replacing = {.keep_existing = false};
+    for (int nameless = 0; nameless < 2; nameless++) {
+        struct rdb_output *output = open_elsewhere(&replacing, nameless);
+        assert_int_equal(put(output, "new", 3), 0);
+        write_file("final.rdb", "old");
+        assert_int_equal(rdb_output_sync(output), 0);
+        check_file("final.rdb", "old");
+        assert_int_equal(rdb_output_publish(output, "final.rdb"), 0);
+        rdb_output_close(output);
+        check_file("final.rdb", "new");
+        assert_false(exists("temp.rdb"));
+        unlinkat(directory, "final.rdb", 0);
+    }
+}
+
+/* The name for the instant between, or the last one, cannot be had. */
+static void a_name_that_cannot_be_given(void **state)
+{
+    (void)state;
+    static const struct rdb_output_options replacing = {.keep_existing = false};
+    struct rdb_output *output = open_elsewhere(&replacing, true);
+    write_file("temp.rdb", "another's");
+    assert_int_equal(rdb_output_sync(output), 0);
+    assert_int_equal(rdb_output_publish(output, "final.rdb"), -EEXIST);
+    check_failure(output, "giving a name to told.rdb");
+    rdb_output_close(output);
+    check_file("temp.rdb", "another's");
+    assert_false(exists("final.rdb"));
+    unlinkat(directory, "temp.rdb", 0);
+
+    output = open_elsewhere(&replacing, true);
+    assert_int_equal(mkdirat(directory, "final.rdb", 0755), 0);
+    assert_int_equal(rdb_output_publish(output, "final.rdb"), -EISDIR);
+    check_failure(output, "renaming told.rdb");
+    rdb_output_close(output);
+    assert_false(exists("temp.rdb"));
+    unlinkat(directory, "final.rdb", AT_REMOVEDIR);
 }
 
 /* Bytes of a frame without its head: what they were, or false. */
@@ -378,7 +426,7 @@ static void writes_a_frame(void **state)
     /* The second half cannot be packed. */
     for (size_t i = 0; i < MEGABYTE; i++)
         bytes[i] = (unsigned char)(i < MEGABYTE / 2 ? i / 1000 : (size_t)rand());
-    struct rdb_output *output = open_elsewhere(&packing);
+    struct rdb_output *output = open_elsewhere(&packing, false);
     for (size_t at = 0, length = 1; at < MEGABYTE; at += length, length *= 3) {
         length = length < MEGABYTE - at ? length : MEGABYTE - at;
         assert_int_equal(put(output, bytes + at, length), 0);
@@ -403,7 +451,7 @@ static void keeps_to_its_rate(void **state)
     static const struct rdb_output_options slow = {.bytes_per_second = 2 * MEGABYTE};
     static unsigned char bytes[MEGABYTE];
     uint64_t began = clock_usec();
-    struct rdb_output *output = open_elsewhere(&slow);
+    struct rdb_output *output = open_elsewhere(&slow, false);
     assert_int_equal(put(output, bytes, MEGABYTE / 4), 0);
     assert_int_equal(put(output, bytes, MEGABYTE / 4), 0);
     assert_int_equal(rdb_output_sync(output), 0);
@@ -413,7 +461,7 @@ static void keeps_to_its_rate(void **state)
 
 static struct rdb_output *open_slow(uint64_t rate)
 {
-    return open_elsewhere(&(struct rdb_output_options){.bytes_per_second = rate});
+    return open_elsewhere(&(struct rdb_output_options){.bytes_per_second = rate}, false);
 }
 
 static void *cancel_later(void *argument);
@@ -653,6 +701,8 @@ int main(void)
         cmocka_unit_test(error_of_writing_back_counts),
         cmocka_unit_test(file_system_that_cannot_write_back),
         cmocka_unit_test(a_file_of_its_name_is_kept),
+        cmocka_unit_test(a_file_of_its_name_is_replaced),
+        cmocka_unit_test(a_name_that_cannot_be_given),
         cmocka_unit_test(writes_a_frame),
         cmocka_unit_test(keeps_to_its_rate),
         cmocka_unit_test(cancelling_ends_the_rest),
