@@ -119,12 +119,18 @@ int prefaulted_leave_out(struct prefaulted_memory *prefaulted, struct region_set
     return error;
 }
 
-uint64_t prefaulted_bytes(struct prefaulted_memory *prefaulted)
+struct region prefaulted_region(struct prefaulted_memory *prefaulted)
 {
     short_lock_take(&prefaulted->lock);
-    uint64_t bytes = prefaulted->end - prefaulted->at;
+    struct region region = {prefaulted->at, prefaulted->end};
     short_lock_release(&prefaulted->lock);
-    return bytes;
+    return region;
+}
+
+uint64_t prefaulted_bytes(struct prefaulted_memory *prefaulted)
+{
+    struct region region = prefaulted_region(prefaulted);
+    return region.end - region.start;
 }
 
 void prefaulted_abandon(struct prefaulted_memory *prefaulted)

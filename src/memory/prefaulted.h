@@ -42,6 +42,8 @@ void prefaulted_fill(struct prefaulted_memory *prefaulted, size_t bytes, size_t 
 void *prefaulted_take(struct prefaulted_memory *prefaulted, size_t length);
 /* Takes what is prefaulted out of `set`. 0 or -errno of regions_remove(). */
 int prefaulted_leave_out(struct prefaulted_memory *prefaulted, struct region_set *set);
+/* What is prefaulted; another thread may take some of it at any time. Any thread. */
+struct region prefaulted_region(struct prefaulted_memory *prefaulted);
 /* Bytes that are prefaulted. Any thread. */
 uint64_t prefaulted_bytes(struct prefaulted_memory *prefaulted);
 /* Gives what is prefaulted back. */

@@ -207,7 +207,8 @@ static int make_value_child(struct snapshot *snapshot)
         memory = VALUE_CHILD_MOST;
     int error = value_child_prepare(&snapshot->values);
     if (!error)
-        error = value_child_fork(&snapshot->values, &snapshot->heap.registered, memory,
+        error = value_child_fork(&snapshot->values, &snapshot->heap.registered,
+                                 prefaulted_region(&snapshot->prefaulted), memory,
                                  thread_own_cpu());
     return error ? -ECHILD : 0;
 }

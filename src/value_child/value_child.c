@@ -55,9 +55,11 @@ static int choose_ranges(struct value_child *child, const struct region_set *hea
     return regions_remove(&child->ranges, own - OWN_BYTES, own + OWN_BYTES);
 }
 
-static int advise(const struct value_child *child, int advice)
+static int advise(const struct value_child *child, struct region unused, int advice)
 {
     int first = 0;
+    if (unused.end > unused.start) /* some of it may have been taken meanwhile */
+        advice_give((void *)(uintptr_t)unused.start, unused.end - unused.start, advice);
     for (size_t i = 0; i < child->ranges.count; i++) {
         const struct region *range = &child->ranges.regions[i];
         int error = advice_give((void *)(uintptr_t)range->start,
@@ -130,8 +132,7 @@ int value_child_prepare(struct value_child *child)
         child->inside->stream = child->inside->handover = -1;
         regions_init(&child->ranges, child->storage, INSIDE_RANGES_MAX);
     }
-    close_sockets(child);
-    return open_sockets(child);
+    return child->stream < 0 ? open_sockets(child) : 0;
 }
 
 static int fork_without_heap(struct value_child *child)
@@ -155,7 +156,7 @@ static int fork_without_heap(struct value_child *child)
 }
 
 int value_child_fork(struct value_child *child, const struct region_set *heap,
-                     uint64_t memory, uint32_t writer_cpu)
+                     struct region unused, uint64_t memory, uint32_t writer_cpu)
 {
     DEMAND_MAIN_THREAD();
     uint64_t began = clock_usec();
@@ -174,12 +175,10 @@ int value_child_fork(struct value_child *child, const struct region_set *heap,
     child->pager.most_pages =
         memory / PAGE_BYTES > PAGES_LEAST ? memory / PAGE_BYTES : PAGES_LEAST;
     child->pager.most_own_pages = inside->memory / PAGE_BYTES;
-    error = advise(child, MADV_DONTFORK);
+    error = advise(child, unused, MADV_DONTFORK);
     if (!error)
         error = fork_without_heap(child);
-    advise(child, MADV_DOFORK);
-    close_one(&inside->stream);
-    close_one(&inside->handover);
+    advise(child, unused, MADV_DOFORK);
     atomic_store_explicit(&child->fork_usec, clock_usec() - began, memory_order_relaxed);
     return error;
 }
@@ -286,6 +285,9 @@ int value_child_begin(struct value_child *child, struct view *view)
     child->source = (struct value_source){.ask = ask, .take = take};
     child->asked = child->taken = 0;
     child->pages_heard = 0;
+    /* Its end is to be seen, so nobody else may have these. */
+    close_one(&child->inside->stream);
+    close_one(&child->inside->handover);
     child->pager.view = view;
     child->pager.ranges = &child->ranges;
     child->pager.handover = child->handover;
@@ -312,7 +314,11 @@ void value_child_end(struct value_child *child)
         child_hide(0);
     }
     pager_stop(&child->pager);
-    close_sockets(child);
+    if (child->pid) {
+        /* Those of the next one are made now, and not in its freeze. */
+        close_sockets(child);
+        open_sockets(child);
+    }
     close_one(&child->process);
     child->pid = 0;
 }

@@ -54,12 +54,12 @@ void value_child_forget(struct value_child *child);
 /* Makes what a fork needs. 0 or -errno: a child cannot be had. Main thread, before the
  * freeze. */
 int value_child_prepare(struct value_child *child);
-/* The fork. `heap`: what will be protected; `memory`: bytes that the child may hold, of
- * pages that it is given, and as many again of its own, but at least a gigabyte. 0 or
- * -errno. Main thread, in the freeze, after the allocator was steered. Does not return in
- * the child. */
+/* The fork. `heap`: what will be protected; `unused`: memory that nobody has used yet, which
+ * the child does without; `memory`: bytes that the child may hold, of pages that it is
+ * given, and as many again of its own, but at least a gigabyte. 0 or -errno. Main thread,
+ * in the freeze, after the allocator was steered. Does not return in the child. */
 int value_child_fork(struct value_child *child, const struct region_set *heap,
-                     uint64_t memory, uint32_t writer_cpu);
+                     struct region unused, uint64_t memory, uint32_t writer_cpu);
 /* Begins to serve it. 0 or -errno. Saver. */
 int value_child_begin(struct value_child *child, struct view *view);
 /* Ends and reaps it, if there is one. Saver; or main thread, when the freeze has failed. */
