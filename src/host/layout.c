@@ -263,6 +263,7 @@ static const struct server_layout layouts[] = {
         .client_request_bytes = 4,
         .own_connection = 8,
         .no_compression = 16,
+        .no_checksum = 32,
         .module_name = 8,
         .module_types = 24,
         .type_module = 0,

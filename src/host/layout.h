@@ -54,6 +54,7 @@ struct server_layout {
     uint16_t client_request, client_request_bytes;
     uint16_t own_connection;            /* in what it asks for: straight to its socket */
     uint16_t no_compression;            /* likewise: strings as they are */
+    uint16_t no_checksum;               /* likewise: 0 in its place */
     uint16_t module_name, module_types; /* RedisModule */
     uint16_t type_module, type_load;    /* moduleType.module, .rdb_load */
 };
@@ -90,6 +91,7 @@ extern const struct layout_ability {
     NUMBER(client_request_bytes, 4, 2)                                                   \
     NUMBER(own_connection, 4096, 1)                                                      \
     NUMBER(no_compression, 4096, 1)                                                      \
+    NUMBER(no_checksum, 4096, 1)                                                         \
     NUMBER(module_name, 4088, 8)                                                         \
     NUMBER(module_types, 4088, 8)                                                        \
     NUMBER(type_module, 4088, 8)                                                         \

@@ -240,6 +240,10 @@ static bool agrees(struct file *file)
     if (!is_bit_of_its_own(layout->no_compression,
                            WISH_NO_DATA | WISH_NO_FUNCTIONS | layout->own_connection))
         return wrong(file, "no_compression is no bit of its own");
+    if (!is_bit_of_its_own(layout->no_checksum, WISH_NO_DATA | WISH_NO_FUNCTIONS |
+                                                    layout->own_connection |
+                                                    layout->no_compression))
+        return wrong(file, "no_checksum is no bit of its own");
     if (!(layout->has & HAS_EXPIRES_BY_NAME) != (file->family.objects != OBJECT_BARE))
         return wrong(file, "expires-by-name does not go with the family %s",
                      file->family.name);

@@ -45,6 +45,12 @@ static const char *refuse_direct(const struct transfer *transfer)
     return NULL;
 }
 
+/* What a replica would rather have, of the whole. */
+static int32_t wishes_of_form(void)
+{
+    return server_layout->no_compression | server_layout->no_checksum;
+}
+
 /* Of those that get one dump all have the same wish: the server sees to that. */
 static const char *refuse_transfer(int32_t *wish)
 {
@@ -56,14 +62,13 @@ static const char *refuse_transfer(int32_t *wish)
         return why;
     if (!transfer.count)
         return "a transfer to nobody";
-    *wish = transfer.targets[0].wish &
-            (WISH_NO_DATA | WISH_NO_FUNCTIONS | server_layout->no_compression);
+    *wish =
+        transfer.targets[0].wish & (WISH_NO_DATA | WISH_NO_FUNCTIONS | wishes_of_form());
     if ((transfer.targets[0].wish ^ *wish) !=
         (transfer.direct ? server_layout->own_connection : 0))
         return "a transfer of an unknown kind";
     /* What stands there proves the wish no further. */
-    if (*wish & ~server_layout->no_compression &&
-        server_layout->keyspace == KEYSPACE_OF_FILE)
+    if (*wish & ~wishes_of_form() && server_layout->keyspace == KEYSPACE_OF_FILE)
         return "a transfer of a part, with a layout from a file,";
     if (wants_older_format(transfer.targets[0].client))
         return "a transfer to an older replica";
@@ -244,7 +249,7 @@ static int capture_all(const struct child_request *request, int32_t wish,
                        struct server_capture *capture)
 {
     server_roots(&capture->roots);
-    if (*server_variables.checksum)
+    if (*server_variables.checksum && !(wish & server_layout->no_checksum))
         capture->checksum = server_symbols.crc64;
     bool aof = request->cause == CHILD_REWRITE_AOF;
     if (*(aof ? server_variables.sync_rewrite : server_variables.sync_dump))

@@ -118,6 +118,7 @@ static const struct family families[] = {
             .name = "redis-8.8",
             REDIS_8_6,
             STORE(152),
+            .newer_types = true,
             .stream_type = 27,
             .group_nacked = 48,
             .group_consumers = 56,

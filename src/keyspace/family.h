@@ -75,6 +75,7 @@ struct family {
     enum skiplist_form skiplists;
     uint16_t expiring_listpack; /* in what a hash of this form points to */
 
+    bool newer_types;    /* there are values that no walker knows: values.c */
     bool modular_clocks; /* idle times wrap as numbers do, not one short */
 };
 

@@ -31,7 +31,8 @@ struct walk {
     size_t batch_bytes;
     struct worker_pool *pool; /* NULL: this thread walks alone */
     struct rax_scratch *rax[RAX_LEVELS];
-    uint64_t work; /* what was read, and how often: frozen_read() */
+    frozen_address stranger; /* the object with which the walk ends */
+    uint64_t work;           /* what was read, and how often: frozen_read() */
 };
 
 /* Frees what was mapped for it; roots, reader and encoder are the owner's. */

@@ -76,7 +76,8 @@ static int save_key(struct walk *walk, struct frozen_object *object,
                     const struct frozen_string *name, int64_t expire)
 {
     int type = object_prepare(walk, object);
-    walk->where = type == -ENOTSUP ? "a module's value" : "a key";
+    if (type != KEYSPACE_STRANGER)
+        walk->where = type == -ENOTSUP ? "a module's value" : "a key";
     int error = type < 0 ? type : is_compared(walk, object, expire) ? 0 : -ENODATA;
     if (!error && expire != NO_EXPIRE)
         error = save_expire(walk, expire);
@@ -131,6 +132,8 @@ static int save_keys(struct walk *walk, const struct frozen_entry *entries, size
         error = ask_for_values(walk, entries, count);
     for (size_t i = 0; i < count && !error; i++) {
         error = save_key(walk, &batch->objects[i], &batch->names[i], batch->expires[i]);
+        if (error == KEYSPACE_STRANGER)
+            walk->stranger = entries[i].value;
         walk->keys++;
         walk->expiring += batch->expires[i] != NO_EXPIRE;
         if (!error && walk->roots->key_save_delay)
@@ -338,6 +341,15 @@ int keyspace_imported_slots(const struct keyspace_roots *roots,
     return error;
 }
 
+bool keyspace_is_stranger(const struct keyspace_roots *roots, struct view_reader *reader,
+                          frozen_address address)
+{
+    struct walk walk = looking_walk(roots, reader);
+    struct frozen_object object;
+    return object_read(&walk, address, &object) == 0 &&
+           object_prepare(&walk, &object) == KEYSPACE_STRANGER;
+}
+
 /* ---- all of it ------------------------------------------------------------------- */
 
 int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader,
@@ -358,6 +370,7 @@ int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader
         error = save_database(&walk, i);
     if (error && where)
         *where = walk.where;
+    observer->stranger = walk.stranger;
     walk_release(&walk);
     return error;
 }

@@ -9,6 +9,7 @@
 #ifndef RDB_UFFD_KEYSPACE_H
 #define RDB_UFFD_KEYSPACE_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -76,6 +77,10 @@ struct keyspace_roots {
     struct keyspace_kinds compared;
 };
 
+/* A walk ends with it at a value of a type that no walker knows and newer servers have;
+ * what it was reading is then what that is, such as "an array (ARRAY)". */
+#define KEYSPACE_STRANGER (-EPROTONOSUPPORT)
+
 /* What a server in cluster mode has. */
 #define KEYSPACE_SLOTS 16384
 
@@ -86,6 +91,8 @@ struct keyspace_observer {
     /* Who writes values of modules' types; NULL: nobody, and a walk that meets one ends
      * with -ENOTSUP. */
     struct value_source *values;
+    frozen_address
+        stranger; /* set by a walk that ends with KEYSPACE_STRANGER: the object */
 };
 
 struct worker_pool;
@@ -98,6 +105,10 @@ struct worker_pool;
 int keyspace_save(const struct keyspace_roots *roots, struct view_reader *reader,
                   struct rdb_encoder *encoder, struct keyspace_observer *observer,
                   struct worker_pool *pool, const char **where);
+
+/* Whether what lies there still looks like such an object. */
+bool keyspace_is_stranger(const struct keyspace_roots *roots, struct view_reader *reader,
+                          frozen_address object);
 
 /* How many keys the server says it has in one of the first `roots->database_count`
  * databases. 0 or a negative errno. */

@@ -98,6 +98,12 @@ static int take_key(struct walk *walk, struct sampling *sampling)
     struct keyspace_sample *sample =
         &sampling->samples->samples[sampling->samples->count];
     int type = object_prepare(walk, object);
+    if (type == KEYSPACE_STRANGER) {
+        *count_of(&sampling->samples->met, object, walk->batch->expires[0]) = 0;
+        sampling->samples->stranger_name = walk->where;
+        sampling->samples->stranger = walk->stranger;
+        return 0;
+    }
     /* A module's: nobody asks us to walk it. */
     if (type < 0)
         return type == -ENOTSUP ? 0 : type;
@@ -143,6 +149,7 @@ static int look_at_key(struct walk *walk, const struct frozen_entry *entry,
                        struct sampling *sampling)
 {
     int error = batch_read(walk, entry, 1, &sampling->expires);
+    walk->stranger = entry->value;
     const struct frozen_object *object = &walk->batch->objects[0];
     int64_t expire = walk->batch->expires[0];
     if (!error && may_be_asked(sampling, expire)) {
@@ -277,6 +284,7 @@ int keyspace_sample(const struct keyspace_roots *roots, struct view_reader *read
         .observer = &observer,
     };
     samples->count = 0;
+    samples->stranger_name = NULL;
     memset(&samples->met, 0, sizeof(samples->met));
     int error = walk.encoder ? sample_databases(&walk, &sampling) : -ENOMEM;
     *where = walk.where;

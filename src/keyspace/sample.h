@@ -31,7 +31,10 @@ struct keyspace_sample {
 struct keyspace_samples {
     bool imported; /* wanted are keys of slots that are being imported, else others */
     bool thorough; /* look at many more keys: tens of milliseconds */
-    struct keyspace_kinds met; /* of all keys that were looked at */
+    struct keyspace_kinds met; /* of all keys that were looked at and that walkers know */
+    /* One of those that they do not, which are left out: what it is, NULL: there was none. */
+    const char *stranger_name;
+    frozen_address stranger;
     size_t count;
     struct keyspace_sample samples[SAMPLES_MAX];
 };

@@ -6,6 +6,23 @@
 
 #define MODULE_TYPE 7
 
+/* Types that walkers do not know, as servers number them, with the encoding they have. */
+static const char *newer_type(const struct walk *walk, const struct frozen_object *object)
+{
+    static const struct {
+        uint8_t type, encoding;
+        const char *name;
+    } newer[] = {
+        {7, 13, "an array (ARRAY)"},
+        {8, ENCODING_INTEGER, "a rate of requests (GCRA)"},
+    };
+    for (size_t i = 0; walk->family->newer_types && i < sizeof(newer) / sizeof(newer[0]);
+         i++)
+        if (object->type == newer[i].type && object->encoding == newer[i].encoding)
+            return newer[i].name;
+    return NULL;
+}
+
 static int rdb_type_of(struct walk *walk, const struct frozen_object *object)
 {
     static const struct {
@@ -33,7 +50,11 @@ static int rdb_type_of(struct walk *walk, const struct frozen_object *object)
     for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++)
         if (object->type == forms[i].type && object->encoding == forms[i].encoding)
             return forms[i].rdb_type;
-    return -EBADMSG;
+    const char *newer = newer_type(walk, object);
+    if (!newer)
+        return -EBADMSG;
+    walk->where = newer;
+    return KEYSPACE_STRANGER;
 }
 
 int object_prepare(struct walk *walk, struct frozen_object *object)

@@ -69,7 +69,8 @@ static inline frozen_address string_behind(frozen_address address, uint64_t leng
 int object_read(struct walk *walk, frozen_address address, struct frozen_object *object);
 /* The byte before the key that tells how the value is written, also put into
  * the object; -ENOTSUP for what only a module can write, if it is not to be asked (no
- * walk->values, or data of its own at the key); -EBADMSG for what cannot be. */
+ * walk->values, or data of its own at the key); KEYSPACE_STRANGER; -EBADMSG for what
+ * cannot be. */
 int object_prepare(struct walk *walk, struct frozen_object *object);
 /* Writes the value. 0 or -errno. */
 int object_save(struct walk *walk, const struct frozen_object *object);

@@ -186,8 +186,9 @@ static void walk_task(struct worker *worker, uint32_t number, uint64_t from, uin
     result->error = pool->body(walk, from, to, pool->context);
     if (!result->error)
         result->error = rdb_encoder_flush(walk->encoder);
-    /* A module's value: whoever writes them is asked by one thread, in the dump's order. */
-    if (result->error == -ENOTSUP)
+    /* A module's value: whoever writes them is asked by one thread, in the dump's order. And
+     * who began the walk is to know which object it ends at. */
+    if (result->error == -ENOTSUP || result->error == KEYSPACE_STRANGER)
         result->walk_again = true;
     result->keys = walk->keys;
     result->expiring = walk->expiring;

@@ -67,7 +67,7 @@ static int progress(struct keyspace_observer *observer, uint64_t keys)
 static bool is_unexpected(const struct snapshot *snapshot, int error)
 {
     return (error == -EFAULT || error == -EBADMSG || error == -ENOTSUP ||
-            error == -ENODATA) &&
+            error == -ENODATA || error == KEYSPACE_STRANGER) &&
            atomic_load_explicit(&snapshot->view.error, memory_order_acquire) == 0;
 }
 
@@ -94,6 +94,7 @@ static int write_keys(struct save *save, struct rdb_encoder *encoder,
                               &snapshot->failed_where);
     if (is_unexpected(snapshot, error))
         snapshot->walk_error = error;
+    snapshot->stranger = save->observer.stranger;
     if (pool)
         worker_pool_end(pool);
     return error;

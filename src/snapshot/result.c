@@ -23,6 +23,8 @@ static const char *name_error(int error)
         return "unexpected data in the server's memory";
     if (error == -ENODATA)
         return "a kind of value that the layout from a file is not proved for yet";
+    if (error == KEYSPACE_STRANGER)
+        return "a value of a type that this version of the module does not know";
     if (error == -ENOBUFS)
         return "the snapshot buffer is full (buffer-policy abort)";
     if (error == -ECHILD)

@@ -11,6 +11,13 @@
 #include "reporting/log_limit.h"
 #include "snapshot.h"
 
+/* How long saves fork for what a walk has met. */
+enum doubt_end {
+    DOUBT_UNTIL_TOLD,
+    DOUBT_UNTIL_COMPARED, /* it was not compared: until something more is */
+    DOUBT_WHILE_STRANGER, /* until what no walker knows is gone */
+};
+
 /* Main thread only. */
 struct service {
     bool started;
@@ -20,7 +27,10 @@ struct service {
     struct keyspace_kinds proved_kinds;
     uint64_t proof_tried_usec;
     char doubt[REASON_BYTES]; /* what a walk met that cannot be, "" if none did */
-    bool doubt_of_kind;       /* … or what was not compared: until something more is */
+    enum doubt_end doubt_end;
+    /* Where that is, when it is looked for again, and the pause before. */
+    frozen_address stranger;
+    uint64_t stranger_look_usec, stranger_pause_usec;
     bool has_allocator;
     char guard_reason[REASON_BYTES]; /* why its calls cannot be guarded, "" if they are */
     bool merging_lifted;             /* KSM was on for this process when we came */

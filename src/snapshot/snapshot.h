@@ -105,6 +105,7 @@ struct snapshot {
     _Atomic uint64_t keys_total;
     const char *failed_where;    /* static text */
     int walk_error;              /* the walk met what cannot be; else 0 */
+    frozen_address stranger;     /* … or what no walker knows: KEYSPACE_STRANGER */
     _Atomic bool backup_is_open; /* destination.h */
     _Atomic uint64_t bytes_written;
     char backup_refusal[160]; /* why it could not be opened, "" if it could */

@@ -28,6 +28,7 @@ struct proof {
     const struct rdb_uffd_host *host;
     bool strict; /* the layout is from a file */
     struct keyspace_kinds *kinds;
+    struct proof_stranger *stranger; /* NULL: not asked for */
     struct keyspace_kinds forgotten; /* of keys that are being imported */
     struct keyspace_roots roots;
     struct checked_reader live;
@@ -168,6 +169,9 @@ static int compare_keys(struct proof *proof)
     int error =
         keyspace_sample(&proof->roots, &proof->reader, wall_clock_msec() + NOT_SOON_MSEC,
                         proof->kinds, &proof->samples, &where);
+    if (proof->stranger && proof->samples.stranger_name)
+        *proof->stranger = (struct proof_stranger){proof->samples.stranger_name,
+                                                   proof->samples.stranger};
     if (error == -EFAULT || error == -EBADMSG || error == -E2BIG)
         return differs(proof, "%s cannot be read", where);
     if (error)
@@ -251,7 +255,8 @@ static int compare_all(struct proof *proof)
 }
 
 static int prove_by(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
-                    int (*compare)(struct proof *), char *reason, size_t reason_size)
+                    struct proof_stranger *stranger, int (*compare)(struct proof *),
+                    char *reason, size_t reason_size)
 {
     struct proof *proof = memory_map(sizeof(*proof));
     int error = proof ? 0 : -ENOMEM;
@@ -261,6 +266,7 @@ static int prove_by(const struct rdb_uffd_host *host, struct keyspace_kinds *kin
     if (!error) {
         proof->host = host;
         proof->kinds = kinds;
+        proof->stranger = stranger;
         proof->reason = reason;
         proof->reason_size = reason_size;
         proof->strict = server_layout_is_of_file();
@@ -277,10 +283,25 @@ static int prove_by(const struct rdb_uffd_host *host, struct keyspace_kinds *kin
 }
 
 int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
-              char *reason, size_t reason_size)
+              struct proof_stranger *stranger, char *reason, size_t reason_size)
 {
     DEMAND_MAIN_THREAD();
-    return prove_by(host, kinds, compare_all, reason, reason_size);
+    return prove_by(host, kinds, stranger, compare_all, reason, reason_size);
+}
+
+bool proof_finds_stranger(frozen_address object)
+{
+    DEMAND_MAIN_THREAD();
+    struct keyspace_roots roots;
+    struct checked_reader live;
+    struct view_reader reader;
+    if (checked_reader_open(&live) != 0)
+        return true;
+    server_roots(&roots);
+    view_reader_init_live(&reader, &live);
+    bool found = keyspace_is_stranger(&roots, &reader, object);
+    checked_reader_close(&live);
+    return found;
 }
 
 /* ---- a save with a layout from a file -------------------------------------------- */
@@ -309,7 +330,7 @@ int proof_try_save(const struct rdb_uffd_host *host, const struct server_capture
                      "the replicas' sockets are not where they should be");
             return -ENOTSUP;
         }
-    return prove_by(host, NULL, compare_instant, reason, reason_size);
+    return prove_by(host, NULL, NULL, compare_instant, reason, reason_size);
 }
 
 /* ---- slots that are being imported ----------------------------------------------- */

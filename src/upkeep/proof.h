@@ -11,13 +11,21 @@
 #include "keyspace/sample.h"
 #include "snapshot/callbacks.h"
 
+/* A value of a type that no walker knows. */
+struct proof_stranger {
+    const char *name; /* such as "an array (ARRAY)"; NULL: none was met */
+    frozen_address object;
+};
+
 /* 0: proved. -EAGAIN: there are no keys, and a walk finds none either, or only such as
  * are being imported and look right. Else `reason`
  * says what stands against it: -ENODATA: no key can be compared; -ENOTSUP: walks see
  * something else; -errno: cannot be found out. `kinds`: those that have been compared, none
  * at first. Main thread, nothing frozen; takes a millisecond or two. */
 int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
-              char *reason, size_t reason_size);
+              struct proof_stranger *stranger, char *reason, size_t reason_size);
+/* Whether there still seems to be one. Main thread, nothing frozen; takes no time. */
+bool proof_finds_stranger(frozen_address object);
 /* At every save with a layout from a file, which nobody has tested: numbers of keys, clocks,
  * and the replicas' sockets. What the save meets that was not compared ends it
  * (keyspace_roots). 0; -ENOTSUP or -errno, then `reason` says what stands against it. Main

@@ -425,9 +425,9 @@ static void expired_while_saving(void)
     struct server *server = start("hz 100\n");
     fill(server->connection, FILL_ALL, COUNT, test_seed());
     bool fields = server_knows(server, "hpexpire");
+    double expired = server_info_number(server, "expired_keys");
     fill_short_lived(server, fields);
     server_config_set(server, "rdb-key-save-delay", "400");
-    double expired = server_info_number(server, "expired_keys");
     struct snapshot snapshot = snapshot_begin(server);
     WAIT_UNTIL(server_info_number(server, "expired_keys") >= expired + 2 * SHORT_LIVED, 2,
                "not all keys have expired");

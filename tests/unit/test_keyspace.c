@@ -434,6 +434,71 @@ static void values_of_modules_are_asked_for(void **state)
     assert_int_equal(asked.count, 0);
 }
 
+/* ---- what no walker knows --------------------------------------------------------- */
+
+/* Redis 8.8's: one database of one key, which is in its object. */
+#define STORE_AT 512
+
+static void build_newer(unsigned type, unsigned encoding)
+{
+    memset(heap, 0, HEAP_BYTES);
+    for (size_t i = 0; i < 2; i++) {
+        size_t store = STORE_AT * (1 + i), dict = store + 256, tables = store + 384;
+        put(8 * i, place(store));
+        put(store + 152, place(tables));
+        put(store + 160, 1);
+        put(tables, place(dict));
+        put(dict + 8, place(BUCKETS_AT + PLACES + 8 * i));
+        put(dict + 24, !i);
+        put(dict + 40, UINT64_MAX);
+        put(dict + 48, UINT64_C(0xff00) << 32);
+    }
+    put(BUCKETS_AT + PLACES, place(OBJECT_AT) | 2);
+    put(OBJECT_AT, type | encoding << 4 | 1u << 31);
+    put(OBJECT_AT + 8, place(VALUE_AT));
+    put(OBJECT_AT + 16, 1 | 1 << 3 << 8 | 'k' << 16);
+}
+
+static int save_of(enum keyspace_layout layout, const char **where,
+                   frozen_address *object)
+{
+    struct keyspace_roots roots = {
+        .layout = layout, .databases = place(0), .database_count = 1};
+    struct counting_sink sink = {{count}, 0};
+    struct keyspace_observer observer = {.progress = limit_keys};
+    struct rdb_encoder *encoder = rdb_encoder_create(&sink.sink, compress);
+    struct view_reader reader;
+    view_reader_init(&reader, &view);
+    int error = keyspace_save(&roots, &reader, encoder, &observer, NULL, where);
+    *object = observer.stranger;
+    rdb_encoder_destroy(encoder);
+    return error;
+}
+
+/* By the number that its server gives it; any other is what cannot be. */
+static void newer_types_are_named(void **state)
+{
+    (void)state;
+    for (unsigned type = 0; type < 16; type++)
+        for (unsigned encoding = 0; encoding < 16; encoding++) {
+            bool is_array = type == 7 && encoding == 13;
+            bool is_rate = type == 8 && encoding == 1;
+            const char *where = "";
+            frozen_address object;
+            build_newer(type, encoding);
+            int error = save_of(KEYSPACE_REDIS_8_8, &where, &object);
+            assert_int_equal(error == KEYSPACE_STRANGER, is_array || is_rate);
+            assert_int_equal(strstr(where, "ARRAY") != NULL, is_array);
+            assert_int_equal(strstr(where, "GCRA") != NULL, is_rate);
+            if (is_array || is_rate)
+                assert_int_equal(object, place(OBJECT_AT));
+            else if (type > 6)
+                assert_int_equal(error, -EBADMSG);
+        }
+    build_value(7, 13);
+    assert_int_equal(save_built(), -EBADMSG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -447,6 +512,7 @@ int main(void)
         cmocka_unit_test(a_list_without_end_ends),
         cmocka_unit_test(a_tree_without_leaves_ends),
         cmocka_unit_test(values_of_modules_are_asked_for),
+        cmocka_unit_test(newer_types_are_named),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -363,13 +363,14 @@ static void take_macros(const struct server_layout *known)
     if (found.has & HAS_DIRECT_TRANSFERS)
         found.own_connection = like->own_connection;
     found.no_compression = like->no_compression;
+    found.no_checksum = like->no_checksum;
     if (!known)
-        fprintf(
-            stderr,
-            "%s %s: taken from %s %s, since no program says it: the first bytes of a "
-            "dump, %s; the bits of own connections, %d, and of strings as they are, %d\n",
-            server_name, server_version, like->server, like->version, like->magic,
-            found.own_connection, found.no_compression);
+        fprintf(stderr,
+                "%s %s: taken from %s %s, since no program says it: the first bytes of a "
+                "dump, %s; the bits of own connections, %d, of strings as they are, %d, "
+                "and of no checksum, %d\n",
+                server_name, server_version, like->server, like->version, like->magic,
+                found.own_connection, found.no_compression, found.no_checksum);
 }
 
 static void compare_known(const struct server_layout *known)
@@ -485,6 +486,7 @@ static void print_source(void)
     PRINT(client_request_bytes, true)
     PRINT(own_connection, found.own_connection)
     PRINT(no_compression, found.no_compression)
+    PRINT(no_checksum, found.no_checksum)
     PRINT(module_name, true)
     PRINT(module_types, true)
     PRINT(type_module, true)

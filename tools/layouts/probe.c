@@ -60,6 +60,9 @@ void probe(void)
 #ifdef SLAVE_REQ_RDB_NO_COMPRESS
     VALUE(no_compression, SLAVE_REQ_RDB_NO_COMPRESS);
 #endif
+#ifdef SLAVE_REQ_RDB_NO_CHECKSUM
+    VALUE(no_checksum, SLAVE_REQ_RDB_NO_CHECKSUM);
+#endif
     FIELD(module_name, struct PROBE_MODULE, name);
     FIELD(module_types, struct PROBE_MODULE, types);
 #ifdef PROBE_TYPE_ENTITY
