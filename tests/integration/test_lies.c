@@ -282,6 +282,7 @@ static void wrong_files(void)
         {"client_request", "client_request 231", "client_request is a multiple of 2"},
         {"client_request", "client_request 64", "client_request cannot be 64"},
         {"no_compression", "no_compression 47", "no_compression is no bit of its own"},
+        {"no_checksum", "no_checksum 33", "no_checksum is no bit of its own"},
         {"family", "family redis-1.0", "there is no family 'redis-1.0'"},
         {"version", "version 1.2.3", "1.2.3, and this is"},
     };

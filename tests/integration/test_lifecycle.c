@@ -467,6 +467,63 @@ static void newer_than_known(void)
     check_unknown("newer_server", "99.9.9");
 }
 
+static bool forks_for_array(struct server *server)
+{
+    server_command(server, "BGSAVE");
+    return strstr(server_info(server, "uffd_last_fallback_reason"), "(ARRAY)") != NULL;
+}
+
+static void check_served_again(struct server *server)
+{
+    server_ok(server, "DEL array");
+    /* What was freed is used again. */
+    server_ok(server, "DEBUG POPULATE 30000 later 50");
+    WAIT_UNTIL(server_info_number(server, "uffd_supported") == 1, 10, "the reason is: %s",
+               server_info(server, "uffd_unsupported_reason"));
+    server_save(server);
+    const char *digest = dump_digest(server_path(server, "dump.rdb"), "");
+    CHECK(digest && strcmp(digest, server_digest(server)) == 0, "the data differ");
+    server_stop(server);
+}
+
+/* Seen by a look at some keys: no save is begun. */
+static void array_is_seen(void)
+{
+    needs_module();
+    struct server *server = server_start(&(struct server_options){
+        .config = "save \"\"\n", .module_arguments = "fallback no"});
+    if (!server_knows(server, "arset"))
+        not_applicable("this server has no arrays");
+    server_ok(server, "ARSET array 5 value");
+    CHECK(forks_for_array(server), "a save was begun");
+    CHECK(server_info_number(server, "uffd_snapshots_failed") == 0, "a save was begun");
+    check_served_again(server);
+}
+
+/* Met by a save among many keys: this one fails, the next ones fork. */
+static void array_is_met(void)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = "save \"\"\n"
+                                           "stop-writes-on-bgsave-error no\n",
+                                 .module_arguments = "fallback no"});
+    if (!server_knows(server, "arset"))
+        not_applicable("this server has no arrays");
+    server_ok(server, "DEBUG POPULATE 50000 key 20");
+    server_save(server);
+    server_ok(server, "ARSET array 5 value");
+    server_save_start(server);
+    CHECK(!server_save_wait(server), "the save succeeded");
+    CHECK(strstr(server_info(server, "uffd_last_error"), "an array (ARRAY)"),
+          "the save failed for: %s", server_info(server, "uffd_last_error"));
+    CHECK(forks_for_array(server), "another save was begun");
+    CHECK(server_info_number(server, "uffd_snapshots_failed") == 1, "it was tried again");
+    sleep_msec(2500);
+    CHECK(forks_for_array(server), "it is taken to be gone");
+    check_served_again(server);
+}
+
 /* `program` copied to `copy`, with another version's last digit wherever it tells its own. */
 static int copy_as_other_version(const char *program, const char *copy, char *version)
 {
@@ -660,6 +717,8 @@ int main(int argc, char **argv)
         {"switched_while_saving", switched_while_saving, 30},
         {"calls_not_patched", calls_not_patched, 20},
         {"newer_than_known", newer_than_known, 60},
+        {"array_is_seen", array_is_seen, 60},
+        {"array_is_met", array_is_met, 60},
         {"other_page_size", other_page_size, 40},
         {"point_release", point_release, 40},
         {"structures_elsewhere", structures_elsewhere, 60},
