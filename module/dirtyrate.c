@@ -31,7 +31,7 @@ static int reply(api_context *context, api_string **arguments, int count)
         return reply_error(context, outcome->failure);
     double msec = rate->measured_msec ? (double)rate->measured_msec : 1;
     double heap = rate->heap_bytes ? (double)rate->heap_bytes : 1;
-    api.ReplyWithMap(context, 9);
+    api.ReplyWithMap(context, 10);
     reply_number(context, "measured_msec", rate->measured_msec);
     reply_number(context, "heap_bytes", rate->heap_bytes);
     reply_number(context, "pages_written", rate->pages);
@@ -41,6 +41,7 @@ static int reply(api_context *context, api_string **arguments, int count)
     reply_number(context, "save_msec", rate->save_msec);
     reply_number(context, "predicted_pages", rate->predicted_pages);
     reply_number(context, "predicted_buffer_bytes", rate->predicted_bytes);
+    reply_number(context, "predicted_backup_buffer_bytes", rate->predicted_backup_bytes);
     reply_number(context, "recommended_buffer_limit", rate->recommended_limit);
     return API_OK;
 }

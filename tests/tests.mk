@@ -66,6 +66,10 @@ model: ## check the models of the protocol (spin), and that mistakes in them are
 	@tests/install-dependencies
 	@tests/model/run
 
+.PHONY: litmus
+litmus: ## ask herd7 whether arm64 allows what must not be, and finds it once a fence is gone
+	@tests/model/run-litmus
+
 .PHONY: test-arm64
 test-arm64: ## unit tests and some suites on arm64: as it is on such a machine, else in an emulator (TESTS="identity/ ...")
 	@tests/arm64/test-arm64 $(TESTS)

@@ -279,16 +279,23 @@ static uint64_t without_accesses(const struct dirty_count *count)
                       (double)count->access_times.noted);
 }
 
+/* Of the sample, and of all. */
+static uint64_t of_all(const struct dirty *dirty, uint64_t pages)
+{
+    if (!dirty->sampled_bytes)
+        return pages;
+    return (uint64_t)((double)pages * (double)dirty->bytes /
+                      (double)dirty->sampled_bytes);
+}
+
 int dirty_read(const struct dirty *dirty, struct dirty_count *count,
                const _Atomic bool *stop)
 {
     count->pages = 0;
     count->access_times = (struct access_times_count){0, 0};
     int error = visit_pages(dirty, stop, count_page, count);
-    count->pages = without_accesses(count);
-    if (dirty->sampled_bytes)
-        count->pages = (uint64_t)((double)count->pages * (double)dirty->bytes /
-                                  (double)dirty->sampled_bytes);
+    count->accessed = of_all(dirty, count->pages);
+    count->pages = of_all(dirty, without_accesses(count));
     return error;
 }
 

@@ -41,6 +41,7 @@ struct dirty {
 
 struct dirty_count {
     uint64_t pages;
+    uint64_t accessed; /* the same, with those that were only read */
     /* Of some of them, whether more has changed. */
     struct access_times_count access_times;
 };
@@ -62,7 +63,8 @@ int dirty_open(struct dirty *dirty, const struct region_set *regions,
  * 0 or -errno; dirty_end() is needed in both cases. */
 int dirty_start(struct dirty *dirty, const _Atomic bool *stop);
 /* How many pages have been written since, all in all, as far as the sample tells, but
- * for those in which only the times of accesses have changed (access_times.h). A region that
+ * for those in which only the times of accesses have changed (access_times.h); and with
+ * them, as a backup would have it, while which the server notes such times. A region that
  * went away meanwhile counts as unwritten. */
 int dirty_read(const struct dirty *dirty, struct dirty_count *count,
                const _Atomic bool *stop);

@@ -31,6 +31,8 @@ static struct {
     struct dirty_count count; /* when last looked */
     unsigned sample_count;
     struct dirty_sample samples[SAMPLES];
+    struct dirty_sample
+        accessed[SAMPLES]; /* at the same times, with what was only read */
     int error;
 } rate;
 
@@ -54,12 +56,13 @@ static uint64_t recommend(uint64_t bytes)
                                                    : limit;
 }
 
-/* A page of the index for each chunk that holds such pages: any but the emptiest heaps
- * have some everywhere. */
-static uint64_t index_bytes(uint64_t pages, uint64_t heap_bytes)
+/* The pages, and a page of the index for each chunk that holds such pages: any but the
+ * emptiest heaps have some everywhere. */
+static uint64_t buffer_bytes(uint64_t pages)
 {
-    uint64_t chunks = heap_bytes / CHUNK_BYTES + 1;
-    return (pages < chunks ? pages : chunks) * PAGE_BYTES + chunks * sizeof(uint32_t);
+    uint64_t chunks = rate.heap_bytes / CHUNK_BYTES + 1;
+    return (pages + (pages < chunks ? pages : chunks)) * PAGE_BYTES +
+           chunks * sizeof(uint32_t);
 }
 
 static uint64_t last_whole_save_msec(const struct snapshot *snapshot)
@@ -74,7 +77,9 @@ static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *resu
     uint64_t usec = save_msec ? save_msec * 1000 : last->usec;
     uint64_t pages =
         dirty_predict(rate.samples, rate.sample_count, usec, rate.heap_bytes);
-    uint64_t bytes = pages * PAGE_BYTES + index_bytes(pages, rate.heap_bytes);
+    uint64_t accessed =
+        dirty_predict(rate.accessed, rate.sample_count, usec, rate.heap_bytes);
+    uint64_t bytes = buffer_bytes(pages);
     *result = (struct rdb_uffd_dirty_rate){
         .measured_msec = last->usec / 1000,
         .heap_bytes = rate.heap_bytes,
@@ -82,6 +87,7 @@ static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *resu
         .save_msec = save_msec,
         .predicted_pages = pages,
         .predicted_bytes = bytes,
+        .predicted_backup_bytes = buffer_bytes(accessed),
         .recommended_limit = recommend(bytes),
     };
 }
@@ -130,6 +136,8 @@ static int take_sample(struct snapshot *snapshot, uint64_t began)
     /* The scan takes a moment; its middle is when it was. */
     sample->usec = clock_usec() - began;
     sample->pages = rate.count.pages;
+    rate.accessed[rate.sample_count] =
+        (struct dirty_sample){sample->usec, rate.count.accessed};
     if (!error)
         rate.sample_count++;
     return error;

@@ -23,7 +23,9 @@ struct rdb_uffd_dirty_rate {
     uint64_t save_msec; /* the next save takes as long as the last one that succeeded; 0:
                            there is none, and the prediction is for the measured time */
     uint64_t predicted_pages;
-    uint64_t predicted_bytes;   /* of buffer, the index included */
+    uint64_t predicted_bytes; /* of buffer, the index included */
+    uint64_t
+        predicted_backup_bytes; /* the same for a backup, to which reads are writes */
     uint64_t recommended_limit; /* for `buffer-limit` */
 };
 

@@ -221,6 +221,9 @@ static void reads_are_no_writes(void)
     load_stop(load);
     test_note("%lld pages", answer(rate, "pages_written"));
     CHECK(answer(rate, "pages_written") < 1500, "reads count as writes");
+    long long save = answer(rate, "predicted_buffer_bytes");
+    long long backup = answer(rate, "predicted_backup_buffer_bytes");
+    CHECK(backup > 2 * save, "to a backup they are: %lld, %lld", backup, save);
     server_stop(server);
 }
 
