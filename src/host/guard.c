@@ -18,6 +18,8 @@
 
 /* FAULT_SLOW_GUARD */
 #define SLOW_USEC 50000
+/* A call takes microseconds, unless its thread has lost its CPU. */
+#define CALL_LOOK_USEC 20
 
 /* ---- asking ---------------------------------------------------------------------- */
 
@@ -62,6 +64,46 @@ static void ask_nobody(void)
 
 /* ---- the calls ------------------------------------------------------------------- */
 
+/* Threads amid a call that takes memory away. */
+static _Atomic unsigned in_calls;
+
+/* Around the look whether anything is frozen and the call that follows from it: who found
+ * nothing frozen may lose its CPU between the two, and its call would take the marks of a
+ * snapshot that has begun meanwhile. It says first that it is here and looks then; who
+ * freezes says so first, and then waits for those that are here. */
+static void enter_call(void)
+{
+    atomic_fetch_add_explicit(&in_calls, 1, memory_order_seq_cst);
+}
+
+static void leave_call(void)
+{
+    atomic_fetch_sub_explicit(&in_calls, 1, memory_order_release);
+}
+
+/* The look is over, the call not made yet. */
+static void lose_cpu(void)
+{
+    if (fault_point(FAULT_SLOW_GUARD) && thread_own_id() != getpid())
+        sleep_usec(SLOW_USEC);
+    if (fault_point(FAULT_HUNG_GUARD) && thread_own_id() != getpid())
+        fault_point_hang(FAULT_HUNG_GUARD);
+}
+
+int guard_wait_for_calls(void)
+{
+    DEMAND_MAIN_THREAD();
+    static bool caller_is_late;
+    uint64_t until = clock_usec() + (caller_is_late ? 0 : LOCK_IN_TIME_USEC);
+    bool late = false;
+    while (atomic_load_explicit(&in_calls, memory_order_seq_cst) && !late) {
+        sleep_usec(CALL_LOOK_USEC);
+        late = clock_usec() >= until;
+    }
+    caller_is_late = late;
+    return late ? -EBUSY : 0;
+}
+
 static bool drops_pages(int advice)
 {
     return advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE ||
@@ -92,17 +134,23 @@ static void tell_mapped(void *start, size_t length)
     errno = callers_errno;
 }
 
+static int drop_pages(void *start, size_t length, int advice)
+{
+    enter_call();
+    int result = -1, refused = preserve(start, length, true);
+    lose_cpu();
+    if (refused)
+        errno = refused;
+    else
+        result = madvise(start, length, advice);
+    leave_call();
+    return result;
+}
+
 static int guarded_madvise(void *start, size_t length, int advice)
 {
-    int refused = drops_pages(advice) ? preserve(start, length, true) : 0;
-    if (refused) {
-        errno = refused;
-        return -1;
-    }
-    int result = madvise(start, length, advice);
-    if (fault_point(FAULT_SLOW_GUARD) && thread_own_id() != getpid())
-        sleep_usec(SLOW_USEC);
-    return result;
+    return drops_pages(advice) ? drop_pages(start, length, advice)
+                               : madvise(start, length, advice);
 }
 
 static bool is_past(const void *start, size_t length)
@@ -129,13 +177,22 @@ static bool put_off(const void *start, size_t length)
     return taken;
 }
 
-static int guarded_munmap(void *start, size_t length)
+static int unmap(void *start, size_t length)
 {
     if (put_off(start, length))
         return 0;
     preserve(start, length, false);
+    lose_cpu();
     int result = munmap(start, length);
     tell_mapped(NULL, 0);
+    return result;
+}
+
+static int guarded_munmap(void *start, size_t length)
+{
+    enter_call();
+    int result = unmap(start, length);
+    leave_call();
     return result;
 }
 
@@ -159,17 +216,29 @@ static void *map(void *wanted, size_t length, int protection, int flags, int des
                       : mmap(wanted, length, protection, flags, descriptor, offset);
 }
 
+/* How jemalloc decommits where memory is not overcommitted; it does without. */
+static void *map_over(void *wanted, size_t length, int protection, int flags,
+                      int descriptor, off_t offset)
+{
+    enter_call();
+    void *start = MAP_FAILED;
+    if (protection == PROT_NONE && is_past(wanted, length))
+        errno = ENOMEM;
+    else {
+        preserve(wanted, length, false);
+        lose_cpu();
+        start = mmap(wanted, length, protection, flags, descriptor, offset);
+    }
+    leave_call();
+    return start;
+}
+
 static void *guarded_mmap(void *wanted, size_t length, int protection, int flags,
                           int descriptor, off_t offset)
 {
-    /* How jemalloc decommits where memory is not overcommitted; it does without. */
-    if ((flags & MAP_FIXED) && protection == PROT_NONE && is_past(wanted, length)) {
-        errno = ENOMEM;
-        return MAP_FAILED;
-    }
-    if (flags & MAP_FIXED)
-        preserve(wanted, length, false);
-    void *start = map(wanted, length, protection, flags, descriptor, offset);
+    void *start = flags & MAP_FIXED
+                      ? map_over(wanted, length, protection, flags, descriptor, offset)
+                      : map(wanted, length, protection, flags, descriptor, offset);
     if (start != MAP_FAILED && (flags & MAP_ANONYMOUS) && (flags & MAP_PRIVATE) &&
         (protection & PROT_WRITE))
         tell_mapped(start, length);
@@ -182,12 +251,16 @@ static void *guarded_mremap(void *start, size_t length, size_t new_length, int f
     va_start(arguments, flags);
     void *wanted = flags & MREMAP_FIXED ? va_arg(arguments, void *) : NULL;
     va_end(arguments);
-    if (is_past(start, length) || (wanted && is_past(wanted, new_length))) {
+    void *result = MAP_FAILED;
+    enter_call();
+    if (is_past(start, length) || (wanted && is_past(wanted, new_length)))
         errno = ENOMEM;
-        return MAP_FAILED;
+    else {
+        lose_cpu();
+        result = mremap(start, length, new_length, flags, wanted);
+        tell_mapped(NULL, 0);
     }
-    void *result = mremap(start, length, new_length, flags, wanted);
-    tell_mapped(NULL, 0);
+    leave_call();
     return result;
 }
 

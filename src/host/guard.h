@@ -37,6 +37,10 @@ struct guard_operations {
  * the main executable. 0 or -errno, and then nothing is patched. */
 int guard_install(const struct guard_operations *operations,
                   const void *allocator_function);
+/* Once frozen() is true: until no thread is amid a call that it began before, and that may
+ * drop what is protected from now on. 0; -EBUSY when one is still there after
+ * LOCK_IN_TIME_USEC, at once if the last time was in vain. Main thread. */
+int guard_wait_for_calls(void);
 /* Whether the calls can be put back: 0, or -EBUSY and a sentence in `reason`. */
 int guard_check(char *reason, size_t size);
 /* Puts the calls back. When it returns no thread is in an operation, and none will be:

@@ -71,7 +71,8 @@
     POINT(NO_NAMELESS, "no_nameless")   /* files cannot be made without a name */        \
     POINT(NO_PATIENCE, "no_patience") /* with a backup's reader: a tenth of a second */  \
     POINT(SLOW_GUARD,                                                                    \
-          "slow_guard") /* other threads are 50 ms longer in its madvise() */            \
+          "slow_guard") /* other threads take 50 ms between its look and the call */     \
+    POINT(HUNG_GUARD, "hung_guard") /* … and hang there, until off */                  \
     POINT(STUCK_CREATE,                                                                  \
           "stuck_create") /* the temporary file is neither made nor refused */           \
     POINT(KNOWN_NUMBERS, "known_numbers") /* in names: 4194305 and on, no random ones */ \

@@ -7,6 +7,7 @@
 #include "destination.h"
 #include "eviction.h"
 #include "host/deferred_free.h"
+#include "host/guard.h"
 #include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "memory/allocator.h"
@@ -306,7 +307,12 @@ int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES])
      * threads unmap at any time. */
     deferred_unmap_begin();
     atomic_store_explicit(&snapshot->freezing, true, memory_order_seq_cst);
-    error = prepare_and_freeze(snapshot, reason);
+    error = guard_wait_for_calls();
+    if (error)
+        snprintf(reason, REASON_BYTES,
+                 "a thread that gives memory back to the system does not end that");
+    else
+        error = prepare_and_freeze(snapshot, reason);
     atomic_store_explicit(&snapshot->freezing, false, memory_order_seq_cst);
     /* Who has not come back may be reading still: rescue_tend() ends it then. */
     if (error && !atomic_load_explicit(&snapshot->unreleased, memory_order_acquire) &&

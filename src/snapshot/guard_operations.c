@@ -1,6 +1,7 @@
 #include "guard_operations.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "memory/deferred_unmap.h"
 #include "service.h"
@@ -14,12 +15,21 @@ static bool is_frozen(void)
            (!the_service.in_forked_child || inside_is_here());
 }
 
+/* What is frozen then is being decided, and nobody preserves yet. The main thread, which
+ * decides, protects nothing amid a call of its own. */
+static bool is_being_made(void)
+{
+    return !atomic_load_explicit(&the_snapshot.frozen, memory_order_acquire);
+}
+
 static int preserve(uint64_t start, uint64_t end, bool may_refuse)
 {
     struct snapshot *snapshot = &the_snapshot;
     /* Dropped there, a page would come again with its content; refused, jemalloc clears it. */
     if (the_service.in_forked_child)
         return may_refuse ? -EAGAIN : 0;
+    if (is_being_made())
+        return thread_own_id() == getpid() ? 0 : -EAGAIN;
     uint64_t limit =
         atomic_load_explicit(&snapshot->preserved.limit, memory_order_relaxed);
     uint64_t used = preserved_bytes(&snapshot->preserved);
@@ -30,8 +40,7 @@ static int preserve(uint64_t start, uint64_t end, bool may_refuse)
         atomic_fetch_add_explicit(&snapshot->advices_refused, 1, memory_order_relaxed);
         return -EAGAIN;
     }
-    fault_server_preserve(&snapshot->fault_server, start, end);
-    return 0;
+    return fault_server_preserve(&snapshot->fault_server, start, end);
 }
 
 static bool is_past(uint64_t start, uint64_t end)

@@ -7,6 +7,7 @@
 #include "snapshot.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 
 #define VALUES      200
 #define VALUE_BYTES 65000
+#define FREEZES     8
 #define KSM         "/sys/kernel/mm/ksm/"
 
 /* ---- the kernel's merging --------------------------------------------------------- */
@@ -396,6 +398,44 @@ static void rewrite_fails(void)
     server_stop(server);
 }
 
+/* ---- while memory is given back ------------------------------------------------------ */
+
+/* Values come and go all the time, and jemalloc's threads give the memory back at once. */
+static pid_t make_garbage(struct server *server)
+{
+    pid_t child = fork();
+    CHECK(child >= 0, "fork");
+    if (child)
+        return child;
+    redisContext *connection = server_connect(server);
+    char *value = calloc(1, VALUE_BYTES);
+    for (int i = 0;; i++) {
+        freeReplyObject(redisCommand(connection, "SET garbage:%d %b", i % 16, value,
+                                     (size_t)VALUE_BYTES));
+        freeReplyObject(redisCommand(connection, "UNLINK garbage:%d", (i + 8) % 16));
+    }
+}
+
+/* A thread of jemalloc's that has found nothing frozen loses its CPU before it tells the
+ * kernel to drop the pages; meanwhile they are protected. */
+static void dropped_amid_the_freeze(void)
+{
+    needs_module();
+    setenv("MALLOC_CONF", "dirty_decay_ms:20,muzzy_decay_ms:0,background_thread:true", 1);
+    struct server *server = server_start(&(struct server_options){
+        .config = "save \"\"\n" FILL_CONFIG, .fault = "slow_guard"});
+    pid_t garbage = make_garbage(server);
+    for (int i = 0; i < FREEZES; i++) {
+        sleep_msec(200);
+        server_save_start(server);
+        CHECK(server_save_wait(server), "save %d failed: %s", i + 1,
+              server_info(server, "uffd_last_error"));
+    }
+    kill(garbage, SIGKILL);
+    check_fork_free(server, FREEZES);
+    server_stop(server);
+}
+
 /* ---- a save as ever ----------------------------------------------------------------- */
 
 static void costs_little(void)
@@ -435,6 +475,7 @@ int main(int argc, char **argv)
         {"kernel_loses_marks", kernel_loses_marks, 30},
         {"replica_is_spared", replica_is_spared, 60},
         {"rewrite_fails", rewrite_fails, 60},
+        {"dropped_amid_the_freeze", dropped_amid_the_freeze, 60},
         {"costs_little", costs_little, 60},
         {0},
     };

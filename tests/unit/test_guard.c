@@ -9,6 +9,7 @@
  * that a unit test loads does; the integration tests have the server's. */
 #include <errno.h>
 #include <lz4.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -49,13 +50,14 @@ static void *kernel_mremap(void *start, size_t length, size_t new_length, int fl
     return (void *)syscall(SYS_mremap, start, length, new_length, flags, wanted);
 }
 
-#define guard_install tested_install
-#define guard_remove  tested_remove
-#define guard_check   tested_check
-#define madvise       kernel_madvise
-#define munmap        kernel_munmap
-#define mmap          kernel_mmap
-#define mremap        kernel_mremap
+#define guard_install        tested_install
+#define guard_remove         tested_remove
+#define guard_check          tested_check
+#define guard_wait_for_calls tested_wait_for_calls
+#define madvise              kernel_madvise
+#define munmap               kernel_munmap
+#define mmap                 kernel_mmap
+#define mremap               kernel_mremap
 #include "host/guard.c"
 #undef madvise
 #undef munmap
@@ -523,6 +525,36 @@ static void guards_the_executable_beside_a_library(void **state)
     check_program_is_as_before();
 }
 
+/* ---- who is amid a call ------------------------------------------------------------ */
+
+static void *drop(void *unused)
+{
+    (void)unused;
+    madvise(memory, PAGE, MADV_DONTNEED);
+    return NULL;
+}
+
+/* A freeze waits for it, not for ever, and the next time not at all. */
+static void waits_for_calls_within_a_bound(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    assert_int_equal(tested_wait_for_calls(), 0);
+    fault_point_set("hung_guard", true);
+    assert_int_equal(pthread_create(&thread, NULL, drop, NULL), 0);
+    while (!atomic_load_explicit(&in_calls, memory_order_relaxed))
+        sleep_usec(1000);
+    uint64_t began = clock_usec();
+    assert_int_equal(tested_wait_for_calls(), -EBUSY);
+    assert_in_range(clock_usec() - began, LOCK_IN_TIME_USEC, 2 * LOCK_IN_TIME_USEC);
+    began = clock_usec();
+    assert_int_equal(tested_wait_for_calls(), -EBUSY);
+    assert_in_range(clock_usec() - began, 0, LOCK_IN_TIME_USEC / 2);
+    fault_point_set("hung_guard", false);
+    pthread_join(thread, NULL);
+    assert_int_equal(tested_wait_for_calls(), 0);
+}
+
 #define GUARDED_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -543,6 +575,7 @@ int main(void)
         GUARDED_TEST(gives_prefaulted_memory_to_nobody_else),
         GUARDED_TEST(leaves_errno_alone),
         GUARDED_TEST(tells_the_kernels_error),
+        GUARDED_TEST(waits_for_calls_within_a_bound),
         GUARDED_TEST(removed_leaves_the_program_as_before),
         GUARDED_TEST(failed_install_changes_nothing),
         GUARDED_TEST(guards_the_executable_beside_a_library),
