@@ -400,7 +400,7 @@ static int find_entry(struct preserved *preserved, uint32_t page,
     if (error)
         return error;
     memset(slot_bytes(preserved, leaf), 0, PAGE_BYTES);
-    preserved->slot_table[leaf] = NO_PAGE;
+    slot_set_word(preserved, leaf, NO_PAGE);
     atomic_fetch_add_explicit(&preserved->leaves, 1, memory_order_relaxed);
     atomic_store_explicit(&preserved->directory[page / PAGES_PER_CHUNK], leaf + 1,
                           memory_order_release);
@@ -417,7 +417,7 @@ static int store_raw(struct preserved *preserved, uint32_t slot, uint32_t page,
         slot_free(preserved, slot);
         return error;
     }
-    preserved->slot_table[slot] = page;
+    slot_set_word(preserved, slot, page);
     preserved->raw_count++;
     *entry = ENTRY_MAKE(ENTRY_RAW, slot);
     return 0;

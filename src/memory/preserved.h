@@ -55,7 +55,9 @@ struct preserved {
     _Atomic uint64_t *checked;   /* another: raw in the spool, and its sum was right; the
                                     readers' */
     unsigned char *slots;
-    uint32_t *slot_table; /* by slot: page number; next slot of a list or the log */
+    /* By slot: page number; next slot of a list or the log. The server writes, readers follow
+     * the log. */
+    _Atomic uint32_t *slot_table;
     uint8_t *slot_kinds;
     uint32_t slot_count;    /* address space, not memory */
     uint32_t mapped_chunks; /* the heap that it was mapped for */

@@ -49,6 +49,19 @@ static inline _Atomic uint32_t *entry_of(const struct preserved *preserved, uint
     return (_Atomic uint32_t *)slot_bytes(preserved, leaf - 1) + page % PAGES_PER_CHUNK;
 }
 
+/* What a reader gets of a slot that is used anew meanwhile leads it to bytes of another page,
+ * or to none: it looks at the index entry before it believes them. */
+static inline uint32_t slot_word(const struct preserved *preserved, uint32_t slot)
+{
+    return atomic_load_explicit(&preserved->slot_table[slot], memory_order_relaxed);
+}
+
+static inline void slot_set_word(struct preserved *preserved, uint32_t slot,
+                                 uint32_t word)
+{
+    atomic_store_explicit(&preserved->slot_table[slot], word, memory_order_relaxed);
+}
+
 /* A slot with memory, or NO_SLOT at the limit. */
 uint32_t slot_take(struct preserved *preserved, enum slot_kind kind);
 void slot_free(struct preserved *preserved, uint32_t slot);

@@ -59,7 +59,7 @@ bool log_copy(const struct preserved *preserved, uint32_t slot, uint32_t at, voi
         length -= part;
         if (!length)
             break;
-        slot = preserved->slot_table[slot];
+        slot = slot_word(preserved, slot);
         at = 0;
         if (slot >= preserved->slot_count)
             return false;
@@ -91,7 +91,7 @@ static uint32_t write_across(struct preserved *preserved, uint32_t slot,
         preserved->log_first = slot;
         preserved->log_start = 0;
     } else {
-        preserved->slot_table[last] = slot;
+        slot_set_word(preserved, last, slot);
     }
     preserved->log_last = slot;
     preserved->log_used = piece_room(&piece->header) - room;
@@ -161,7 +161,7 @@ void moving_post(struct preserved *preserved, uint32_t least)
         preserved->slot_kinds[slot] = SLOT_PACKING;
         preserved->raw_count--;
         job->slot = slot;
-        job->page = preserved->slot_table[slot];
+        job->page = slot_word(preserved, slot);
         job->page_bytes = slot_bytes(preserved, slot);
     }
     packer_post(packer, count);
@@ -175,7 +175,7 @@ int moving_pack_one(struct preserved *preserved)
         return -ENOENT;
     preserved->raw_count--;
     size_t length = piece_pack(&packer->own_piece, &packer->own_work,
-                               preserved->slot_table[slot], slot_bytes(preserved, slot));
+                               slot_word(preserved, slot), slot_bytes(preserved, slot));
     put_in_place(preserved, slot, length, &packer->own_piece);
     return 0;
 }
@@ -221,7 +221,7 @@ int moving_spool_page(struct preserved *preserved, uint32_t page, const void *li
 
 static int spool_slot(struct preserved *preserved, uint32_t slot)
 {
-    uint32_t page = preserved->slot_table[slot], entry;
+    uint32_t page = slot_word(preserved, slot), entry;
     int error =
         moving_spool_page(preserved, page, slot_bytes(preserved, slot), false, &entry);
     if (error)
@@ -272,7 +272,7 @@ static int spool_log_slot(struct preserved *preserved)
         preserved->log_first = preserved->log_last = NO_SLOT;
         preserved->log_start = 0;
     } else {
-        preserved->log_first = preserved->slot_table[slot];
+        preserved->log_first = slot_word(preserved, slot);
         preserved->log_start -= PAGE_BYTES;
     }
     atomic_thread_fence(memory_order_seq_cst);

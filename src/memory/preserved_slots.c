@@ -53,7 +53,7 @@ bool slots_take_resident(struct preserved *preserved, uint32_t more)
 static uint32_t unlink_first(struct preserved *preserved, uint32_t *list)
 {
     uint32_t slot = *list;
-    *list = preserved->slot_table[slot];
+    *list = slot_word(preserved, slot);
     return slot;
 }
 
@@ -97,7 +97,7 @@ uint32_t slot_take(struct preserved *preserved, enum slot_kind kind)
 void slot_free(struct preserved *preserved, uint32_t slot)
 {
     preserved->slot_kinds[slot] = SLOT_FREE;
-    preserved->slot_table[slot] = preserved->first_warm;
+    slot_set_word(preserved, slot, preserved->first_warm);
     preserved->first_warm = slot;
     preserved->warm_count++;
 }
@@ -116,7 +116,7 @@ static uint32_t cool_one(struct preserved *preserved)
         return NO_SLOT;
     }
     preserved->slot_kinds[slot] = SLOT_FREE;
-    preserved->slot_table[slot] = preserved->first_cold;
+    slot_set_word(preserved, slot, preserved->first_cold);
     preserved->first_cold = slot;
     return slot;
 }
