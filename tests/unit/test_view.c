@@ -126,7 +126,7 @@ static void *write_at_random(void *argument)
 {
     uint64_t state = toy->seed + (uintptr_t)argument * 977;
     while (!atomic_load(&toy->stopping))
-        toy->words[number(&state, WORDS)] = state;
+        __atomic_store_n(&toy->words[number(&state, WORDS)], state, __ATOMIC_RELAXED);
     return NULL;
 }
 
