@@ -50,6 +50,7 @@
     POINT(NEWER_SERVER, "newer_server")     /* it says that its version is 99.9.9 */     \
     POINT(MOVED_LAYOUT, "moved_layout")     /* its variables lie elsewhere */            \
     POINT(MOVED_KEYSPACE, "moved_keyspace") /* its tables of keys lie elsewhere */       \
+    POINT(SHIFTED_KEYS, "shifted_keys")     /* names of keys lie four bytes further */   \
     POINT(MOVED_STREAMS, "moved_streams")   /* a part of its streams lies elsewhere */   \
     POINT(MOVED_CLIENTS, "moved_clients")   /* its clients' connections lie elsewhere */ \
     POINT(NO_JEMALLOC, "no_jemalloc")       /* the server has another allocator */       \

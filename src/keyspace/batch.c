@@ -1,5 +1,6 @@
 #include "keyspace/batch.h"
 
+#include "kernel/fault_points.h"
 #include "kernel/memory.h"
 #include "keyspace/dict.h"
 
@@ -20,10 +21,12 @@ static int read_objects(struct walk *walk, const struct frozen_entry *entries,
 static int read_names(struct walk *walk, const struct frozen_entry *entries, size_t count)
 {
     bool inside = walk->family->objects != OBJECT_BARE;
+    frozen_address shift = fault_point(FAULT_SHIFTED_KEYS) ? 4 : 0;
     for (size_t i = 0; i < count; i++) {
         struct frozen_object *object = &walk->batch->objects[i];
         struct frozen_string *name = &walk->batch->names[i];
-        int error = frozen_string_read(walk, inside ? object->key : entries[i].key, name);
+        frozen_address key = (inside ? object->key : entries[i].key) + shift;
+        int error = frozen_string_read(walk, key, name);
         if (error)
             return error;
         if (object->value_inside)

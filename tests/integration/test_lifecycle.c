@@ -600,6 +600,17 @@ static void keys_elsewhere(void)
     check_disproved(server, "seems to have");
 }
 
+/* As where a server puts four bytes more into its objects: Valkey 9.2 with
+ * forkless-infrastructure-enabled. */
+static void keys_shifted(void)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = FILL_CONFIG, .fault = "shifted_keys"});
+    fill(server->connection, FILL_ALL, 100, test_seed());
+    check_disproved(server, "does not match the known layout");
+}
+
 static void values_elsewhere(void)
 {
     needs_module();
@@ -723,6 +734,7 @@ int main(int argc, char **argv)
         {"point_release", point_release, 40},
         {"structures_elsewhere", structures_elsewhere, 60},
         {"keys_elsewhere", keys_elsewhere, 60},
+        {"keys_shifted", keys_shifted, 60},
         {"values_elsewhere", values_elsewhere, 60},
         {"keys_proved", keys_proved, 60},
         {"frees_are_reached", frees_are_reached, 40},
