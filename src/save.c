@@ -76,18 +76,11 @@ static void begin_saving(struct snapshot *snapshot)
     snapshot_wake_upkeep(snapshot);
 }
 
-/* It works in the arena that the freeze has switched to, and leaves the past alone. */
-static bool may_have_child(struct snapshot *snapshot)
-{
-    return snapshot->settings.value_child && deferred_free_is_installed() &&
-           !atomic_load_explicit(&snapshot->child_failed, memory_order_relaxed);
-}
-
 static int capture(struct snapshot *snapshot, char *reason)
 {
     struct server_capture *captured = &snapshot->capture;
-    int error = server_capture(&snapshot->request, may_have_child(snapshot), captured,
-                               reason, REASON_BYTES);
+    int error = server_capture(&snapshot->request, !snapshot_child_obstacle(snapshot),
+                               captured, reason, REASON_BYTES);
     if (error)
         return error;
     if (captured->imports)

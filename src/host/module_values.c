@@ -183,11 +183,24 @@ void module_values_search(bool under_way)
 struct finding {
     char *reason;
     size_t size;
+    bool matters;
 };
+
+/* As it was visited last. */
+static struct {
+    uint64_t types[MODULE_TYPES_MAX];
+    size_t count; /* may be more than there is room for */
+} seen;
 
 static int find_that_matters(const struct module_type *found, void *context)
 {
     struct finding *finding = context;
+    if (seen.count < MODULE_TYPES_MAX)
+        seen.types[seen.count] = (uint64_t)(uintptr_t)found->type;
+    seen.count++;
+    if (finding->matters)
+        return 0;
+    finding->matters = true;
     const struct watched *watched = watched_type(found->type);
     const void *last = atomic_load_explicit(&last_type, memory_order_relaxed);
     char name[MODULE_NAME_BYTES];
@@ -207,8 +220,17 @@ static int find_that_matters(const struct module_type *found, void *context)
                  "for values",
                  name);
     else
+        finding->matters = false;
+    return 0;
+}
+
+size_t module_values_types(uint64_t *types, size_t most)
+{
+    DEMAND_MAIN_THREAD();
+    if (seen.count > most || seen.count > MODULE_TYPES_MAX)
         return 0;
-    return -ENOTSUP;
+    memcpy(types, seen.types, seen.count * sizeof(*types));
+    return seen.count;
 }
 
 int module_values_find(char *reason, size_t reason_size)
@@ -216,10 +238,11 @@ int module_values_find(char *reason, size_t reason_size)
     DEMAND_MAIN_THREAD();
     if (!watch.layout)
         return 0;
-    struct finding finding = {reason, reason_size};
+    struct finding finding = {reason, reason_size, false};
+    seen.count = 0;
     int error = module_types_visit(watch.layout, find_that_matters, &finding);
-    if (error == -ENOTSUP)
-        return error;
+    if (!error && finding.matters)
+        return -ENOTSUP;
     if (error)
         snprintf(reason, reason_size, "the modules' types are not where they should be");
     else if (atomic_load_explicit(&values_made, memory_order_acquire))

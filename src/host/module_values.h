@@ -22,6 +22,9 @@
 
 #include "host/layout.h"
 
+/* More than are known of any server. */
+#define MODULE_TYPES_MAX 256
+
 /* Main thread, all that say nothing else. */
 
 /* Begins to watch the types that are there. 0, or -ENOENT when the server does not export
@@ -40,6 +43,10 @@ bool module_values_are_possible(void);
 void module_values_search(bool under_way);
 /* There is a value of this type, NULL: of some type. Any thread. */
 void module_values_note(const void *type);
+
+/* The types there are, as module_values_find() has seen them last. Returns how many; 0: too
+ * many to be copied. */
+size_t module_values_types(uint64_t *types, size_t most);
 
 /* -ENOTSUP, with a sentence in `reason`, when there may be such values, or there are data
  * of modules' own to be written before or after the keys; else 0. */

@@ -58,11 +58,6 @@ static int find_symbols(char *reason, size_t reason_size)
         {"rioInitWithBuffer", &server_symbols.rio_with_buffer, 0, false},
         {"sdsempty", &server_symbols.sds_empty, 0, false},
         {"sdsfree", &server_symbols.sds_free, 0, false},
-        {"rdbSaveObject", &server_symbols.save_object, 0, false},
-        {"createStringObject", &server_symbols.create_string, 0, false},
-        {"decrRefCount", &server_symbols.release, 0, false},
-        {"closeChildUnusedResourceAfterFork", &server_symbols.close_unused, 0, false},
-        {"zmalloc_set_oom_handler", &server_symbols.set_out_of_memory, 0, false},
         {"connectionTypeTcp", &server_symbols.tcp_connections, HAS_DIRECT_TRANSFERS,
          false},
         {"mstrHashDictTypeWithHFE", &server_symbols.expiring_hash_type,
@@ -99,6 +94,34 @@ static int find_symbols(char *reason, size_t reason_size)
             memcpy(all[i].where, &found, sizeof(found));
     }
     return 0;
+}
+
+/* What only a child for modules' values calls. */
+static void find_symbols_of_child(void)
+{
+    const struct {
+        const char *name;
+        void *where;
+    } all[] = {
+        {"rdbSaveObject", &server_symbols.save_object},
+        {"createStringObject", &server_symbols.create_string},
+        {"decrRefCount", &server_symbols.release},
+        {"closeChildUnusedResourceAfterFork", &server_symbols.close_unused},
+        {"zmalloc_set_oom_handler", &server_symbols.set_out_of_memory},
+    };
+    server_symbols.missing_for_child = NULL;
+    for (size_t i = 0; i < COUNT(all); i++) {
+        void *found =
+            fault_point(FAULT_NO_CHILD_SYMBOLS) ? NULL : symbol_find(all[i].name);
+        if (!found && !server_symbols.missing_for_child)
+            server_symbols.missing_for_child = all[i].name;
+        memcpy(all[i].where, &found, sizeof(found));
+    }
+}
+
+const char *server_missing_for_value_child(void)
+{
+    return server_symbols.missing_for_child;
 }
 
 /* ---- does the table fit? ----------------------------------------------------------- */
@@ -223,6 +246,7 @@ int server_identify(const char *server_name, const char *version, const char *la
         return -ENOTSUP;
     child_report_set_size(server_layout->report_bytes);
     int error = find_symbols(reason, reason_size);
+    find_symbols_of_child();
     const char *difference = error ? NULL : mismatch();
     if (difference) {
         snprintf(reason, reason_size,

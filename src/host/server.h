@@ -32,6 +32,9 @@ int server_dump_version(void);
 bool server_layout_is_of_file(void);
 /* Whether that table has its clock of accesses. */
 bool server_has_lru_clock(void);
+/* NULL, or the name of a function that a child for modules' values would call, and the server
+ * does not export: then only a fork saves them. */
+const char *server_missing_for_value_child(void);
 
 /* Puts the calling thread on these CPUs, as a child would be (bgsave_cpulist or
  * aof_rewrite_cpulist, as the server reads it). Nothing happens when the server lacks

@@ -25,8 +25,9 @@ struct server_symbols {
     void (*rio_with_buffer)(void *rio, char *sds);
     char *(*sds_empty)(void);
     void (*sds_free)(char *sds);
-    /* For values of modules' types, in a child (value_child/). The type of what the dump
-     * has: only Valkey asks for it. */
+    /* For values of modules' types, in a child (value_child/): NULL, where one of them is
+     * missing. The type of what the dump has: only Valkey asks for it. */
+    const char *missing_for_child;
     long (*save_object)(void *rio, void *object, void *key, int database,
                         unsigned char type);
     void *(*create_string)(const char *bytes, size_t length);

@@ -94,7 +94,9 @@
     POINT(WILD_UPKEEP, "wild_upkeep") /* the upkeep thread does */                       \
     POINT(BROKEN_DEMAND,                                                                 \
           "broken_demand") /* upkeep looks at the heap without its lock */               \
-    POINT(NO_VALUE_CHILD, "no_value_child")     /* nothing is there for one */           \
+    POINT(NO_VALUE_CHILD, "no_value_child") /* nothing is there for one */               \
+    POINT(NO_CHILD_SYMBOLS,                                                              \
+          "no_child_symbols") /* the server lacks what it calls (at load) */             \
     POINT(VALUE_CHILD_FORK, "value_child_fork") /* no more processes */                  \
     POINT(LIVE_PAGES,                                                                    \
           "live_pages") /* the child for values gets pages as they are now */            \

@@ -104,8 +104,9 @@ static int take_key(struct walk *walk, struct sampling *sampling)
         sampling->samples->stranger = walk->stranger;
         return 0;
     }
-    /* A module's: nobody asks us to walk it. */
-    if (type < 0)
+    /* A module's: only the module can write it, so name, type and expiry are all there is. */
+    bool opaque = type == -ENOTSUP && object->type == OBJECT_MODULE;
+    if (type < 0 && !opaque)
         return type == -ENOTSUP ? 0 : type;
     sampling->sample = sample;
     sample->database = sampling->database;
@@ -113,7 +114,8 @@ static int take_key(struct walk *walk, struct sampling *sampling)
     sample->expire = walk->batch->expires[0];
     sample->seen = count_of(sampling->kinds, object, sample->expire);
     int error = take_name(walk, &walk->batch->names[0], sample);
-    if (!error)
+    sample->value_length = 0;
+    if (!error && !opaque)
         error = take_value(walk, object, sample);
     /* Of a value that is too long only type and expiry could be compared. */
     bool is_too_long = error == -E2BIG ||

@@ -20,7 +20,7 @@ struct keyspace_sample {
     enum object_type type;
     int64_t expire; /* SAMPLE_NO_EXPIRE, or milliseconds since 1970 */
     size_t name_length;
-    size_t value_length; /* 0: too long to be compared */
+    size_t value_length; /* 0: too long to be compared, or a module's */
     unsigned char name[SAMPLE_BYTES_MAX];
     /* As DUMP has it, but for its last ten bytes: type and value; nothing that is not
      * compressed in memory is compressed here. */

@@ -30,6 +30,7 @@ static const struct {
     {"append-only", doctor_check_rewrites},
     {"replication", doctor_check_replication},
     {"cluster", doctor_check_cluster},
+    {"module-values", doctor_check_values},
     {"fallback", doctor_check_fallbacks},
     {"container", doctor_check_container},
 };

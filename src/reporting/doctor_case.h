@@ -16,7 +16,7 @@ struct doctor_finding {
 };
 
 /* Never more findings than this. */
-#define DOCTOR_FINDINGS 16
+#define DOCTOR_FINDINGS 20
 
 struct rdb_uffd_host;
 struct rdb_uffd_settings;
@@ -42,6 +42,7 @@ struct doctor_case {
     bool merging_lifted;      /* KSM was on for the process, and is not any more */
     const char *guard_reason; /* why the allocator cannot be guarded, "" if it is */
     const char *frees_reason; /* why frees cannot be put off, "" if they are */
+    const char *child_reason; /* why modules' values need a fork, NULL if they do not */
     bool supported;           /* by layout, allocator and kernel */
     uint64_t heap_bytes;
     uint64_t least_limit; /* for this heap, bytes */

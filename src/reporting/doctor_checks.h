@@ -24,6 +24,7 @@ void doctor_check_allocator(struct examination *on);
 void doctor_check_rewrites(struct examination *on);
 void doctor_check_replication(struct examination *on);
 void doctor_check_cluster(struct examination *on);
+void doctor_check_values(struct examination *on);
 void doctor_check_fallbacks(struct examination *on);
 
 void doctor_check_kernel(struct examination *on);

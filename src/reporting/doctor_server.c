@@ -152,6 +152,28 @@ void doctor_check_cluster(struct examination *on)
         doctor_say(on, DOCTOR_OK, "slots are saved without fork");
 }
 
+void doctor_check_values(struct examination *on)
+{
+    char reason[256];
+    const char *obstacle = on->now->child_reason;
+    if (serves_none(on))
+        return;
+    if (module_values_find(reason, sizeof(reason)) == 0)
+        doctor_say(on, DOCTOR_OK, "no module has values or data that only it can save");
+    else if (!obstacle)
+        doctor_say(on, DOCTOR_OK,
+                   "%.120s: by its own callbacks, in a child without a heap", reason);
+    else
+        doctor_say(on, DOCTOR_WARN, "%.120s; by a fork, since %.80s", reason, obstacle);
+    if (obstacle && on->finding->status == DOCTOR_WARN)
+        doctor_advise(
+            on, "%s",
+            !on->now->settings->value_child
+                ? "CONFIG SET uffd.value-child yes"
+                : "see the log; to try a child again after it has failed, CONFIG "
+                  "SET uffd.enabled no, then yes");
+}
+
 static void say_of_every_save(struct examination *on, enum doctor_status status,
                               const char *why)
 {
@@ -177,7 +199,7 @@ void doctor_check_fallbacks(struct examination *on)
                     ? "a newer version may know it; without such values saves do not fork"
                     : "report it with the log; to try again, CONFIG SET uffd.enabled no, "
                       "then yes");
-    } else if (module_values_find(reason, sizeof(reason)) != 0) {
+    } else if (now->child_reason && module_values_find(reason, sizeof(reason)) != 0) {
         say_of_every_save(on, DOCTOR_WARN, reason);
         doctor_advise(
             on, "without that module, or without such values, a restarted server saves "

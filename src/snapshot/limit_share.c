@@ -43,13 +43,14 @@ bool limit_share(struct snapshot *snapshot)
     eviction_want(snapshot, bytes > keep ? bytes - keep : 0,
                   bytes > evicted + keep + limit / 8);
     bytes = bytes > evicted ? bytes - evicted : 0;
-    uint64_t taken = bytes > free ? bytes - free : 0;
+    uint64_t new_values = bytes > free ? bytes - free : 0;
+    uint64_t taken = new_values + value_child_bytes(&snapshot->values);
     uint64_t left = limit > taken + RDB_UFFD_LEAST_BUFFER_LIMIT
                         ? limit - taken
                         : RDB_UFFD_LEAST_BUFFER_LIMIT;
     if (left != atomic_load_explicit(&snapshot->preserved.limit, memory_order_relaxed))
         preserved_set_limit(&snapshot->preserved, left < limit ? left : limit);
-    note_what_counts(snapshot, taken);
+    note_what_counts(snapshot, new_values);
     return fresh;
 }
 

@@ -1,4 +1,5 @@
-/* How preserved pages and new values share buffer-limit.
+/* How preserved pages, new values and the pages of the child for modules' values share
+ * buffer-limit.
  *
  * New values beside the old ones are memory that the dataset does not need, as the
  * preserved pages are: the limit is for both, but for a little. Memory for values is

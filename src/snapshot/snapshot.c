@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "host/deferred_free.h"
+#include "host/server.h"
 #include "kernel/contract.h"
 
 struct snapshot the_snapshot;
@@ -104,4 +106,22 @@ uint64_t snapshot_limit(const struct snapshot *snapshot)
         return settings->buffer_limit;
     uint64_t limit = snapshot->host->memory_in_use() / 100 * settings->buffer_percent;
     return limit > RDB_UFFD_LEAST_BUFFER_LIMIT ? limit : RDB_UFFD_LEAST_BUFFER_LIMIT;
+}
+
+const char *snapshot_child_obstacle(struct snapshot *snapshot)
+{
+    static char text[96];
+    const char *missing = server_missing_for_value_child();
+    DEMAND_MAIN_THREAD();
+    if (!snapshot->settings.value_child)
+        return "uffd.value-child is no";
+    if (atomic_load_explicit(&snapshot->child_failed, memory_order_relaxed))
+        return "the child for them has failed";
+    /* It works in the arena that the freeze has switched to, and leaves the past alone. */
+    if (!deferred_free_is_installed())
+        return "free() cannot be replaced";
+    if (!missing)
+        return NULL;
+    snprintf(text, sizeof(text), "the server does not export %s", missing);
+    return text;
 }

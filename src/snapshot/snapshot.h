@@ -183,6 +183,10 @@ void snapshot_log(struct snapshot *snapshot, enum rdb_uffd_level level,
  * it is one. Main thread. */
 uint64_t snapshot_limit(const struct snapshot *snapshot);
 
+/* NULL, or why values of modules' types are saved by a fork and not through a child without a
+ * heap: valid until the next call. Main thread. */
+const char *snapshot_child_obstacle(struct snapshot *snapshot);
+
 /* There may be something to do for the upkeep thread. Any thread, async-signal-safe. */
 void snapshot_wake_upkeep(struct snapshot *snapshot);
 

@@ -39,6 +39,14 @@ static uint64_t take_oldest(struct pager *pager)
     return address;
 }
 
+static void note_held(struct pager *pager)
+{
+    uint64_t held = pager->given_count + pager->own_pages;
+    atomic_store_explicit(&pager->held, held, memory_order_relaxed);
+    if (held > atomic_load_explicit(&pager->pages_peak, memory_order_relaxed))
+        atomic_store_explicit(&pager->pages_peak, held, memory_order_relaxed);
+}
+
 static bool wait_readable(int descriptor, int msec)
 {
     struct pollfd waiting = {.fd = descriptor, .events = POLLIN};
@@ -87,9 +95,7 @@ static void note_given(struct pager *pager, uint64_t from, uint64_t end)
     }
     atomic_fetch_add_explicit(&pager->pages, (end - from) / PAGE_BYTES,
                               memory_order_relaxed);
-    uint64_t there = pager->given_count + pager->own_pages;
-    if (there > atomic_load_explicit(&pager->pages_peak, memory_order_relaxed))
-        atomic_store_explicit(&pager->pages_peak, there, memory_order_relaxed);
+    note_held(pager);
 }
 
 /* What stood there at the freeze. */
@@ -158,6 +164,7 @@ static int let_write(struct pager *pager, uint64_t address)
         *state = OWN;
         if (++pager->own_pages > pager->most_own_pages)
             return -ENOMEM;
+        note_held(pager);
     }
     int error;
     do {
@@ -257,5 +264,6 @@ void pager_stop(struct pager *pager)
     if (pager->userfaultfd >= 0)
         close(pager->userfaultfd);
     pager->userfaultfd = -1;
+    atomic_store_explicit(&pager->held, 0, memory_order_relaxed);
     release(pager);
 }

@@ -42,6 +42,7 @@ struct pager {
     /* Read by any thread. */
     _Atomic uint64_t pages;      /* given, in all */
     _Atomic uint64_t pages_peak; /* that the child had at once */
+    _Atomic uint64_t held;       /* that it has now */
     _Atomic uint64_t dropped;
     _Atomic int error;
 };

@@ -132,6 +132,7 @@ int value_child_prepare(struct value_child *child)
         child->inside->stream = child->inside->handover = -1;
         regions_init(&child->ranges, child->storage, INSIDE_RANGES_MAX);
     }
+    child->type_count = module_values_types(child->types, MODULE_TYPES_MAX);
     return child->stream < 0 ? open_sockets(child) : 0;
 }
 
@@ -190,9 +191,20 @@ static struct value_child *child_of(struct value_source *source)
     return (struct value_child *)source;
 }
 
+/* The child would jump to what stands where the callbacks of a type are. */
+static bool is_type(const struct value_child *child, frozen_address type)
+{
+    size_t i = 0;
+    while (i < child->type_count && child->types[i] != type)
+        i++;
+    return !child->type_count || i < child->type_count;
+}
+
 static int ask(struct value_source *source, const struct wanted_value *wanted)
 {
     struct value_child *child = child_of(source);
+    if (!is_type(child, wanted->type))
+        return -EBADMSG;
     if (child->asked - child->taken == VALUES_ASKED_MAX)
         return -EAGAIN;
     /* Less than the socket holds, however slow the child is. */
@@ -278,6 +290,11 @@ static int take(struct value_source *source, struct rdb_encoder *encoder)
 bool value_child_exists(const struct value_child *child)
 {
     return child->pid != 0;
+}
+
+uint64_t value_child_bytes(const struct value_child *child)
+{
+    return atomic_load_explicit(&child->pager.held, memory_order_relaxed) * PAGE_BYTES;
 }
 
 int value_child_begin(struct value_child *child, struct view *view)

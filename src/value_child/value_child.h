@@ -26,6 +26,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "host/module_values.h"
 #include "keyspace/value_source.h"
 #include "memory/regions.h"
 #include "value_child/pager.h"
@@ -41,8 +42,10 @@ struct value_child {
     int process; /* pidfd */
     int stream, handover;
     struct pager pager;
-    uint64_t asked, taken; /* in this save */
-    uint64_t heard_usec;   /* of a byte or a page */
+    uint64_t types[MODULE_TYPES_MAX]; /* of modules, at the freeze */
+    size_t type_count;                /* 0: not known */
+    uint64_t asked, taken;            /* in this save */
+    uint64_t heard_usec;              /* of a byte or a page */
     uint64_t pages_heard;
     /* Of the save under way or the last. */
     _Atomic uint64_t values;
@@ -64,6 +67,8 @@ int value_child_fork(struct value_child *child, const struct region_set *heap,
 int value_child_begin(struct value_child *child, struct view *view);
 /* Ends and reaps it, if there is one. Saver; or main thread, when the freeze has failed. */
 void value_child_end(struct value_child *child);
+/* Of the pages that it has been given, and has not dropped. Any thread. */
+uint64_t value_child_bytes(const struct value_child *child);
 bool value_child_exists(const struct value_child *child);
 void value_child_init(struct value_child *child);
 void value_child_release(struct value_child *child);

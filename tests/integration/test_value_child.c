@@ -1,12 +1,16 @@
 /* Values of modules' types, saved by their own callbacks in a child without a heap. */
+#include "answers.h"
 #include "fill.h"
 #include "rdbfile.h"
 #include "replicas.h"
 #include "snapshot.h"
 
+#include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define KEYS        300
 #define VALUE_BYTES 3000
@@ -18,14 +22,19 @@ static const char *config(void)
                        FILL_CONFIG, directory ? directory : "build/tests/modules");
 }
 
-static struct server *start_with(const char *arguments)
+static struct server *start_empty(const char *arguments, const char *fault)
 {
     needs_module();
-    struct server *server = server_start(&(struct server_options){
+    return server_start(&(struct server_options){
         .config = config(),
-        .fault = "",
+        .fault = fault,
         .module_arguments =
             format_text("value-child yes %s", arguments ? arguments : "")});
+}
+
+static struct server *start_with(const char *arguments)
+{
+    struct server *server = start_empty(arguments, "");
     fill(server->connection, FILL_ALL, 50, test_seed());
     server_save(server); /* the layout is proved by other keys */
     server_ok(server, "TYPED.POPULATE %d key: %d %d", KEYS, VALUE_BYTES,
@@ -124,7 +133,73 @@ static void within_a_small_limit(void)
     server_stop(server);
 }
 
+/* What it holds is not there for preserved pages. */
+static void counts_within_the_limit(void)
+{
+    struct server *server = start_with("buffer-limit 32mb");
+    server_ok(server, "TYPED.MOOD hang");
+    server_save_start(server);
+    WAIT_UNTIL(server_info_number(server, "uffd_limit_least_bytes") < 32 << 20, 10,
+               "its pages do not count");
+    double held = server_info_number(server, "uffd_last_child_peak_bytes");
+    double least = server_info_number(server, "uffd_limit_least_bytes");
+    CHECK(least >= (32 << 20) - held, "%.0f bytes were left with %.0f of pages", least,
+          held);
+    server_stop(server);
+}
+
+/* There is no other key by which the layout could be proved. */
+static void nothing_else(void)
+{
+    struct server *server = start_empty("", "");
+    server_ok(server, "TYPED.POPULATE %d key: %d 1", KEYS, VALUE_BYTES);
+    server_save(server);
+    check_by_child(server, 1);
+    server_stop(server);
+}
+
 /* ---- what goes wrong ---- */
+
+/* A server that does not export what only the child calls is served in all else. */
+static void server_lacks_what_it_calls(void)
+{
+    struct server *server = start_empty("", "no_child_symbols");
+    CHECK(server_info_number(server, "uffd_supported") == 1, "it is not served");
+    check_finding_says(server, "module-values", "WARN ", "does not export rdbSaveObject");
+    server_ok(server, "TYPED.POPULATE %d key: %d 1", KEYS, VALUE_BYTES);
+    server_save(server);
+    CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "no fork");
+    server_stop(server);
+}
+
+static uint64_t exchange_word(struct server *server, uint64_t address, uint64_t word)
+{
+    uint64_t before = 0;
+    int memory = open(format_text("/proc/%d/mem", (int)server->pid), O_RDWR);
+    CHECK(memory >= 0 && pread(memory, &before, 8, (off_t)address) == 8, "cannot read");
+    if (word)
+        CHECK(pwrite(memory, &word, 8, (off_t)address) == 8, "cannot write");
+    close(memory);
+    return before;
+}
+
+/* The child would call what stands where its callbacks should be. */
+static void value_of_no_type(void)
+{
+    struct server *server = start();
+    uint64_t object = 0;
+    const char *told = server_text(server, "DEBUG OBJECT key::1");
+    CHECK(sscanf(told, "Value at:0x%" SCNx64, &object) == 1, "no address: %s", told);
+    uint64_t value = exchange_word(server, object + 8, 0);
+    uint64_t type = exchange_word(server, value, object);
+    server_save_start(server);
+    CHECK(!server_save_wait(server), "the save has not failed");
+    const char *error = server_info(server, "uffd_last_error");
+    CHECK(strstr(error, "a module's value") && !strstr(error, "has ended"),
+          "the reason given is: %s", error);
+    exchange_word(server, value, type);
+    server_stop(server);
+}
 
 static void check_save_fails(struct server *server, const char *why)
 {
@@ -287,6 +362,10 @@ int main(int argc, char **argv)
         {"as_they_were", as_they_were, 30},
         {"live_pages_are_found", live_pages_are_found, 30},
         {"within_a_small_limit", within_a_small_limit, 30},
+        {"counts_within_the_limit", counts_within_the_limit, 30},
+        {"nothing_else", nothing_else, 30},
+        {"server_lacks_what_it_calls", server_lacks_what_it_calls, 30},
+        {"value_of_no_type", value_of_no_type, 30},
         {"crash", crash, 30},
         {"hang", hang, 30},
         {"eats_memory", eats_memory, 30},
