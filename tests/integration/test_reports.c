@@ -209,7 +209,7 @@ static void doctor(void)
     check_finding_says(server, "fallback", "WARN ", "CONFIG SET uffd.enabled yes");
     server_config_set(server, "uffd.enabled", "yes");
     const char *maps =
-        strstr(answer_bytes(server, "HELLO 3\r\nUFFD.DOCTOR"), "*15\r\n%4");
+        strstr(answer_bytes(server, "HELLO 3\r\nUFFD.DOCTOR"), "*16\r\n%4");
     CHECK(maps && strstr(maps, "\r\nremedy\r\n"), "RESP3: no maps");
     server_stop(server);
 }
