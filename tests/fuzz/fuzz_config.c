@@ -23,14 +23,6 @@ static size_t end_count;
 __attribute__((visibility("default"), no_sanitize("address")))
 uintptr_t static_configs[WORDS];
 
-const char *__asan_default_options(void);
-
-/* What lies between two variables is part of a segment, and read like all of it. */
-const char *__asan_default_options(void)
-{
-    return "intercept_memcmp=0";
-}
-
 static int take_ends(struct dl_phdr_info *info, size_t size, void *context)
 {
     (void)size, (void)context;
