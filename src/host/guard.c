@@ -74,6 +74,8 @@ static _Atomic unsigned in_calls;
 static void enter_call(void)
 {
     atomic_fetch_add_explicit(&in_calls, 1, memory_order_seq_cst);
+    /* frozen() loads with acquire order only, which may come before the addition is seen. */
+    atomic_thread_fence(memory_order_seq_cst);
 }
 
 static void leave_call(void)

@@ -81,6 +81,10 @@ struct keyspace_roots {
  * what it was reading is then what that is, such as "an array (ARRAY)". */
 #define KEYSPACE_STRANGER (-EPROTONOSUPPORT)
 
+/* What expires within so long is not compared with what the server says of it: it may be gone
+ * by then, and a server that is asked for a key that has expired deletes it. */
+#define KEYSPACE_SOON_MSEC 2000
+
 /* What a server in cluster mode has. */
 #define KEYSPACE_SLOTS 16384
 

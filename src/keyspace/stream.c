@@ -25,8 +25,6 @@
 
 #define STREAM_BYTES 88
 #define ID_BYTES     16
-/* As proof.c has it of keys. */
-#define EXPIRES_SOON_MSEC 2000
 
 static int save_lengths(struct walk *walk, const unsigned char *bytes, size_t offset,
                         size_t count)
@@ -175,9 +173,9 @@ static int skip_expired(struct walk *walk, uint64_t deadline, frozen_address *at
         int error = frozen_read(walk, entry, *at, sizeof(entry));
         uint64_t sent = word_at(entry, 8);
         if (error || sent > deadline)
-            return error                                                       ? error
-                   : walk->reader->live && sent - deadline < EXPIRES_SOON_MSEC ? -E2BIG
-                                                                               : 0;
+            return error                                                        ? error
+                   : walk->reader->live && sent - deadline < KEYSPACE_SOON_MSEC ? -E2BIG
+                                                                                : 0;
         if (!*left)
             return -EBADMSG;
         --*left;

@@ -17,8 +17,6 @@
 #define DATABASES_MOST 64
 /* More kinds than one pass takes, and streams without some of their parts. */
 #define PASSES_MOST 8
-/* Keys that expire sooner are not asked for: that would delete them. */
-#define NOT_SOON_MSEC 2000
 /* DUMP ends with two bytes of version and eight of checksum. */
 #define DUMP_END 10
 /* Compression never makes a string longer by more. */
@@ -166,9 +164,9 @@ static int compare_keys(struct proof *proof)
 {
     const char *where = NULL;
     proof->samples.thorough = proof->strict;
-    int error =
-        keyspace_sample(&proof->roots, &proof->reader, wall_clock_msec() + NOT_SOON_MSEC,
-                        proof->kinds, &proof->samples, &where);
+    int error = keyspace_sample(&proof->roots, &proof->reader,
+                                wall_clock_msec() + KEYSPACE_SOON_MSEC, proof->kinds,
+                                &proof->samples, &where);
     if (proof->stranger && proof->samples.stranger_name)
         *proof->stranger = (struct proof_stranger){proof->samples.stranger_name,
                                                    proof->samples.stranger};

@@ -5,6 +5,7 @@
 #include "fill.h"
 #include "replicas.h"
 #include "snapshot.h"
+#include "writers.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -400,22 +401,6 @@ static void rewrite_fails(void)
 
 /* ---- while memory is given back ------------------------------------------------------ */
 
-/* Values come and go all the time, and jemalloc's threads give the memory back at once. */
-static pid_t make_garbage(struct server *server)
-{
-    pid_t child = fork();
-    CHECK(child >= 0, "fork");
-    if (child)
-        return child;
-    redisContext *connection = server_connect(server);
-    char *value = calloc(1, VALUE_BYTES);
-    for (int i = 0;; i++) {
-        freeReplyObject(redisCommand(connection, "SET garbage:%d %b", i % 16, value,
-                                     (size_t)VALUE_BYTES));
-        freeReplyObject(redisCommand(connection, "UNLINK garbage:%d", (i + 8) % 16));
-    }
-}
-
 /* A thread of jemalloc's that has found nothing frozen loses its CPU before it tells the
  * kernel to drop the pages; meanwhile they are protected. */
 static void dropped_amid_the_freeze(void)
@@ -424,7 +409,7 @@ static void dropped_amid_the_freeze(void)
     setenv("MALLOC_CONF", "dirty_decay_ms:20,muzzy_decay_ms:0,background_thread:true", 1);
     struct server *server = server_start(&(struct server_options){
         .config = "save \"\"\n" FILL_CONFIG, .fault = "slow_guard"});
-    pid_t garbage = make_garbage(server);
+    pid_t garbage = garbage_start(server, VALUE_BYTES);
     for (int i = 0; i < FREEZES; i++) {
         sleep_msec(200);
         server_save_start(server);

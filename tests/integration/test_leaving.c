@@ -95,24 +95,6 @@ static void madvise_is_patched(void)
 
 /* ---- while threads are in its code ----------------------------------------------- */
 
-/* Values come and go all the time, freed by a thread of the server's, and jemalloc's give
- * the memory back at once. */
-static pid_t make_garbage(struct server *server)
-{
-    pid_t child = fork();
-    CHECK(child >= 0, "fork");
-    if (child)
-        return child;
-    redisContext *connection = server_connect(server);
-    char *value = malloc(LARGE);
-    memset(value, 'x', LARGE);
-    for (int i = 0;; i++) {
-        freeReplyObject(
-            redisCommand(connection, "SET garbage:%d %b", i % 16, value, (size_t)LARGE));
-        freeReplyObject(redisCommand(connection, "UNLINK garbage:%d", (i + 8) % 16));
-    }
-}
-
 static void threads_are_in_it(void)
 {
     uint64_t seed = test_seed();
@@ -122,7 +104,7 @@ static void threads_are_in_it(void)
         &(struct server_options){.config = FILL_CONFIG, .fault = "slow_guard"});
     fill(server->connection, FILL_ALL, COUNT, seed);
     struct writers *writers = writers_start(server, 1, COUNT, seed);
-    pid_t garbage = make_garbage(server);
+    pid_t garbage = garbage_start(server, LARGE);
     double end = clock_seconds() + (test_is_soak() ? SOAK_SECONDS : SECONDS);
     int rounds = 0;
     for (; clock_seconds() < end; rounds++) {

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fill.h"
 
@@ -462,4 +463,20 @@ long writers_stop(struct writers *writers)
     long commands = writers_commands(writers);
     free(writers);
     return commands;
+}
+
+pid_t garbage_start(struct server *server, size_t bytes)
+{
+    pid_t child = fork();
+    CHECK(child >= 0, "fork");
+    if (child)
+        return child;
+    redisContext *connection = server_connect(server);
+    char *value = malloc(bytes);
+    memset(value, 'x', bytes);
+    for (int i = 0;; i++) {
+        freeReplyObject(
+            redisCommand(connection, "SET garbage:%d %b", i % 16, value, bytes));
+        freeReplyObject(redisCommand(connection, "UNLINK garbage:%d", (i + 8) % 16));
+    }
 }

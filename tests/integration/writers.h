@@ -19,4 +19,8 @@ long writers_commands(struct writers *writers);
 /* Stops them and closes their connections; the same number. */
 long writers_stop(struct writers *writers);
 
+/* A process that has values of so many bytes come and go, until it is killed: freed by a
+ * thread of the server's, and memory for jemalloc's threads to give back. */
+pid_t garbage_start(struct server *server, size_t bytes);
+
 #endif
