@@ -1,7 +1,11 @@
 # What is measured: sourced by bench/run. A scenario sets
 #   title     the heading in the report
 #   variants  servers that are compared, the first one is the base of the ratios
-#   keys size values   the dataset (values zeros: DEBUG POPULATE; json: stored by loadgen)
+#   keys size values   the dataset (values zeros: DEBUG POPULATE; json: stored by loadgen; types: keys of every type;
+#                      lists: lists of 250 values)
+#   restarted    the server is then stopped and loads the dataset from its dump
+#   hogs         programs that use a CPU each as long as the load lasts
+#   server_arguments   of every variant
 #   written      keys that the load is about, when other than all
 #   load      arguments of loadgen
 #   rounds    pairs, when other than the default
@@ -12,6 +16,8 @@
 
 main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save saturated-dirty-rate-10 limit128 ten-saves json json-patched heap8g heap8g-1gb"
 # Beside the installed server those of tests/servers/list, where they have been fetched (make servers).
+# Where fork might be ahead.
+pressure_scenarios="busy restarted loaded-late heap16g io-threads types valkey-sets valkey-lists"
 server_scenarios="on-installed on-redis-8.0-sid on-valkey-8.1 on-valkey-9.1"
 servers_cache=${XDG_CACHE_HOME:-$HOME/.cache}/rdb_uffd/servers
 heap_sizes="512 1024 2048 4096 8192"
@@ -21,6 +27,7 @@ one_save="--saves 1 --before $before --duration $after"
 
 scenario() {
     variants="fork uffd" keys=$default_keys size=100 values=zeros rounds=$pairs interleaved= alternating=
+    restarted= hogs=0 server_arguments=
     server_program=redis-server check_program=redis-check-rdb written=
     case $1 in
     idle)
@@ -70,21 +77,56 @@ scenario() {
         variants="uffd-128mb" rounds=1
         load="--saves 10 --gap 1 --before $before --duration $after --rate 20000" ;;
     json)
+        rounds=1
         title="JSON values of 1 KB, buffer-limit 128mb, 20,000 uniform SET/s"
         variants="fork uffd-128mb-raw uffd-128mb" keys=1500000 size=1024 values=json
         load="$one_save --rate 20000 --value json" ;;
     json-patched)
+        rounds=1
         title="JSON values of 1 KB changed in place, buffer-limit 128mb, 20,000 uniform SETRANGE/s"
         variants="fork uffd-128mb-raw uffd-128mb" keys=1500000 size=1024 values=json
         load="$one_save --rate 20000 --mix setrange=100" ;;
     heap8g)
-        title="Heap of 8 GB (2,000,000 values of 4 KB) at 10,000 uniform SET/s"
+        title="Heap of 8 GB (2,000,000 values of 4 KB) at 10,000 uniform SET/s, two saves with a second between them"
         keys=2000000 size=4000
-        load="$one_save --rate 10000" ;;
+        load="--saves 2 --gap 1 --before $before --duration $after --rate 10000" ;;
     heap8g-1gb)
+        rounds=1
         title="The same heap of 8 GB with buffer-limit 1gb"
         variants="fork uffd-1gb" keys=2000000 size=4000
         load="$one_save --rate 10000" ;;
+    busy)
+        title="20,000 uniform SET/s at 4,000,000 keys while two other programs want a CPU each"
+        keys=4000000 hogs=2
+        load="$one_save --rate 20000" ;;
+    restarted)
+        title="First save after loading a dump of 3,000,000 keys"
+        variants="fork fork-huge uffd" keys=3000000 restarted=1
+        load="--saves 1 --before 1 --duration 1 --rate 0" ;;
+    loaded-late)
+        title="First save after MODULE LOAD on a server with 3,000,000 keys"
+        variants="fork uffd-late" keys=3000000
+        load="--saves 1 --before 1 --duration 1 --rate 0" ;;
+    heap16g)
+        title="Heap of 16 GB (3,800,000 values of 4 KB), idle"
+        keys=3800000 size=4000 rounds=1
+        load="--saves 3 --gap 1 --before 1 --duration 0 --rate 0" ;;
+    io-threads)
+        title="Saturated, with a save, io-threads 4"
+        server_arguments="--io-threads 4"
+        load="$one_save --pipeline 16 --mix set=50,get=50" ;;
+    types)
+        title="2,000,000 small keys of every type, 10,000 SET/s"
+        keys=2000000 values=types
+        load="$one_save --rate 10000" ;;
+    valkey-sets)
+        title="50,000,000 keys, saturated with SET"
+        keys=50000000 size=16 rounds=1
+        load="$one_save --pipeline 16" ;;
+    valkey-lists)
+        title="50,000 lists of 250 values of 200 bytes, 1,000 LPUSH/s"
+        variants="fork fork-huge uffd" keys=50000 size=200 values=lists
+        load="$one_save --rate 1000 --mix lpush=100" ;;
     on-*)
         keys=1000000
         if [ "$1" = on-installed ]; then
@@ -102,7 +144,7 @@ scenario() {
         keys=$((${1#heap-} * 950)) size=1000
         load="--saves 3 --gap 1 --before 1 --duration 0 --rate 0" ;;
     *)
-        fail "no scenario $1; there are: $main_scenarios $server_scenarios heap-MEGABYTES saturated-dirty-rate-SECONDS" ;;
+        fail "no scenario $1; there are: $main_scenarios $pressure_scenarios $server_scenarios heap-MEGABYTES saturated-dirty-rate-SECONDS" ;;
     esac
     load="$load --keys ${written:-$keys} --value-size $size"
 }
@@ -113,6 +155,7 @@ variant_arguments() {
     case $1 in
     fork) ;;
     fork-huge | uffd) echo "--loadmodule $module" ;;
+    uffd-late) echo "--enable-module-command yes" ;;
     uffd-one) echo "--loadmodule $module threads 1" ;;
     uffd-4k) echo "--loadmodule $module huge-pages no" ;;
     uffd-1gb) echo "--loadmodule $module buffer-limit 1gb" ;;
@@ -126,5 +169,7 @@ variant_arguments() {
 variant_ready() {
     case $1 in
     fork-huge) [ "$(cli config set uffd.enabled no)" = OK ] || fail "cannot turn the module off" ;;
+    uffd-late) [ "$(cli module load "$module")" = OK ] || fail "cannot load the module"
+               sleep 2 ;; # as long as after filling
     esac
 }
