@@ -16,27 +16,41 @@
 
 main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save saturated-dirty-rate-10 limit128 ten-saves json json-patched heap8g heap8g-1gb"
 # Beside the installed server those of tests/servers/list, where they have been fetched (make servers).
-# Where fork might be ahead.
-pressure_scenarios="busy restarted loaded-late heap16g io-threads types valkey-sets valkey-lists"
-server_scenarios="on-installed on-redis-8.0-sid on-valkey-8.1 on-valkey-9.1"
+# Where fork, or fork on huge pages, might be ahead.
+pressure_scenarios="set20k zipf20k saturated-save idle five-saves on-installed busy restarted loaded-late heap16g heap8g io-threads types valkey-sets valkey-lists"
 servers_cache=${XDG_CACHE_HOME:-$HOME/.cache}/rdb_uffd/servers
+# The installed server and those of tests/servers/list that have been fetched (make servers).
+server_scenarios() {
+    echo on-installed
+    for name in $(awk '!/^#/ && NF { print $1 }' tests/servers/list); do
+        if [ -x "$servers_cache/$name/server" ]; then
+            echo "on-$name"
+        else
+            echo "bench: no server $name (make servers): left out" >&2
+        fi
+    done
+}
 heap_sizes="512 1024 2048 4096 8192"
 quick_scenarios="idle set20k get90 limit128 saturated"
 
 one_save="--saves 1 --before $before --duration $after"
 
+# The honest rival takes part where it is the question.
+usual_variants="fork uffd"
+[ "$set" != pressure ] || usual_variants="fork fork-huge uffd"
+
 scenario() {
-    variants="fork uffd" keys=$default_keys size=100 values=zeros rounds=$pairs interleaved= alternating=
+    variants=$usual_variants keys=$default_keys size=100 values=zeros rounds=$pairs interleaved= alternating=
     restarted= hogs=0 server_arguments=
     server_program=redis-server check_program=redis-check-rdb written=
     case $1 in
     idle)
         title="Idle: nobody writes"
-        [ -n "$quick" ] || variants="fork fork-huge uffd-one uffd"
+        [ -n "$quick" ] || [ "$set" = pressure ] || variants="fork fork-huge uffd-one uffd"
         load="$one_save --rate 0" ;;
     set20k)
         title="20,000 uniform SET/s"
-        [ -n "$quick" ] || variants="fork uffd-one uffd"
+        [ -n "$quick" ] || [ "$set" = pressure ] || variants="fork uffd-one uffd"
         load="$one_save --rate 20000" ;;
     set40k)
         title="40,000 uniform SET/s"
@@ -101,7 +115,7 @@ scenario() {
         load="$one_save --rate 20000" ;;
     restarted)
         title="First save after loading a dump of 3,000,000 keys"
-        variants="fork fork-huge uffd" keys=3000000 restarted=1
+        keys=3000000 restarted=1
         load="--saves 1 --before 1 --duration 1 --rate 0" ;;
     loaded-late)
         title="First save after MODULE LOAD on a server with 3,000,000 keys"
@@ -121,11 +135,11 @@ scenario() {
         load="$one_save --rate 10000" ;;
     valkey-sets)
         title="50,000,000 keys, saturated with SET"
-        keys=50000000 size=16 rounds=1
+        variants="fork uffd" keys=50000000 size=16 rounds=1
         load="$one_save --pipeline 16" ;;
     valkey-lists)
         title="50,000 lists of 250 values of 200 bytes, 1,000 LPUSH/s"
-        variants="fork fork-huge uffd" keys=50000 size=200 values=lists
+        keys=50000 size=200 values=lists
         load="$one_save --rate 1000 --mix lpush=100" ;;
     on-*)
         keys=1000000
@@ -144,7 +158,7 @@ scenario() {
         keys=$((${1#heap-} * 950)) size=1000
         load="--saves 3 --gap 1 --before 1 --duration 0 --rate 0" ;;
     *)
-        fail "no scenario $1; there are: $main_scenarios $pressure_scenarios $server_scenarios heap-MEGABYTES saturated-dirty-rate-SECONDS" ;;
+        fail "no scenario $1; there are: $main_scenarios $pressure_scenarios $(server_scenarios) heap-MEGABYTES saturated-dirty-rate-SECONDS" ;;
     esac
     load="$load --keys ${written:-$keys} --value-size $size"
 }
