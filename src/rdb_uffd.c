@@ -196,7 +196,7 @@ static void destroy_parts(struct snapshot *snapshot)
 }
 
 /* Why nothing can be served in this process; "" when all is well. */
-static void find_obstacle(struct snapshot *snapshot, char *reason)
+static void find_what_is_missing(struct snapshot *snapshot, char *reason)
 {
     const struct rdb_uffd_host *host = snapshot->host;
     reason[0] = '\0';
@@ -261,7 +261,7 @@ int rdb_uffd_start(const struct rdb_uffd_host *host,
     value_child_init(&snapshot->values);
     snapshot->host = host;
     snapshot->settings = *settings;
-    find_obstacle(snapshot, the_service.unsupported);
+    find_what_is_missing(snapshot, the_service.unsupported);
     thread_allow_placing(the_service.unsupported[0] || sandbox_allows_placing());
     snapshot->ability.error = the_service.unsupported[0] ? -ENOTSUP : 0;
     memory_probe();

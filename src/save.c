@@ -163,6 +163,8 @@ int save_begin(struct snapshot *snapshot, const struct child_request *request,
     if (error)
         return error;
     snapshot->freeze_began_usec = snapshot->step_began_usec = clock_usec();
+    snapshot->capture_usec = snapshot->prepare_usec = 0;
+    snapshot->steer_usec = snapshot->protect_usec = 0;
     snapshot->request = *request;
     error = capture_and_freeze(snapshot, reason);
     if (!error)

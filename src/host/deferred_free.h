@@ -21,8 +21,8 @@
  *        │  the fault server, and gives the memory back: snapshot/eviction.h. It stays noted.
  *        ├─ new values have taken their part of the limit, or the save is over, or the
  *        │  measurement: the tick, rdb_uffd_tick(), ends it with deferred_free_end(). Then
- *        │  it frees for a millisecond a tick, deferred_free_some(), and every other
- *        │  free() makes up for two. A new save leaves what is noted to the tick after it.
+ *        │  it frees for a millisecond a tick, deferred_free_some(), and each further
+ *        │  free() frees two that are noted. A new save leaves what is noted to the tick after it.
  *        ├─ the module is unloaded: all of it is freed, deferred_free_remove().
  *        └─ in a real fork's child: forgotten; the notes are its parent's.
  *

@@ -64,11 +64,9 @@ static void look_at(struct measurement *with, uint64_t window, struct density *d
         used = count_filled(with, window);
     if (used < (int)PAGES / 2)
         return;
-    bool filled = used >= (int)DENSITY_PAGES_LEAST;
     density->windows++;
-    density->filled += filled;
     density->small +=
-        filled && pagemap_is_huge(with->pagemap, window, window + HUGE_PAGE_BYTES) == 0;
+        whole && pagemap_is_huge(with->pagemap, window, window + HUGE_PAGE_BYTES) == 0;
     density->pages += PAGES;
     density->used += (uint64_t)used;
 }

@@ -19,14 +19,10 @@
 
 struct density {
     unsigned windows; /* that were looked at and are half full at least */
-    unsigned filled;  /* of them, those in which nearly every page holds something */
-    unsigned small;   /* of those, the ones that are not in a huge page */
+    unsigned small;   /* of them, the ones without a hole that are in small pages */
     uint64_t pages;   /* of all windows, and those of them that hold something */
     uint64_t used;
 };
-
-/* So many pages of a window make it filled: more than that is not worth a huge page. */
-#define DENSITY_PAGES_LEAST (HUGE_PAGE_BYTES / PAGE_BYTES * 15 / 16)
 
 /* Looks at `count` windows of the set, spread evenly; others each time. Memory that goes
  * away meanwhile is left out. 0 or -errno. One thread; some 0.6 ms for a window. */

@@ -37,7 +37,7 @@ struct doctor_case {
     const char *layout_reason; /* why the server's layout is not known, "" if it is */
     bool proved;               /* a key at least was compared with what the server says */
     const char *doubt;         /* what a save met that cannot be, "" if none did */
-    bool doubt_is_ours;        /* … or just a value that this version does not know */
+    bool doubt_is_unknown_value; /* … or just a value that this version does not know */
     bool has_allocator;
     bool merging_lifted;      /* KSM was on for the process, and is not any more */
     const char *guard_reason; /* why the allocator cannot be guarded, "" if it is */

@@ -193,9 +193,10 @@ void doctor_check_fallbacks(struct examination *on)
         say_of_every_save(on, DOCTOR_WARN, "it cannot be served here");
         doctor_advise(on, "see what is FAIL here");
     } else if (now->doubt[0]) {
-        say_of_every_save(on, now->doubt_is_ours ? DOCTOR_WARN : DOCTOR_FAIL, now->doubt);
+        say_of_every_save(on, now->doubt_is_unknown_value ? DOCTOR_WARN : DOCTOR_FAIL,
+                          now->doubt);
         doctor_advise(
-            on, now->doubt_is_ours
+            on, now->doubt_is_unknown_value
                     ? "a newer version may know it; without such values saves do not fork"
                     : "report it with the log; to try again, CONFIG SET uffd.enabled no, "
                       "then yes");

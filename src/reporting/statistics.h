@@ -26,7 +26,8 @@ struct rdb_uffd_statistics {
     uint64_t last_freeze_capture_usec; /* what a child would inherit; the file */
     uint64_t last_freeze_prepare_usec; /* regions, buffer, spool */
     uint64_t last_freeze_steer_usec;   /* the allocator */
-    uint64_t last_freeze_protect_usec; /* the write protection itself */
+    uint64_t
+        last_freeze_protect_usec; /* the write protection, and the child for modules' values */
     uint64_t last_save_msec;
     uint64_t last_rest_msec; /* of which the saver left the CPU to the writers */
     uint64_t last_release_usec;

@@ -116,9 +116,12 @@ static bool own_memory_is_safe(const struct snapshot *snapshot)
         snapshot->saver.stack,
         snapshot->upkeep.stack,
         snapshot->watchdog.stack,
+        snapshot->fault_server.waits,
         snapshot->preserved.slots,
         (const void *)snapshot->preserved.directory,
+        (const void *)snapshot->preserved.marks,
         snapshot->preserved.slot_table,
+        snapshot->preserved.slot_kinds,
         snapshot->preserved.packer,
         (const void *)fault_points_on,
     };
@@ -167,7 +170,7 @@ static int prepare_heap(struct snapshot *snapshot, char *reason)
 void freeze_end_step(struct snapshot *snapshot, uint64_t *usec)
 {
     uint64_t now = clock_usec();
-    *usec = now - snapshot->step_began_usec;
+    *usec += now - snapshot->step_began_usec;
     snapshot->step_began_usec = now;
 }
 
@@ -275,6 +278,7 @@ static int freeze_again(struct snapshot *snapshot, char *reason)
     if (error)
         return explain_heap(reason, error);
     error = prepare_view(snapshot, reason);
+    freeze_end_step(snapshot, &snapshot->prepare_usec);
     if (error)
         return error;
     error = freeze(snapshot, true);

@@ -10,7 +10,8 @@ int saver_start(struct snapshot *snapshot);
 void saver_stop(struct snapshot *snapshot);
 /* Tells it that the snapshot is frozen. Main thread. */
 void saver_begin(struct snapshot *snapshot);
-/* Returns when the save that was begun last has ended and is released. */
+/* Returns when the save that was begun last has ended and is released; or four seconds
+ * after it was killed, with its child ended and the rest left to rescue_tend(). */
 void saver_wait(struct snapshot *snapshot);
 /* Ends a save as a signal would end a child. Returns at once, but for the
  * moment in which the file is being made (a tenth of a second at most), or the

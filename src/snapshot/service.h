@@ -18,7 +18,7 @@ enum doubt_end {
     DOUBT_WHILE_STRANGER, /* until what no walker knows is gone */
 };
 
-/* Main thread only. */
+/* Main thread, but for what says otherwise. */
 struct service {
     bool started;
     char unsupported[REASON_BYTES];   /* why no save can be served, "" if it can */

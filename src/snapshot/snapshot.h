@@ -60,7 +60,8 @@ struct worker_pool;
 enum upkeep_leaving { UPKEEP_STAYS, UPKEEP_IS_TO_LEAVE, UPKEEP_LEAVES };
 
 struct snapshot {
-    /* Main thread; constant while a snapshot is under way. */
+    /* Main thread; constant while a snapshot is under way, but for settings and limit, which
+     * the operator may change, and that the saver gives back `output` and `capture`. */
     const struct rdb_uffd_host *host;
     struct rdb_uffd_settings settings;
     struct ability ability;
@@ -118,7 +119,7 @@ struct snapshot {
     struct history_entry left_record; /* by whoever left it */
     _Atomic uint64_t rested_usec;     /* by the saver, in this save or the last */
 
-    /* Upkeep thread. */
+    /* Upkeep thread; what is wanted of it, anyone. */
     struct thread upkeep;
     _Atomic uint32_t chores; /* futex word: something to do */
     _Atomic uint64_t huge_pages_mended;
@@ -169,7 +170,7 @@ struct snapshot {
     _Atomic uint64_t last_frozen_bytes;
     _Atomic uint64_t last_protected_bytes;
     _Atomic uint64_t advices_refused;
-    char last_error[160]; /* written by the saver before saves_ended moves on */
+    char last_error[160]; /* by whoever has taken the result (result_taken) */
 };
 
 extern struct snapshot the_snapshot;

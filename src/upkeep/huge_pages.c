@@ -29,16 +29,17 @@
 
 /* ---- put together ---------------------------------------------------------------- */
 
-/* Whether a huge page there costs little more memory than what there is. */
-static bool is_worth_mending(struct snapshot *snapshot, int pagemap, uint64_t at)
+/* The kernel fills no holes where a userfaultfd watches: it would answer EBUSY, having
+ * looked at all of it. So huge pages cost no more memory than what there is. */
+static bool can_be_mended(struct snapshot *snapshot, int pagemap, uint64_t at)
 {
     /* A collapse would fill what is given back. And it takes the huge page before it gives
      * back the small ones. */
     if (decommitted_overlaps(at, at + HUGE_PAGE_BYTES) ||
         memory_budget_spare(snapshot) < 2 * HUGE_PAGE_BYTES)
         return false;
-    int present = pagemap_count_present(pagemap, at, at + HUGE_PAGE_BYTES);
-    return present >= (int)DENSITY_PAGES_LEAST || fault_point(FAULT_FILL_HOLES);
+    return pagemap_count_present(pagemap, at, at + HUGE_PAGE_BYTES) ==
+           HUGE_PAGE_BYTES / PAGE_BYTES;
 }
 
 /* Collapses what is split in one region; stops when a snapshot begins, which
@@ -50,7 +51,7 @@ static bool mend_region(struct snapshot *snapshot, int pagemap,
     for (; at + HUGE_PAGE_BYTES <= region->end; at += HUGE_PAGE_BYTES) {
         if (!snapshot_is_idle(snapshot) || dirty_rate_is_wanted())
             return false;
-        if (!is_worth_mending(snapshot, pagemap, at))
+        if (!can_be_mended(snapshot, pagemap, at))
             continue;
         uint64_t began = clock_usec();
         void *start = (void *)(uintptr_t)at;

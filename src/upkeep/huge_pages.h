@@ -2,7 +2,7 @@
  *
  * Where the heap is dense (memory/density.h) they are asked for ahead: new memory comes in
  * huge pages. Where it is not, and until something is known of it, huge pages are put
- * together only of what is filled: 15 of 16 pages. Those that a save has split are put
+ * together only where all small ones are there. Those that a save has split are put
  * together again, but not in memory for which they were asked ahead before the heap became
  * sparse: the kernel keeps to the last advice.
  *

@@ -128,7 +128,7 @@ void fault_server_roam(struct fault_server *server);
  * kernel may drop the range afterwards. Returns when it is done: 0; -EAGAIN
  * when the snapshot is over or failed (nothing to preserve any more), also because a page of
  * it had lost its protection, or the server is missing; -ENOBUFS when
- * there is no room and the policy is not to spool. Any thread but our own. */
+ * there is no room and the policy is not to spool. Any thread but the fault server's. */
 int fault_server_preserve(struct fault_server *server, uint64_t start, uint64_t end);
 /* The same for up to SPOOL_BATCH_PAGES pages of the view, by address, that the caller has
  * written to the spool as a batch, at `place`, while they were protected or preserved

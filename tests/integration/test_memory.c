@@ -369,6 +369,18 @@ static void map_and_unmap(struct server *server, uint64_t seed)
           "the save was over too soon for the case to show anything");
 }
 
+/* They are all of it, also when it has begun anew. */
+static void check_steps_of_freeze(struct server *server)
+{
+    double all = server_info_number(server, "uffd_last_freeze_usec");
+    double steps = server_info_number(server, "uffd_last_freeze_capture_usec") +
+                   server_info_number(server, "uffd_last_freeze_prepare_usec") +
+                   server_info_number(server, "uffd_last_freeze_steer_usec") +
+                   server_info_number(server, "uffd_last_freeze_protect_usec");
+    CHECK(steps <= all && steps > all * 0.75, "steps of %.0f us of a freeze of %.0f",
+          steps, all);
+}
+
 static void check_unmapping_allocator(const char *fault)
 {
     uint64_t seed = test_seed();
@@ -382,6 +394,7 @@ static void check_unmapping_allocator(const char *fault)
         map_and_unmap(server, seed + (uint64_t)round);
         const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);
         CHECK(!wrong, "%s", wrong);
+        check_steps_of_freeze(server);
         CHECK(protected_pages(server) == 0, "pages are still protected after the save");
         double preserved = server_info_number(server, "uffd_last_pages_preserved");
         CHECK(preserved < 1000, "not put off: %.0f pages were preserved", preserved);
@@ -405,7 +418,7 @@ static void unmapping_allocator(void)
 /* The freeze that has to begin anew puts off what is unmapped like any other. */
 static void unmapping_after_a_second_freeze(void)
 {
-    check_unmapping_allocator("replaced_mapping");
+    check_unmapping_allocator("replaced_mapping,slow_freeze");
 }
 
 /* ---- memory that comes without a word -------------------------------------------------- */

@@ -1,14 +1,18 @@
 /* How dense a heap is: told by what is there in small pages, by content in huge ones. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "kernel/advice.h"
 #include "kernel/pagemap.h"
+#include "kernel/userfaultfd.h"
 #include "memory/density.h"
 #include "memory/pages.h"
 
@@ -57,7 +61,6 @@ static void full_is_dense(void **state)
         fill(i, 8);
     struct density density = measured();
     assert_int_equal(density.windows, WINDOWS);
-    assert_int_equal(density.filled, WINDOWS);
     assert_int_equal(density.used, density.pages);
     int pagemap = pagemap_open();
     bool huge = pagemap_is_huge(pagemap, (uintptr_t)memory,
@@ -73,7 +76,7 @@ static void holes_are_seen(void **state)
         fill(i, 7);
     struct density density = measured();
     assert_int_equal(density.windows, WINDOWS);
-    assert_int_equal(density.filled, 0);
+    assert_int_equal(density.small, 0);
     assert_int_equal(density.used, density.pages / 8 * 7);
 }
 
@@ -85,7 +88,24 @@ static void nearly_empty_is_left_out(void **state)
         fill(i, i % 2 ? 8 : 3);
     struct density density = measured();
     assert_int_equal(density.windows, WINDOWS / 4);
-    assert_int_equal(density.filled, WINDOWS / 4);
+}
+
+/* What upkeep/huge_pages.c relies on: putting huge pages together takes no memory. */
+static void kernel_fills_no_holes(void **state)
+{
+    (void)state;
+    uint64_t start = (uintptr_t)memory, granted;
+    int descriptor = userfaultfd_open();
+    assert_true(descriptor >= 0);
+    assert_int_equal(userfaultfd_handshake(descriptor, 0, &granted), 0);
+    assert_int_equal(userfaultfd_register(descriptor, start, HUGE_PAGE_BYTES), 0);
+    fill(0, 7);
+    madvise(memory, HUGE_PAGE_BYTES, MADV_HUGEPAGE); /* small pages up to here */
+    assert_int_equal(madvise(memory, HUGE_PAGE_BYTES, MADV_COLLAPSE), -1);
+    assert_int_equal(errno, EBUSY);
+    fill(0, 8);
+    assert_int_equal(madvise(memory, HUGE_PAGE_BYTES, MADV_COLLAPSE), 0);
+    close(descriptor);
 }
 
 static void nothing_is_measured_of_nothing(void **state)
@@ -110,6 +130,7 @@ int main(void)
         ON_SMALL_PAGES(full_is_dense),
         ON_HUGE_PAGES(full_is_dense),
         ON_SMALL_PAGES(holes_are_seen),
+        ON_SMALL_PAGES(kernel_fills_no_holes),
         ON_HUGE_PAGES(holes_are_seen),
         ON_SMALL_PAGES(nearly_empty_is_left_out),
         ON_HUGE_PAGES(nearly_empty_is_left_out),

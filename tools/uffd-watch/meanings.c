@@ -70,7 +70,7 @@ const struct meaning meanings[] = {
     {"uffd_last_freeze_steer_usec",
      "… steering the allocator to fresh memory"},
     {"uffd_last_freeze_protect_usec",
-     "… the write protection itself"},
+     "… the write protection itself, and with `value-child` making the child"},
     {"uffd_last_regions",
      "memory regions that were frozen"},
     {"uffd_last_frozen_bytes",
