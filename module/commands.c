@@ -72,6 +72,11 @@ static void reply_save(api_context *context, const struct history_entry *save)
         {"fault_wait_p50_usec", save->fault_wait_p50_usec},
         {"fault_wait_p99_usec", save->fault_wait_p99_usec},
         {"fault_wait_max_usec", save->fault_wait_max_usec},
+        {"child_values", save->child_values},
+        {"child_fork_usec", save->child_fork_usec},
+        {"child_wait_usec", save->child_wait_usec},
+        {"child_pages", save->child_pages},
+        {"child_peak_bytes", save->child_peak_bytes},
     };
     const long count = sizeof(numbers) / sizeof(numbers[0]);
     api.ReplyWithMap(context, 5 + count);

@@ -80,6 +80,7 @@ void info_visit(const struct info_visitor *to)
         {"last_spool_peak_bytes", now.last_spool_peak_bytes},
         {"last_child_values", now.child_values},
         {"last_child_fork_usec", now.child_fork_usec},
+        {"last_child_wait_usec", now.child_wait_usec},
         {"last_child_pages", now.child_pages},
         {"last_child_pages_dropped", now.child_pages_dropped},
         {"last_child_peak_bytes", now.child_peak_bytes},

@@ -41,6 +41,12 @@ struct history_entry {
     uint64_t fault_wait_p50_usec;
     uint64_t fault_wait_p99_usec;
     uint64_t fault_wait_max_usec;
+    /* Values of modules' types, by a child without a heap. */
+    uint64_t child_values;
+    uint64_t child_fork_usec; /* of the freeze */
+    uint64_t child_wait_usec; /* the saver's, for their bytes */
+    uint64_t child_pages;
+    uint64_t child_peak_bytes;
 };
 
 struct history {

@@ -45,6 +45,15 @@ static void fill_waits(struct history_entry *record, struct fault_server *server
     record->fault_wait_max_usec = report_wait_usec(server->waits, 1000);
 }
 
+static void fill_child(struct history_entry *record, struct value_child *child)
+{
+    record->child_values = get(&child->values);
+    record->child_fork_usec = get(&child->fork_usec);
+    record->child_wait_usec = get(&child->wait_usec);
+    record->child_pages = get(&child->pager.pages);
+    record->child_peak_bytes = get(&child->pager.pages_peak) * PAGE_BYTES;
+}
+
 void report_fill_record(struct snapshot *snapshot, int error, uint64_t msec)
 {
     DEMAND_THREAD(THREAD_SAVER);
@@ -63,6 +72,7 @@ void report_fill_record(struct snapshot *snapshot, int error, uint64_t msec)
     record->buffer_peak_bytes = get(&snapshot->preserved.bytes_peak);
     record->spool_peak_bytes = get(&snapshot->last_spool_peak_bytes);
     fill_waits(record, &snapshot->fault_server);
+    fill_child(record, &snapshot->values);
 }
 
 void report_end(struct snapshot *snapshot)

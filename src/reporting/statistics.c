@@ -55,6 +55,7 @@ static void child_statistics(struct snapshot *snapshot,
     struct value_child *child = &snapshot->values;
     statistics->child_values = RELAXED(child->values);
     statistics->child_fork_usec = RELAXED(child->fork_usec);
+    statistics->child_wait_usec = RELAXED(child->wait_usec);
     statistics->child_pages = RELAXED(child->pager.pages);
     statistics->child_pages_dropped = RELAXED(child->pager.dropped);
     statistics->child_peak_bytes = RELAXED(child->pager.pages_peak) * PAGE_BYTES;

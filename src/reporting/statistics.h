@@ -67,6 +67,7 @@ struct rdb_uffd_statistics {
     /* Of the child for values of modules' types, in this save or the last. */
     uint64_t child_values;
     uint64_t child_fork_usec; /* of the pause */
+    uint64_t child_wait_usec; /* the saver's, for its bytes */
     uint64_t child_pages;     /* given to it, in all */
     uint64_t child_pages_dropped;
     uint64_t child_peak_bytes; /* of such pages, at once */

@@ -110,6 +110,7 @@ void value_child_forget(struct value_child *child)
 {
     atomic_store_explicit(&child->values, 0, memory_order_relaxed);
     atomic_store_explicit(&child->fork_usec, 0, memory_order_relaxed);
+    atomic_store_explicit(&child->wait_usec, 0, memory_order_relaxed);
     atomic_store_explicit(&child->pager.pages, 0, memory_order_relaxed);
     atomic_store_explicit(&child->pager.pages_peak, 0, memory_order_relaxed);
     atomic_store_explicit(&child->pager.dropped, 0, memory_order_relaxed);
@@ -259,19 +260,14 @@ static int receive(struct value_child *child, void *to, size_t length)
     return 0;
 }
 
-static int take(struct value_source *source, struct rdb_encoder *encoder)
+static int take_bytes(struct value_child *child, struct rdb_encoder *encoder)
 {
-    struct value_child *child = child_of(source);
     static unsigned char piece[INSIDE_PIECE_BYTES]; /* one saver */
-    if (child->asked == child->taken)
-        return -ENOENT;
-    child->taken++;
-    child->heard_usec = clock_usec();
     for (;;) {
         uint32_t length;
         int error = receive(child, &length, sizeof(length));
         if (!error && length == INSIDE_DONE)
-            break;
+            return 0;
         if (!error && length > INSIDE_PIECE_BYTES)
             error = -EPROTO;
         if (!error)
@@ -281,8 +277,21 @@ static int take(struct value_source *source, struct rdb_encoder *encoder)
         if (error)
             return error;
     }
-    atomic_fetch_add_explicit(&child->values, 1, memory_order_relaxed);
-    return 0;
+}
+
+static int take(struct value_source *source, struct rdb_encoder *encoder)
+{
+    struct value_child *child = child_of(source);
+    if (child->asked == child->taken)
+        return -ENOENT;
+    child->taken++;
+    uint64_t began = child->heard_usec = clock_usec();
+    int error = take_bytes(child, encoder);
+    atomic_fetch_add_explicit(&child->wait_usec, clock_usec() - began,
+                              memory_order_relaxed);
+    if (!error)
+        atomic_fetch_add_explicit(&child->values, 1, memory_order_relaxed);
+    return error;
 }
 
 /* ---- beginning and end ----------------------------------------------------------- */

@@ -50,6 +50,7 @@ struct value_child {
     /* Of the save under way or the last. */
     _Atomic uint64_t values;
     _Atomic uint64_t fork_usec; /* what it added to the pause */
+    _Atomic uint64_t wait_usec; /* of the saver, for its bytes */
 };
 
 /* The counts of the last save. */

@@ -57,6 +57,16 @@ static void check_by_child(struct server *server, int saves)
     check_fork_free(server, saves);
     CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
           "values were not saved through the child");
+    redisReply *save = server_ok(server, "UFFD.HISTORY 1")->element[0];
+    static const char *const costs[] = {"child_values", "child_fork_usec",
+                                        "child_wait_usec", "child_pages",
+                                        "child_peak_bytes"};
+    for (size_t i = 0; i < sizeof(costs) / sizeof(costs[0]); i++) {
+        double said = server_info_number(server, format_text("uffd_last_%s", costs[i]));
+        CHECK(said > 0 && (double)answer_number(save, costs[i]) == said,
+              "%s: %.0f, the history has %lld", costs[i], said,
+              answer_number(save, costs[i]));
+    }
 }
 
 static void change_all(struct server *server, int round)

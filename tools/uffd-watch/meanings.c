@@ -125,6 +125,8 @@ const struct meaning meanings[] = {
      "saved by their modules in a child without a heap"},
     {"uffd_last_child_fork_usec",
      "what making that child added to the freeze"},
+    {"uffd_last_child_wait_usec",
+     "what the saver waited for the bytes of these values"},
     {"uffd_last_child_pages",
      "pages of the frozen heap that it was given"},
     {"uffd_last_child_pages_dropped",
