@@ -321,6 +321,10 @@ static struct server *start_hanging(void)
 static void ended_by_the_server(void)
 {
     struct server *server = start_hanging();
+    /* One with types never goes, and ours not amid a save. */
+    server_error(server, "MODULE UNLOAD typed");
+    server_error(server, "MODULE UNLOAD uffd");
+    CHECK(server_children(server) == 1, "the child is gone");
     server_ok(server, "FLUSHALL");
     wait_until_no_child(server, 10);
     WAIT_UNTIL(server_children(server) == 0, 5, "the child lives");
