@@ -84,7 +84,7 @@ static uint64_t choose_word(struct victim *victim, uint64_t content)
     return at + 8 * (random_next(&victim->random) % WORDS) - (at == content ? 8 : 0);
 }
 
-static uint64_t choose_value(struct victim *victim, uint64_t old)
+static uint64_t any_value(struct victim *victim, uint64_t old)
 {
     static const uint64_t values[] = {
         0,   8,          UINT64_MAX,        0x123456789000, UINT64_C(1) << 63,
@@ -94,6 +94,17 @@ static uint64_t choose_value(struct victim *victim, uint64_t old)
            : choice == 8 ? old + 8 /* a neighbour */
            : choice == 9 ? old ^ (UINT64_C(1) << random_next(&victim->random) % 64)
                          : random_next(&victim->random);
+}
+
+/* The word may be the head of an object: one of a module's type would be believed, and
+ * saves would fork from then on, as they should. */
+static uint64_t choose_value(struct victim *victim, uint64_t old)
+{
+    enum { TYPE_BITS = 15, MODULE = 5 };
+    uint64_t value = any_value(victim, old);
+    while ((value & TYPE_BITS) == MODULE)
+        value = any_value(victim, old);
+    return value;
 }
 
 static bool save_ends_well(struct server *server)
