@@ -371,6 +371,8 @@ int heap_refresh(struct heap *heap, bool all)
     heap->changes_seen = changes;
     heap->extent_seen = extent;
     heap->has_marks = false;
+    if (fault_point(FAULT_LOST_REGIONS) && !all)
+        regions_clear(&heap->registered);
     return 0;
 }
 

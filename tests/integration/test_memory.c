@@ -421,6 +421,22 @@ static void unmapping_after_a_second_freeze(void)
     check_unmapping_allocator("replaced_mapping,slow_freeze");
 }
 
+/* What was registered lacks the server's databases: the memory map is read again. */
+static void unlisted_databases(void)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = FILL_CONFIG, .fault = "lost_regions"});
+    fill(server->connection, FILL_ALL, 50, test_seed());
+    struct snapshot snapshot = snapshot_begin(server);
+    const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);
+    CHECK(!wrong, "%s", wrong);
+    check_fork_free(server, 1);
+    CHECK(server_log_count(server, "listed without the server's databases") > 0,
+          "it is not said");
+    server_stop(server);
+}
+
 /* ---- memory that comes without a word -------------------------------------------------- */
 
 /* The allocator takes it by moving the break: no import of anybody shows it. Saved in the
@@ -497,6 +513,7 @@ int main(int argc, char **argv)
         {"read_into_protected_buffer", read_into_protected_buffer, 60},
         {"reused_memory", reused_memory, 60},
         {"reuse_is_found", reuse_is_found, 150},
+        {"unlisted_databases", unlisted_databases, 30},
         {"unmapping_allocator", unmapping_allocator, 60},
         {"unmapping_after_a_second_freeze", unmapping_after_a_second_freeze, 60},
         {"short_list", short_list, 60},
