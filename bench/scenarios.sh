@@ -17,7 +17,7 @@
 main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save saturated-dirty-rate-10 limit128 ten-saves json json-patched heap8g heap8g-1gb"
 # Beside the installed server those of tests/servers/list, where they have been fetched (make servers).
 # Where fork, or fork on huge pages, might be ahead.
-pressure_scenarios="set20k zipf20k saturated-save idle five-saves on-installed busy restarted loaded-late heap16g heap8g io-threads types valkey-sets valkey-lists"
+pressure_scenarios="set20k zipf20k saturated-save idle five-saves on-installed busy restarted loaded-late heap16g heap8g saturated-io-threads types saturated-50m-keys lists"
 servers_cache=${XDG_CACHE_HOME:-$HOME/.cache}/rdb_uffd/servers
 # The installed server and those of tests/servers/list that have been fetched (make servers).
 server_scenarios() {
@@ -125,7 +125,7 @@ scenario() {
         title="Heap of 16 GB (3,800,000 values of 4 KB), idle"
         keys=3800000 size=4000 rounds=1
         load="--saves 3 --gap 1 --before 1 --duration 0 --rate 0" ;;
-    io-threads)
+    saturated-io-threads)
         title="Saturated, with a save, io-threads 4"
         server_arguments="--io-threads 4"
         load="$one_save --pipeline 16 --mix set=50,get=50" ;;
@@ -133,13 +133,13 @@ scenario() {
         title="2,000,000 small keys of every type, 10,000 SET/s"
         keys=2000000 values=types
         load="$one_save --rate 10000" ;;
-    valkey-sets)
+    saturated-50m-keys)
         title="50,000,000 keys, saturated with SET"
         variants="fork uffd" keys=50000000 size=16 rounds=1
         load="$one_save --pipeline 16" ;;
-    valkey-lists)
+    lists)
         title="50,000 lists of 250 values of 200 bytes, 1,000 LPUSH/s"
-        keys=50000 size=200 values=lists
+        keys=50000 size=200 values=lists written=5000000 # loadgen has a list for every 100 keys
         load="$one_save --rate 1000 --mix lpush=100" ;;
     on-*)
         keys=1000000

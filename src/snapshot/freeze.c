@@ -139,7 +139,7 @@ static int explain_heap(char *reason, int error)
     return error;
 }
 
-/* Where the server's data begin: where they are missing, so is more. Seen twice, on Valkey
+/* Where the server's data begin: where they are missing, so is more. Seen once, on Valkey
  * 9.1 on a busy machine: two regions were registered, of a dozen, and the save failed. */
 static bool has_databases(const struct snapshot *snapshot)
 {

@@ -16,7 +16,7 @@ int freeze_open_output(struct snapshot *snapshot);
 /* Registers, makes the buffer ready, protects. 0; on failure -errno and `reason`, and
  * nothing is frozen. */
 int freeze_begin(struct snapshot *snapshot, char reason[REASON_BYTES]);
-/* The time since the last step, for the statistics. */
+/* Adds the time since the last step to `*usec`, for the statistics: a freeze may begin anew. */
 void freeze_end_step(struct snapshot *snapshot, uint64_t *usec);
 
 #endif

@@ -6,7 +6,6 @@
 #include "dirty_rate.h"
 #include "kernel/advice.h"
 #include "kernel/contract.h"
-#include "kernel/fault_points.h"
 #include "kernel/pagemap.h"
 #include "memory/decommitted.h"
 #include "memory/density.h"
