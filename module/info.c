@@ -61,6 +61,7 @@ void info_visit(const struct info_visitor *to)
         {"last_pages_lost", now.last_pages_lost},
         {"last_faults", now.last_faults},
         {"last_unprotects", now.last_unprotects},
+        {"last_huge_pages_split", now.last_huge_pages_split},
         {"last_pages_preserved", now.last_pages_preserved},
         {"last_regions", now.last_regions},
         {"last_frozen_bytes", now.last_frozen_bytes},

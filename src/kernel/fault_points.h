@@ -63,10 +63,11 @@
     POINT(TRUST_HOOKS, "trust_hooks")             /* all mappings are heard of */        \
     POINT(TRUST_MERGING, "trust_merging")         /* pages are not merged */             \
     POINT(MARKS_LOST, "marks_lost")               /* a kernel that splits them away */   \
-    POINT(LOST_REGIONS, "lost_regions")           /* nothing of the heap is listed */    \
-    POINT(NO_AUDIT, "no_audit")                   /* lost pages are not looked for */    \
-    POINT(NO_PAGEMAP_SCAN, "no_pagemap_scan")     /* a kernel before 6.7, for that */    \
-    POINT(HELD_SAVER, "held_saver")     /* the saver begins when this is off */          \
+    POINT(SLOW_READS, "slow_reads")           /* of live memory, by the hypervisor */    \
+    POINT(LOST_REGIONS, "lost_regions")       /* nothing of the heap is listed */        \
+    POINT(NO_AUDIT, "no_audit")               /* lost pages are not looked for */        \
+    POINT(NO_PAGEMAP_SCAN, "no_pagemap_scan") /* a kernel before 6.7, for that */        \
+    POINT(HELD_SAVER, "held_saver")           /* the saver begins when this is off */    \
     POINT(HELD_UPKEEP, "held_upkeep")   /* upkeep does no chores until this is off */    \
     POINT(OUTPUT_WRITE, "output_write") /* EIO from the dump file */                     \
     POINT(NO_NAMELESS, "no_nameless")   /* files cannot be made without a name */        \

@@ -14,8 +14,9 @@
 #define CHUNK_BYTES     (UINT64_C(1) << CHUNK_SHIFT)
 #define PAGES_PER_CHUNK (1u << (CHUNK_SHIFT - PAGE_SHIFT))
 
-#define HUGE_PAGE_SHIFT 21
-#define HUGE_PAGE_BYTES (UINT64_C(1) << HUGE_PAGE_SHIFT)
+#define HUGE_PAGE_SHIFT     21
+#define HUGE_PAGE_BYTES     (UINT64_C(1) << HUGE_PAGE_SHIFT)
+#define PAGES_PER_HUGE_PAGE (1u << (HUGE_PAGE_SHIFT - PAGE_SHIFT))
 
 static inline uint64_t round_down(uint64_t value, uint64_t unit)
 {

@@ -186,6 +186,19 @@ static inline bool preserved_has(const struct preserved *preserved, uint32_t pag
     return marks >> (page % 64) & 1;
 }
 
+/* How many pages of the huge page that this one belongs to have been preserved. Any
+ * thread. */
+static inline unsigned preserved_in_huge_page(const struct preserved *preserved,
+                                              uint32_t page)
+{
+    unsigned found = 0;
+    uint32_t word = page / PAGES_PER_HUGE_PAGE * (PAGES_PER_HUGE_PAGE / 64);
+    for (unsigned i = 0; i < PAGES_PER_HUGE_PAGE / 64; i++)
+        found += (unsigned)__builtin_popcountll(
+            atomic_load_explicit(&preserved->marks[word + i], memory_order_relaxed));
+    return found;
+}
+
 /* A hint that these bytes of a page that has been preserved will be read soon. */
 void preserved_prefetch(const struct preserved *preserved, uint32_t page, size_t offset);
 

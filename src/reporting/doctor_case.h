@@ -39,6 +39,7 @@ struct doctor_case {
     const char *doubt;         /* what a save met that cannot be, "" if none did */
     bool doubt_is_unknown_value; /* … or just a value that this version does not know */
     bool has_allocator;
+    bool reads_are_slow;      /* of parts of huge pages, on this machine */
     bool merging_lifted;      /* KSM was on for the process, and is not any more */
     const char *guard_reason; /* why the allocator cannot be guarded, "" if it is */
     const char *frees_reason; /* why frees cannot be put off, "" if they are */

@@ -207,8 +207,12 @@ void doctor_check_huge_pages(struct examination *on)
                 ? "CONFIG SET uffd.huge-pages no, then yes: the module lifts that"
                 : "the module lifts that as soon as saves need no fork");
     } else
-        doctor_say(on, DOCTOR_OK, "asked for by the module (transparent_hugepage: %s)",
-                   mode == HUGE_PAGES_ALWAYS ? "always" : "madvise");
+        doctor_say(on, DOCTOR_OK, "asked for by the module (transparent_hugepage: %s)%s",
+                   mode == HUGE_PAGES_ALWAYS ? "always" : "madvise",
+                   on->now->reads_are_slow
+                       ? "; what saves find written is split, this machine being slow to "
+                         "read parts of huge pages"
+                       : "");
 }
 
 void doctor_check_merging(struct examination *on)

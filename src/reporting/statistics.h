@@ -35,6 +35,7 @@ struct rdb_uffd_statistics {
     uint64_t last_pages_lost; /* that had not */
     uint64_t last_faults;
     uint64_t last_unprotects;
+    uint64_t last_huge_pages_split; /* since this machine is slow to read parts of them */
     uint64_t last_fault_delay_usec; /* the fault server had no CPU, within 40 ms */
     uint64_t last_pages_preserved;
     uint64_t last_spool_peak_bytes;

@@ -93,11 +93,18 @@ void environment_lift_merging(struct snapshot *snapshot)
 /* Not refused: it takes a shortage of memory amid a save, and the audit finds it. */
 static void tell_of_lost_marks(struct snapshot *snapshot)
 {
-    if (mark_probe_split(&snapshot->ability) == 0)
-        log_now(snapshot, RDB_UFFD_WARNING,
-                "uffd: this kernel forgets the protection of zeros when it splits a huge "
-                "page: a save to which that happens will fail; UFFD.DOCTOR says what to "
-                "do");
+    log_now(snapshot, RDB_UFFD_WARNING,
+            "uffd: this kernel forgets the protection of zeros when it splits a huge "
+            "page: a save to which that happens will fail; UFFD.DOCTOR says what to do");
+}
+
+/* Where marks are lost when a huge page is split, nothing of ours splits any. */
+static void try_splitting(struct snapshot *snapshot)
+{
+    int keeps_marks = mark_probe_split(&snapshot->ability);
+    snapshot->fault_server.may_split = keeps_marks == 1;
+    if (keeps_marks == 0)
+        tell_of_lost_marks(snapshot);
 }
 
 /* All is saved all the same, at a higher price. */
@@ -131,7 +138,7 @@ int environment_refuse_merging(char *reason)
 void environment_tell(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
-    tell_of_lost_marks(snapshot);
+    try_splitting(snapshot);
     tell_of_frees(snapshot);
 }
 

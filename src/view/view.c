@@ -7,9 +7,16 @@
 #include "kernel/fault_points.h"
 #include "kernel/guarded_copy.h"
 #include "kernel/memory.h"
+#include "kernel/thread.h"
 
 /* More mappings than the kernel's default allows a process to have. */
 #define REGION_CAPACITY 65536
+/* Of so many reads of live memory one is timed. What misses caches and TLB takes a tenth
+ * of SLOW_NSEC; an interrupt, or a page that must come from swap, is one among many. */
+#define READS_PER_TIMED 64
+#define TIMED_TO_JUDGE  128
+#define SLOW_SHARE      4
+#define SLOW_NSEC       2000
 
 int view_create(struct view *view, struct preserved *preserved)
 {
@@ -147,6 +154,23 @@ static inline int copy_live(void *to, frozen_address from, size_t length)
     return error;
 }
 
+/* Copies, and takes the time. */
+static int copy_timed(struct view_reader *reader, void *to, frozen_address from,
+                      size_t length)
+{
+    uint64_t began = clock_nsec();
+    int error = copy_live(to, from, length);
+    bool slow = clock_nsec() - began > SLOW_NSEC || fault_point(FAULT_SLOW_READS);
+    reader->until_timed = READS_PER_TIMED;
+    reader->timed_slow += slow;
+    if (++reader->timed == TIMED_TO_JUDGE) {
+        if (reader->timed_slow >= TIMED_TO_JUDGE / SLOW_SHARE)
+            atomic_store_explicit(&reader->view->slow, true, memory_order_relaxed);
+        reader->timed = reader->timed_slow = 0;
+    }
+    return error;
+}
+
 static inline int view_error(const struct view *view)
 {
     return atomic_load_explicit(&view->error, memory_order_relaxed);
@@ -159,7 +183,8 @@ static int read_in_page(struct view_reader *reader, uint32_t page, void *to,
     struct preserved *preserved = reader->view->preserved;
     size_t offset = from & PAGE_MASK;
     if (!preserved_has(preserved, page)) {
-        int error = copy_live(to, from, length);
+        int error = reader->until_timed-- ? copy_live(to, from, length)
+                                          : copy_timed(reader, to, from, length);
         if (!preserved_has(preserved, page))
             return error ? error : view_error(reader->view);
     }

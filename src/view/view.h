@@ -17,6 +17,18 @@
  *
  * A read that sees no slot in step 3 took its bytes before c, so they are the
  * old ones. The order b before c is what the whole module rests on.
+ *
+ * Step 2 is slow on some machines. A hypervisor without nested paging keeps page tables of
+ * its own, filled as pages are touched. One was met (Linux 6.18 as its guest) that throws
+ * away, with every TLB flush that comes from another CPU, what it knows of huge pages that
+ * are mapped by small ones, as a huge page is from the first time c lifts a part of it:
+ *
+ *   huge page    mapped whole                       a read of 8 bytes at random: 20 ns
+ *   huge page    mapped by 512 entries              5 us, again and again
+ *   512 pages    (the huge page has been split)     50 ns
+ *
+ * So readers time some of their reads; where many are slow, the fault server splits the
+ * huge pages that writers are at.
  */
 #ifndef RDB_UFFD_VIEW_H
 #define RDB_UFFD_VIEW_H
@@ -56,6 +68,9 @@ struct view {
      * without having been preserved, so that a reader that finds 0 after its
      * copy has copied old bytes. */
     _Atomic int error;
+    /* Some reader found its reads of live memory slow: said once, and left so, since the
+     * machine stays the same. */
+    _Atomic bool slow;
 };
 
 /* 0 or -ENOMEM. `preserved` must outlive the view. */
@@ -74,6 +89,12 @@ bool view_page_of(const struct view *view, uint64_t address, uint32_t *page);
 /* Whether any byte of [start, end) is in a frozen region. As above. */
 bool view_overlaps(const struct view *view, uint64_t start, uint64_t end);
 
+/* Whether reads of live memory were found to be slow on this machine. Any thread. */
+static inline bool view_is_slow(const struct view *view)
+{
+    return atomic_load_explicit(&view->slow, memory_order_relaxed);
+}
+
 /* One reader of a view. A reader belongs to one thread; any number of readers
  * may work on one view at the same time. */
 struct view_reader {
@@ -83,6 +104,8 @@ struct view_reader {
     uint64_t region_end;
     uint32_t region_first_chunk;
     uint64_t preserved_reads; /* reads answered from the preserved copy */
+    /* Reads of live memory until one is timed; how many were, and how many were slow. */
+    unsigned until_timed, timed, timed_slow;
 };
 
 void view_reader_init(struct view_reader *reader, struct view *view);

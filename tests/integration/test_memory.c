@@ -437,6 +437,35 @@ static void unlisted_databases(void)
     server_stop(server);
 }
 
+/* ---- a machine that is slow to read parts of huge pages --------------------------------- */
+
+/* The first save finds out; in the second, what is written to is split. */
+static void slow_reads(void)
+{
+    needs_module();
+    struct server *server = server_start(
+        &(struct server_options){.config = FILL_CONFIG, .fault = "slow_reads"});
+    fill(server->connection, FILL_ALL, 50, test_seed());
+    server_ok(server, "DEBUG POPULATE 200000 key 100");
+    server_save(server);
+    server_ok(server, "UFFD.FAULT held_saver on");
+    struct snapshot snapshot = snapshot_begin(server);
+    for (int i = 0; i < 20000; i++)
+        redisAppendCommand(server->connection, "SETRANGE key:%d 20 changed", i * 10);
+    expect_statuses(server, 20000);
+    server_ok(server, "UFFD.FAULT held_saver off");
+    const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);
+    CHECK(!wrong, "%s", wrong);
+    check_fork_free(server, 2);
+    CHECK(server_info_number(server, "uffd_last_huge_pages_split") > 0, "none was split");
+    redisReply *doctor = server_ok(server, "UFFD.DOCTOR");
+    bool told = false;
+    for (size_t i = 0; i < doctor->elements; i++)
+        told |= strstr(doctor->element[i]->str, "slow to read parts") != NULL;
+    CHECK(told, "the doctor does not say it");
+    server_stop(server);
+}
+
 /* ---- memory that comes without a word -------------------------------------------------- */
 
 /* The allocator takes it by moving the break: no import of anybody shows it. Saved in the
@@ -514,6 +543,7 @@ int main(int argc, char **argv)
         {"reused_memory", reused_memory, 60},
         {"reuse_is_found", reuse_is_found, 150},
         {"unlisted_databases", unlisted_databases, 30},
+        {"slow_reads", slow_reads, 60},
         {"unmapping_allocator", unmapping_allocator, 60},
         {"unmapping_after_a_second_freeze", unmapping_after_a_second_freeze, 60},
         {"short_list", short_list, 60},

@@ -1,6 +1,7 @@
 /* View and fault server against a toy process: threads write to memory that was
  * frozen while a reader checks every byte it gets against what stood there. */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,6 +21,7 @@
 #include "kernel/fault_points.h"
 #include "kernel/memory.h"
 #include "kernel/userfaultfd.h"
+#include "memory/pages.h"
 #include "memory/preserved.h"
 #include "memory/regions.h"
 #include "view/fault_server.h"
@@ -62,15 +64,16 @@ static void on_failure(void *context, int error)
     atomic_fetch_add(&toy->failures, 1);
 }
 
-static int set_up(void **state)
+static int set_up_with(int advice)
 {
-    (void)state;
     struct ability ability;
     toy = memory_map(sizeof(*toy));
     if (!toy || ability_probe(&ability) != 0)
         return -1;
     toy->words =
         mmap(NULL, TOY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (advice)
+        madvise(toy->words, TOY_BYTES, advice);
     for (uint64_t i = 0; i < WORDS; i++)
         toy->words[i] = mark(i);
     toy->userfaultfd = userfaultfd_open();
@@ -84,6 +87,18 @@ static int set_up(void **state)
     return preserved_create(&toy->preserved) ||
            view_create(&toy->view, &toy->preserved) ||
            fault_server_start(&toy->server, &toy->view, on_failure, NULL);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    return set_up_with(0);
+}
+
+static int set_up_huge(void **state)
+{
+    (void)state;
+    return set_up_with(MADV_HUGEPAGE);
 }
 
 static int tear_down(void **state)
@@ -408,6 +423,64 @@ static void gives_up_when_told_to(void **state)
     release();
 }
 
+/* The kernel's KPF_THP: a page is part of a huge one, however that is mapped. -1: it does
+ * not say. */
+static int pages_of_huge_ones(void)
+{
+    int pagemap = open("/proc/self/pagemap", O_RDONLY);
+    int flags = open("/proc/kpageflags", O_RDONLY);
+    uint64_t page = 0, flag = 0;
+    int found = 0;
+    for (uint64_t i = 0; i < TOY_BYTES / PAGE_BYTES && found >= 0; i++) {
+        off_t at = (off_t)(((uintptr_t)toy->words / PAGE_BYTES + i) * 8);
+        bool told = pread(pagemap, &page, 8, at) == 8 &&
+                    (page &= (UINT64_C(1) << 55) - 1) != 0 &&
+                    pread(flags, &flag, 8, (off_t)(page * 8)) == 8;
+        found = told ? found + (int)(flag >> 22 & 1) : -1;
+    }
+    close(pagemap);
+    close(flags);
+    return found;
+}
+
+/* What stays of them when writers have met a reader. */
+static int left_of_huge_pages(bool slow)
+{
+    toy->server.may_split = true;
+    atomic_store(&toy->view.slow, slow);
+    assert_int_equal(wrong_words_under_writes(UINT64_C(64) << 20, BUFFER_SPOOL), 0);
+    return pages_of_huge_ones();
+}
+
+static void huge_pages_are_split_where_reads_are_slow(void **state)
+{
+    (void)state;
+    int before = pages_of_huge_ones();
+    if (before == 0)
+        skip();
+    int left = left_of_huge_pages(false);
+    if (!view_is_slow(&toy->view)) { /* else this machine is one of those */
+        assert_int_equal(atomic_load(&toy->server.statistics.splits), 0);
+        assert_int_equal(left, before);
+    }
+    left = left_of_huge_pages(true);
+    assert_true(atomic_load(&toy->server.statistics.splits) > 0);
+    assert_true(before < 0 || left < before / 4);
+}
+
+/* Where the kernel would lose the marks. Readers find out that they are slow all the same. */
+static void huge_pages_stay_where_they_must(void **state)
+{
+    (void)state;
+    setenv("RDB_UFFD_FAULT", "", 1);
+    fault_points_init();
+    fault_point_set("slow_reads", true);
+    assert_int_equal(wrong_words_under_writes(UINT64_C(64) << 20, BUFFER_SPOOL), 0);
+    fault_point_set("slow_reads", false);
+    assert_true(view_is_slow(&toy->view));
+    assert_int_equal(atomic_load(&toy->server.statistics.splits), 0);
+}
+
 int main(void)
 {
     struct ability ability;
@@ -428,6 +501,10 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_was_not_frozen, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gives_up_when_told_to, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(huge_pages_are_split_where_reads_are_slow,
+                                        set_up_huge, tear_down),
+        cmocka_unit_test_setup_teardown(huge_pages_stay_where_they_must, set_up_huge,
+                                        tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
