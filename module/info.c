@@ -93,7 +93,7 @@ void info_visit(const struct info_visitor *to)
         {"fault_wait_max_usec", now.fault_wait_max_usec},
         {"last_fault_sched_wait_usec", now.last_fault_delay_usec},
         {"advices_refused", now.advices_refused},
-        {"late_free_bytes", now.deferred_free_bytes},
+        {"deferred_free_bytes", now.deferred_free_bytes},
         {"evicted_bytes", now.evicted_bytes},
         {"ready_bytes", now.prefaulted_bytes},
         {"saver_faults", now.saver_faults},

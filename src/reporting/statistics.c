@@ -103,7 +103,7 @@ void rdb_uffd_get_statistics(struct rdb_uffd_statistics *statistics)
         .last_faults = RELAXED(faults->faults),
         .last_fault_delay_usec = RELAXED(snapshot->fault_delay_usec),
         .last_unprotects = RELAXED(faults->unprotects),
-        .last_huge_pages_split = RELAXED(faults->splits),
+        .last_huge_pages_split = RELAXED(snapshot->fault_server.splitter.splits),
         .last_spool_peak_bytes = RELAXED(snapshot->last_spool_peak_bytes),
         .last_regions = snapshot->view.region_count,
         .last_frozen_bytes = RELAXED(snapshot->last_frozen_bytes),

@@ -4,10 +4,8 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include "kernel/advice.h"
 #include "kernel/contract.h"
 #include "kernel/fault_points.h"
 #include "kernel/inherited_affinity.h"
@@ -18,8 +16,6 @@
 #define MESSAGES_PER_READ 32
 /* Of a range that is to be preserved, between two looks at the faults: some 20 us. */
 #define PAGES_PER_LOOK 32
-/* Of a huge page, when it is split: with 1, 4 and 16 saves took equally long. */
-#define SPLIT_AT_PAGES 8
 
 _Static_assert(PAGES_PER_LOOK <= AUDIT_PAGES_MAX && SPOOL_BATCH_PAGES <= AUDIT_PAGES_MAX,
                "what is copied at once is checked at once");
@@ -127,23 +123,6 @@ static int preserve_page(struct fault_server *server, uint64_t address)
     return error;
 }
 
-/* Where reads are slow (view.h) the small pages of a huge one are better off on their own.
- * Not those of a window that is written to by chance: splitting takes as long as reading
- * all pages once. More than once, if the count went past: it then finds nothing to do. */
-static void split_huge_page(struct fault_server *server, uint64_t address)
-{
-    uint32_t page;
-    if (!server->may_split || !view_is_slow(server->view) ||
-        !view_page_of(server->view, address, &page))
-        return;
-    unsigned preserved = preserved_in_huge_page(server->view->preserved, page);
-    if (preserved < SPLIT_AT_PAGES || (preserved & (preserved - 1)) != 0)
-        return;
-    if (advice_give((void *)(uintptr_t)address, PAGE_BYTES, MADV_COLD) == 0 &&
-        preserved == SPLIT_AT_PAGES)
-        count(&server->statistics.splits, 1);
-}
-
 static void serve_fault(struct fault_server *server, const struct uffd_msg *message)
 {
     if (message->event != UFFD_EVENT_PAGEFAULT)
@@ -154,7 +133,7 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
         count(&server->statistics.saver_faults, 1);
     preserve_page(server, address);
     lift_protection(server, address, PAGE_BYTES);
-    split_huge_page(server, address);
+    splitter_after_fault(&server->splitter, server->view, address);
     count(&server->statistics.faults, 1);
     count(&server->beats, 1);
     wait_histogram_add(server->waits, clock_nsec() - server->woken_nsec);
@@ -493,11 +472,11 @@ void fault_server_arm(struct fault_server *server, int userfaultfd)
     struct fault_statistics *statistics = &server->statistics;
     atomic_store_explicit(&statistics->faults, 0, memory_order_relaxed);
     atomic_store_explicit(&statistics->unprotects, 0, memory_order_relaxed);
-    atomic_store_explicit(&statistics->splits, 0, memory_order_relaxed);
     atomic_store_explicit(&statistics->writer_waits, 0, memory_order_relaxed);
     atomic_store_explicit(&statistics->writer_wait_usec, 0, memory_order_relaxed);
     atomic_store_explicit(&statistics->writer_wait_longest_usec, 0, memory_order_relaxed);
     wait_histogram_clear(server->waits);
+    splitter_begin(&server->splitter, server->view);
     atomic_store_explicit(&statistics->saver_faults, 0, memory_order_relaxed);
     atomic_store_explicit(&server->roaming, false, memory_order_relaxed);
     server->writer_id = thread_own_id();

@@ -20,13 +20,13 @@
 
 #include "kernel/thread.h"
 #include "view/audit.h"
+#include "view/splitter.h"
 #include "view/view.h"
 #include "view/wait_histogram.h"
 
 struct fault_statistics {
     _Atomic uint64_t faults;       /* messages served in this snapshot */
     _Atomic uint64_t unprotects;   /* calls that lifted protection */
-    _Atomic uint64_t splits;       /* huge pages that were split for good */
     _Atomic uint64_t writer_waits; /* faults that waited for the spool or for room */
     _Atomic uint64_t writer_wait_usec;
     _Atomic uint64_t writer_wait_longest_usec;
@@ -86,9 +86,7 @@ struct fault_server {
     _Atomic int32_t own_thread; /* a thread that must never fault (the saver) */
 
     struct fault_statistics statistics;
-    /* The kernel keeps the marks of huge pages that are split. Set at load, by the main
-     * thread. */
-    bool may_split;
+    struct splitter splitter; /* of huge pages, where reads are slow */
     /* How long each fault of this snapshot waited once the server was awake for it;
      * the way into and out of the kernel, some microseconds, is not seen. */
     struct wait_histogram *waits; /* from memory_map() */

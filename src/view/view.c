@@ -12,10 +12,11 @@
 /* More mappings than the kernel's default allows a process to have. */
 #define REGION_CAPACITY 65536
 /* Of so many reads of live memory one is timed. What misses caches and TLB takes a tenth
- * of SLOW_NSEC; an interrupt, or a page that must come from swap, is one among many. */
+ * of SLOW_NSEC; an interrupt, or a page that must come from swap, is one among many. With
+ * one slow read in 32 a save takes twice as long. */
 #define READS_PER_TIMED 64
-#define TIMED_TO_JUDGE  128
-#define SLOW_SHARE      4
+#define TIMED_TO_JUDGE  512
+#define SLOW_TO_JUDGE   16
 #define SLOW_NSEC       2000
 
 int view_create(struct view *view, struct preserved *preserved)
@@ -83,6 +84,14 @@ static const struct view_region *find_region(const struct view *view, uint64_t a
 {
     const struct view_region *region = region_at_or_after(view, address);
     return region && region->start <= address ? region : NULL;
+}
+
+uint64_t view_first_from(const struct view *view, uint64_t address)
+{
+    const struct view_region *region = region_at_or_after(view, address);
+    if (!region)
+        return 0;
+    return address > region->start ? address : region->start;
 }
 
 bool view_overlaps(const struct view *view, uint64_t start, uint64_t end)
@@ -163,11 +172,10 @@ static int copy_timed(struct view_reader *reader, void *to, frozen_address from,
     bool slow = clock_nsec() - began > SLOW_NSEC || fault_point(FAULT_SLOW_READS);
     reader->until_timed = READS_PER_TIMED;
     reader->timed_slow += slow;
-    if (++reader->timed == TIMED_TO_JUDGE) {
-        if (reader->timed_slow >= TIMED_TO_JUDGE / SLOW_SHARE)
-            atomic_store_explicit(&reader->view->slow, true, memory_order_relaxed);
+    if (reader->timed_slow == SLOW_TO_JUDGE)
+        atomic_store_explicit(&reader->view->slow, true, memory_order_relaxed);
+    if (++reader->timed == TIMED_TO_JUDGE)
         reader->timed = reader->timed_slow = 0;
-    }
     return error;
 }
 

@@ -18,17 +18,7 @@
  * A read that sees no slot in step 3 took its bytes before c, so they are the
  * old ones. The order b before c is what the whole module rests on.
  *
- * Step 2 is slow on some machines. A hypervisor without nested paging keeps page tables of
- * its own, filled as pages are touched. One was met (Linux 6.18 as its guest) that throws
- * away, with every TLB flush that comes from another CPU, what it knows of huge pages that
- * are mapped by small ones, as a huge page is from the first time c lifts a part of it:
- *
- *   huge page    mapped whole                       a read of 8 bytes at random: 20 ns
- *   huge page    mapped by 512 entries              5 us, again and again
- *   512 pages    (the huge page has been split)     50 ns
- *
- * So readers time some of their reads; where many are slow, the fault server splits the
- * huge pages that writers are at.
+ * Step 2 is slow on some machines (view/splitter.h): readers time some of their reads.
  */
 #ifndef RDB_UFFD_VIEW_H
 #define RDB_UFFD_VIEW_H
@@ -86,6 +76,8 @@ bool view_fail(struct view *view, int error);
 /* The page number of an address. False when it is in no frozen region. Any
  * thread, between freeze and release. */
 bool view_page_of(const struct view *view, uint64_t address, uint32_t *page);
+/* The first frozen address from here on, 0: none. As above. */
+uint64_t view_first_from(const struct view *view, uint64_t address);
 /* Whether any byte of [start, end) is in a frozen region. As above. */
 bool view_overlaps(const struct view *view, uint64_t start, uint64_t end);
 

@@ -65,7 +65,7 @@ static void resident_excess_is_found(void)
 /* Without the memory that the module keeps ready for the next save, and says so. */
 static double resident_after_purge(struct server *server)
 {
-    wait_for_number(server, "late_free_bytes", 0, 0, 10);
+    wait_for_number(server, "deferred_free_bytes", 0, 0, 10);
     server_ok(server, "MEMORY PURGE");
     sleep_msec(100);
     double ready = number(server, "ready_bytes");
@@ -204,7 +204,7 @@ static void deferred_frees_are_bounded(void)
         server_ok(server, "DEL json:%d", i);
         if (i % 1000)
             continue;
-        double held = number(server, "late_free_bytes");
+        double held = number(server, "deferred_free_bytes");
         most = held > most ? held : most;
     }
     CHECK(saving(server), "the save was over too soon for the case to show anything");
@@ -212,7 +212,7 @@ static void deferred_frees_are_bounded(void)
     CHECK(most > 1 * MEGABYTE, "no free was put off");
     CHECK(most <= 32 * MEGABYTE, "too many frees were put off");
     check_exact(&snapshot);
-    wait_for_number(server, "late_free_bytes", 0, 0, 10);
+    wait_for_number(server, "deferred_free_bytes", 0, 0, 10);
     double dataset = server_info_number(server, "used_memory");
     server_ok(server, "MEMORY PURGE");
     double allocated = server_info_number(server, "allocator_allocated");

@@ -71,7 +71,7 @@ static double overwrite_while_saving(struct server *server, uint64_t seed)
 /* Memory that had been given back too much would read as zeros. */
 static void check_values(struct server *server)
 {
-    wait_for_number(server, "late_free_bytes", 0, 0, 20);
+    wait_for_number(server, "deferred_free_bytes", 0, 0, 20);
     for (int i = 0; i < LARGE_KEYS; i++) {
         const char *value = server_text(server, "GET json:%d", i);
         CHECK(strlen(value) > LARGE_BYTES / 2, "json:%d has %zu bytes", i, strlen(value));

@@ -658,7 +658,7 @@ static void check_frees(struct server *server, const char *keys, bool put_off)
     for (int i = 0; i < 500; i++)
         server_ok(server, "SET %s:%d new", keys, i);
     CHECK(server_info_number(server, "rdb_bgsave_in_progress") == 1, "too slow");
-    long long bytes = server_info_number(server, "uffd_late_free_bytes");
+    long long bytes = server_info_number(server, "uffd_deferred_free_bytes");
     CHECK(put_off ? bytes >= 500000 : bytes == 0, "%lld bytes put off", bytes);
     server_save_wait(server);
     server_config_set(server, "rdb-key-save-delay", "0");

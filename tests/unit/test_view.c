@@ -446,7 +446,7 @@ static int pages_of_huge_ones(void)
 /* What stays of them when writers have met a reader. */
 static int left_of_huge_pages(bool slow)
 {
-    toy->server.may_split = true;
+    toy->server.splitter.allowed = true;
     atomic_store(&toy->view.slow, slow);
     assert_int_equal(wrong_words_under_writes(UINT64_C(64) << 20, BUFFER_SPOOL), 0);
     return pages_of_huge_ones();
@@ -460,11 +460,11 @@ static void huge_pages_are_split_where_reads_are_slow(void **state)
         skip();
     int left = left_of_huge_pages(false);
     if (!view_is_slow(&toy->view)) { /* else this machine is one of those */
-        assert_int_equal(atomic_load(&toy->server.statistics.splits), 0);
+        assert_int_equal(atomic_load(&toy->server.splitter.splits), 0);
         assert_int_equal(left, before);
     }
     left = left_of_huge_pages(true);
-    assert_true(atomic_load(&toy->server.statistics.splits) > 0);
+    assert_true(atomic_load(&toy->server.splitter.splits) > 0);
     assert_true(before < 0 || left < before / 4);
 }
 
@@ -478,7 +478,7 @@ static void huge_pages_stay_where_they_must(void **state)
     assert_int_equal(wrong_words_under_writes(UINT64_C(64) << 20, BUFFER_SPOOL), 0);
     fault_point_set("slow_reads", false);
     assert_true(view_is_slow(&toy->view));
-    assert_int_equal(atomic_load(&toy->server.statistics.splits), 0);
+    assert_int_equal(atomic_load(&toy->server.splitter.splits), 0);
 }
 
 int main(void)

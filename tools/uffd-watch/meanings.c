@@ -135,7 +135,7 @@ const struct meaning meanings[] = {
      "… of which it had to drop again, to stay within its part of the limit"},
     {"uffd_last_child_peak_bytes",
      "… that it had at once, at most"},
-    {"uffd_late_free_bytes",
+    {"uffd_deferred_free_bytes",
      "freed by the server, held until later; beyond 32 MB only what can be evicted"},
     {"uffd_evicted_bytes",
      "… of which, in this save or the last, written to the spool and given back meanwhile"},
