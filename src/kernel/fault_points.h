@@ -64,6 +64,7 @@
     POINT(TRUST_MERGING, "trust_merging")         /* pages are not merged */             \
     POINT(MARKS_LOST, "marks_lost")               /* a kernel that splits them away */   \
     POINT(SLOW_READS, "slow_reads")           /* of live memory, by the hypervisor */    \
+    POINT(NO_HUGE_PAGE, "no_huge_page")       /* to try splitting on */                  \
     POINT(LOST_REGIONS, "lost_regions")       /* nothing of the heap is listed */        \
     POINT(NO_AUDIT, "no_audit")               /* lost pages are not looked for */        \
     POINT(NO_PAGEMAP_SCAN, "no_pagemap_scan") /* a kernel before 6.7, for that */        \

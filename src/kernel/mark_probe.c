@@ -49,5 +49,7 @@ int mark_probe_split(const struct ability *ability)
         close(pagemap);
     if (mapped != MAP_FAILED)
         munmap(mapped, 2 * HUGE_BYTES);
+    if (fault_point(FAULT_NO_HUGE_PAGE))
+        return -ENOMEM;
     return fault_point(FAULT_MARKS_LOST) ? 0 : result;
 }

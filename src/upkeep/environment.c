@@ -102,7 +102,8 @@ static void tell_of_lost_marks(struct snapshot *snapshot)
 static void try_splitting(struct snapshot *snapshot)
 {
     int keeps_marks = mark_probe_split(&snapshot->ability);
-    snapshot->fault_server.splitter.allowed = keeps_marks == 1;
+    atomic_store_explicit(&snapshot->fault_server.splitter.keeps_marks, keeps_marks,
+                          memory_order_relaxed);
     if (keeps_marks == 0)
         tell_of_lost_marks(snapshot);
 }

@@ -6,6 +6,7 @@
 #include "dirty_rate.h"
 #include "kernel/advice.h"
 #include "kernel/contract.h"
+#include "kernel/mark_probe.h"
 #include "kernel/pagemap.h"
 #include "memory/decommitted.h"
 #include "memory/density.h"
@@ -25,6 +26,8 @@
 #define AHEAD_FROM    950
 #define AHEAD_NO_MORE 930
 #define REGIONS_MAX   4096
+/* To have a huge page the kernel may have to move others' pages. */
+#define SPLIT_TRY_USEC 1000000
 
 /* ---- put together ---------------------------------------------------------------- */
 
@@ -90,6 +93,21 @@ static void mend(struct snapshot *snapshot)
     close(pagemap);
     if (done)
         atomic_store_explicit(&snapshot->mend_wanted, false, memory_order_relaxed);
+}
+
+/* ---- split ----------------------------------------------------------------------- */
+
+/* At load there may have been no huge page to try it on. */
+static void try_splitting_again(struct snapshot *snapshot)
+{
+    static uint64_t due_usec;
+    _Atomic int *keeps_marks = &snapshot->fault_server.splitter.keeps_marks;
+    if (!view_is_slow(&snapshot->view) || clock_usec() < due_usec ||
+        atomic_load_explicit(keeps_marks, memory_order_relaxed) >= 0)
+        return;
+    atomic_store_explicit(keeps_marks, mark_probe_split(&snapshot->ability),
+                          memory_order_relaxed);
+    due_usec = clock_usec() + SPLIT_TRY_USEC;
 }
 
 /* ---- ahead ----------------------------------------------------------------------- */
@@ -177,6 +195,7 @@ void huge_pages_tend(struct snapshot *snapshot)
         stay_ahead(snapshot);
     else
         look_at_density(snapshot);
+    try_splitting_again(snapshot);
     if (atomic_load_explicit(&snapshot->mend_wanted, memory_order_relaxed))
         mend(snapshot);
 }

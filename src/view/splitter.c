@@ -55,7 +55,8 @@ void splitter_after_fault(struct splitter *splitter, const struct view *view,
                           uint64_t address)
 {
     DEMAND_THREAD(THREAD_FAULT_SERVER);
-    if (!splitter->allowed || !view_is_slow(view))
+    if (!view_is_slow(view) ||
+        atomic_load_explicit(&splitter->keeps_marks, memory_order_relaxed) != 1)
         return;
     if (count_preserved(view, address) == PAGES_WHEN_DUE)
         split(splitter, address);

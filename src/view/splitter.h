@@ -25,7 +25,9 @@
 #include "view/view.h"
 
 struct splitter {
-    bool allowed;            /* the kernel keeps marks through a split; set at load */
+    /* mark_probe_split(): whether the kernel keeps marks through a split. Written by who
+     * has tried it, main thread or upkeep thread; without a yes nothing is split. */
+    _Atomic int keeps_marks;
     uint64_t caught_up;      /* up to this address, UINT64_MAX: with all of them */
     _Atomic uint64_t splits; /* in this snapshot; read by anyone */
 };

@@ -11,10 +11,11 @@
 
 /* More mappings than the kernel's default allows a process to have. */
 #define REGION_CAPACITY 65536
-/* Of so many reads of live memory one is timed. What misses caches and TLB takes a tenth
- * of SLOW_NSEC; an interrupt, or a page that must come from swap, is one among many. With
+/* Of so many reads of live memory one is timed, a short one. What misses caches and TLB
+ * takes a tenth of SLOW_NSEC; an interrupt, or a page that must come from swap, is one among many. With
  * one slow read in 32 a save takes twice as long. */
 #define READS_PER_TIMED 64
+#define SHORT_READ      256
 #define TIMED_TO_JUDGE  512
 #define SLOW_TO_JUDGE   16
 #define SLOW_NSEC       2000
@@ -179,6 +180,16 @@ static int copy_timed(struct view_reader *reader, void *to, frozen_address from,
     return error;
 }
 
+static inline int copy(struct view_reader *reader, void *to, frozen_address from,
+                       size_t length)
+{
+    if (reader->until_timed)
+        reader->until_timed--;
+    else if (length <= SHORT_READ)
+        return copy_timed(reader, to, from, length);
+    return copy_live(to, from, length);
+}
+
 static inline int view_error(const struct view *view)
 {
     return atomic_load_explicit(&view->error, memory_order_relaxed);
@@ -191,8 +202,7 @@ static int read_in_page(struct view_reader *reader, uint32_t page, void *to,
     struct preserved *preserved = reader->view->preserved;
     size_t offset = from & PAGE_MASK;
     if (!preserved_has(preserved, page)) {
-        int error = reader->until_timed-- ? copy_live(to, from, length)
-                                          : copy_timed(reader, to, from, length);
+        int error = copy(reader, to, from, length);
         if (!preserved_has(preserved, page))
             return error ? error : view_error(reader->view);
     }

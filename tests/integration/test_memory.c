@@ -439,15 +439,9 @@ static void unlisted_databases(void)
 
 /* ---- a machine that is slow to read parts of huge pages --------------------------------- */
 
-/* The first save finds out; in the second, what is written to is split. */
-static void slow_reads(void)
+/* Saved while writers change keys all over it; how many huge pages were split. */
+static double splits_of_save(struct server *server)
 {
-    needs_module();
-    struct server *server = server_start(
-        &(struct server_options){.config = FILL_CONFIG, .fault = "slow_reads"});
-    fill(server->connection, FILL_ALL, 50, test_seed());
-    server_ok(server, "DEBUG POPULATE 200000 key 100");
-    server_save(server);
     server_ok(server, "UFFD.FAULT held_saver on");
     struct snapshot snapshot = snapshot_begin(server);
     for (int i = 0; i < 20000; i++)
@@ -456,13 +450,41 @@ static void slow_reads(void)
     server_ok(server, "UFFD.FAULT held_saver off");
     const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);
     CHECK(!wrong, "%s", wrong);
-    check_fork_free(server, 2);
-    CHECK(server_info_number(server, "uffd_last_huge_pages_split") > 0, "none was split");
+    return server_info_number(server, "uffd_last_huge_pages_split");
+}
+
+static bool doctor_says(struct server *server, const char *text)
+{
     redisReply *doctor = server_ok(server, "UFFD.DOCTOR");
     bool told = false;
     for (size_t i = 0; i < doctor->elements; i++)
-        told |= strstr(doctor->element[i]->str, "slow to read parts") != NULL;
-    CHECK(told, "the doctor does not say it");
+        told |= strstr(doctor->element[i]->str, text) != NULL;
+    return told;
+}
+
+/* The first save finds out. What is written to in the second is split; not before it has
+ * been tried out on a huge page, and at load none was to be had. */
+static void slow_reads(void)
+{
+    needs_module();
+    struct server *server = server_start(&(struct server_options){
+        .config = FILL_CONFIG, .fault = "slow_reads,no_huge_page"});
+    if (doctor_says(server, "the kernel gives none"))
+        skip("no huge pages here");
+    fill(server->connection, FILL_ALL, 50, test_seed());
+    server_ok(server, "DEBUG POPULATE 200000 key 100");
+    server_save(server);
+    CHECK(splits_of_save(server) == 0, "split, and nobody knows what becomes of marks");
+    server_ok(server, "UFFD.FAULT no_huge_page off");
+    int saves = 2;
+    double splits = 0;
+    for (; saves < 12 && splits == 0; saves++) { /* one may still not be to be had */
+        usleep(1500000);
+        splits = splits_of_save(server);
+    }
+    CHECK(splits > 0, "none was split");
+    check_fork_free(server, saves);
+    CHECK(doctor_says(server, "slow to read parts"), "the doctor does not say it");
     server_stop(server);
 }
 

@@ -446,7 +446,7 @@ static int pages_of_huge_ones(void)
 /* What stays of them when writers have met a reader. */
 static int left_of_huge_pages(bool slow)
 {
-    toy->server.splitter.allowed = true;
+    atomic_store(&toy->server.splitter.keeps_marks, 1);
     atomic_store(&toy->view.slow, slow);
     assert_int_equal(wrong_words_under_writes(UINT64_C(64) << 20, BUFFER_SPOOL), 0);
     return pages_of_huge_ones();
