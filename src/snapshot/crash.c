@@ -12,12 +12,14 @@
 #include "service.h"
 #include "snapshot.h"
 
+#define UPKEEP_WAIT_MSEC 200
+
 /* The thread that writes the report, 0: none. */
 static _Atomic int32_t reporter;
 
 bool crash_is_under_way(void)
 {
-    return atomic_load_explicit(&reporter, memory_order_acquire) != 0;
+    return atomic_load_explicit(&reporter, memory_order_seq_cst) != 0;
 }
 
 /* The servers have each thread write its stack into the report at this signal. */
@@ -34,6 +36,17 @@ static void stay_here(void)
 {
     while (crash_is_under_way())
         pause();
+}
+
+/* What the upkeep thread is at when the server crashes would be an error of the memory to
+ * the report's test. It may need what the thread that crashed holds: not for long. */
+static void let_upkeep_finish(struct snapshot *snapshot)
+{
+    for (unsigned waited = 0; waited < UPKEEP_WAIT_MSEC; waited++) {
+        if (!atomic_load_explicit(&snapshot->upkeep_at_work, memory_order_seq_cst))
+            return;
+        sleep_usec(1000);
+    }
 }
 
 void crash_begin(void)
@@ -54,6 +67,8 @@ void crash_begin(void)
     thread_end_rseq();
     short_locks_give_way(true);
     rescue_from_crash(snapshot);
+    if (!thread_is_ours())
+        let_upkeep_finish(snapshot);
     prefaulted_abandon(&snapshot->prefaulted);
     preserved_abandon_reserve(&snapshot->preserved);
     decommitted_abandon();

@@ -146,20 +146,32 @@ static bool leaves(struct snapshot *snapshot)
                                                    memory_order_relaxed);
 }
 
+/* What it looks at is written to by a crash's report, and what it changes is tested by it:
+ * it says that it is at work, then looks whether there is one; crash_begin() the other way
+ * round. */
+static void begin_work(struct snapshot *snapshot)
+{
+    atomic_store_explicit(&snapshot->upkeep_at_work, true, memory_order_seq_cst);
+    while (crash_is_under_way()) {
+        atomic_store_explicit(&snapshot->upkeep_at_work, false, memory_order_release);
+        sleep_usec(REPORT_USEC);
+        atomic_store_explicit(&snapshot->upkeep_at_work, true, memory_order_seq_cst);
+    }
+}
+
 static void *run(void *argument)
 {
     struct snapshot *snapshot = argument;
     while (!leaves(snapshot)) {
         uint32_t chores = atomic_load_explicit(&snapshot->chores, memory_order_acquire);
         fault_point_crash(FAULT_WILD_UPKEEP);
-        /* What it looks at is written to by the report. */
-        while (crash_is_under_way())
-            sleep_usec(REPORT_USEC);
+        begin_work(snapshot);
         rescue_tend(snapshot);
         if (snapshot_phase(snapshot) != PHASE_NONE)
             stand_by(snapshot);
         else
             do_chores(snapshot);
+        atomic_store_explicit(&snapshot->upkeep_at_work, false, memory_order_release);
         if (snapshot_phase(snapshot) == PHASE_NONE)
             futex_wait(&snapshot->chores, chores, IDLE_MSEC);
     }
