@@ -3,7 +3,7 @@
  *
  * The report writes to memory that may be protected, and its test of the memory to all that
  * is private. So protection goes before it begins, nobody waits for one of ours any
- * more, a thread of ours that crashes too stays where it is, and what is only held ready
+ * more but it for what the upkeep thread is at (0.2 s at most), a thread of ours that crashes too stays where it is, and what is only held ready
  * goes out of the test's way. So do restartable sequences, for which the kernel ends the
  * test now and then without the module too (2 reports of 25 were cut off). Our own data
  * is out of its way too: stacks are of the zero device (kernel/memory.h), variables lie

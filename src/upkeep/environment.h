@@ -16,7 +16,8 @@ void environment_settle_huge_pages(const struct rdb_uffd_settings *settings);
 void environment_lift_merging(struct snapshot *snapshot);
 /* 0, or -ENOTSUP with `reason` (REASON_BYTES) while memory is merged. Before each save. */
 int environment_refuse_merging(char *reason);
-/* Logs what makes saves dearer, or may make one fail. At load. */
+/* Logs what makes saves dearer, or may make one fail, and notes whether huge pages may be
+ * split (view/splitter.h). At load. */
 void environment_tell(struct snapshot *snapshot);
 /* Puts back what was changed. */
 void environment_restore(void);

@@ -126,7 +126,8 @@ static void stand_by(struct snapshot *snapshot)
     thread_get_cpus(0, &all_cpus);
     thread_stay_off(&all_cpus, snapshot->fault_server.writer_cpu);
     while ((phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire)) !=
-           PHASE_NONE) {
+               PHASE_NONE &&
+           !crash_is_under_way()) {
         memory_budget_update(snapshot);
         if (!atomic_load_explicit(&snapshot->writers_pressed, memory_order_relaxed))
             touch_ahead(snapshot);

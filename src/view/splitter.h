@@ -6,9 +6,9 @@
  * that comes from another CPU, what it knows of huge pages that are mapped by small ones,
  * as a huge page is from the first time a part of it loses its protection:
  *
- *   huge page    mapped whole                    a read of 8 bytes at random: 20 ns
- *   huge page    mapped by 512 entries           5 us, again and again
- *   512 pages    the huge page has been split    50 ns
+ *   huge page    mapped whole                    a read of 8 bytes at random: 30 ns
+ *   huge page    mapped by 512 entries           5 us, again and again, of hundreds of them
+ *   512 pages    the huge page has been split    as ever
  *
  * Readers find that out (view_is_slow()), at the earliest some milliseconds after the
  * freeze. From then on a huge page is split when so many of its pages have been preserved
@@ -34,8 +34,8 @@ struct splitter {
 
 /* When the fault server is armed. Main thread. */
 void splitter_begin(struct splitter *splitter, const struct view *view);
-/* The page at `address` has been preserved, and may be written to. 2 us; 50 us to 2 ms when
- * a huge page is split, and who touches that one meanwhile waits. Fault server. */
+/* The page at `address` has been preserved, and may be written to. When a huge page is
+ * split that takes up to 2 ms, and who touches it meanwhile waits. Fault server. */
 void splitter_after_fault(struct splitter *splitter, const struct view *view,
                           uint64_t address);
 

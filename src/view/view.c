@@ -12,8 +12,8 @@
 /* More mappings than the kernel's default allows a process to have. */
 #define REGION_CAPACITY 65536
 /* Of so many reads of live memory one is timed, a short one. What misses caches and TLB
- * takes a tenth of SLOW_NSEC; an interrupt, or a page that must come from swap, is one among many. With
- * one slow read in 32 a save takes twice as long. */
+ * takes a tenth of SLOW_NSEC; an interrupt, or a page that must come from swap, is one
+ * among many. With one slow read in 32 a save takes twice as long. */
 #define READS_PER_TIMED 64
 #define SHORT_READ      256
 #define TIMED_TO_JUDGE  512

@@ -2,6 +2,7 @@
  * dump from before stays, no replica takes the data, and saves fork from then on. Each
  * case holds the saver back until all is done to the frozen data that shall be; and each
  * is shown to end in a wrong dump when nobody looks. */
+#include "answers.h"
 #include "fill.h"
 #include "replicas.h"
 #include "snapshot.h"
@@ -290,12 +291,7 @@ static void check_seen(const struct meddling *meddling)
     CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "no fork");
     CHECK(strstr(server_info(server, "uffd_last_fallback_reason"), "same-page merging"),
           "reason: %s", server_info(server, "uffd_last_fallback_reason"));
-    redisReply *doctor = server_ok(server, "UFFD.DOCTOR");
-    bool told = false;
-    for (size_t i = 0; i < doctor->elements; i++)
-        told |= strstr(doctor->element[i]->str, "WARN") &&
-                strstr(doctor->element[i]->str, "page-merging");
-    CHECK(told, "the doctor does not tell of it");
+    check_finding(server, "page-merging", "WARN ");
     server_stop(server);
 }
 
@@ -335,10 +331,7 @@ static void kernel_loses_marks(void)
         if (!loses && told)
             skip("this kernel loses marks when it splits huge pages");
         CHECK(told == loses, loses ? "nothing was said" : "a false alarm");
-        redisReply *doctor = server_ok(server, "UFFD.DOCTOR");
-        bool warned = false;
-        for (size_t i = 0; i < doctor->elements; i++)
-            warned |= strstr(doctor->element[i]->str, "forgets the protection") != NULL;
+        bool warned = strstr(finding(server, "kernel"), "forgets the protection");
         CHECK(warned == loses, "the doctor");
         server_save(server);
         check_fork_free(server, 1);

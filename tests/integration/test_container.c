@@ -1,4 +1,5 @@
 /* A server in a control group with little memory left: real groups, of either version. */
+#include "answers.h"
 #include "buffered.h"
 #include "fill.h"
 
@@ -96,15 +97,6 @@ static struct server *start_in_group(const char *arguments)
                                                  .module_arguments = arguments});
 }
 
-static const char *doctors_word(struct server *server)
-{
-    redisReply *reply = server_ok(server, "UFFD.DOCTOR");
-    for (size_t i = 0; i < reply->elements; i++)
-        if (strstr(reply->element[i]->str, " container: "))
-            return reply->element[i]->str;
-    fail("the doctor says nothing of control groups");
-}
-
 /* Every page is written to, and there is room for half of them: without a look at the
  * group, the kernel would end the server. */
 static void lives_with_little_room(void)
@@ -112,15 +104,15 @@ static void lives_with_little_room(void)
     uint64_t seed = test_seed();
     needs_module();
     struct server *server = start_in_group("compression no");
-    CHECK(strncmp(doctors_word(server), "OK", 2) == 0, "without a limit: %s",
-          doctors_word(server));
+    CHECK(strncmp(finding(server, "container"), "OK", 2) == 0, "without a limit: %s",
+          finding(server, "container"));
     json_fill(server->connection, LARGE_KEYS, BYTES, seed);
     server_config_set(server, "rdb-key-save-delay", "30");
     sleep_msec(1500); /* chores of the module: memory made ready */
     set_limit((double)process_resident(server) + 24 * MEGABYTE);
     sleep_msec(1500); /* it is seen */
-    CHECK(strncmp(doctors_word(server), "WARN", 4) == 0, "with one: %s",
-          doctors_word(server));
+    CHECK(strncmp(finding(server, "container"), "WARN", 4) == 0, "with one: %s",
+          finding(server, "container"));
     for (int save = 1; save <= (test_is_soak() ? 10 : 1); save++) {
         struct snapshot snapshot = snapshot_begin(server);
         struct overwriter *overwriter = overwriter_start(

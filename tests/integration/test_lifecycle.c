@@ -333,15 +333,6 @@ static int gets_huge_pages(struct server *server)
     return enabled;
 }
 
-static bool doctor_says(struct server *server, const char *begin, const char *part)
-{
-    redisReply *lines = server_ok(server, "UFFD.DOCTOR");
-    for (size_t i = 0; i < lines->elements; i++)
-        if (strncmp(lines->element[i]->str, begin, strlen(begin)) == 0)
-            return strstr(lines->element[i]->str, part);
-    return false;
-}
-
 /* Who started the server has switched them off, as a server does by itself where
  * huge pages are given unasked. */
 static void huge_pages_as_before(void)
@@ -370,7 +361,7 @@ static void huge_pages_as_before(void)
     /* Where saves fork, they stay off, and the doctor tells. */
     server = server_start(&(struct server_options){.fault = "no_userfaultfd"});
     CHECK(gets_huge_pages(server) == 0, "lifted for a server that forks");
-    CHECK(doctor_says(server, "WARN huge-pages: ", "PR_SET_THP_DISABLE"), "the doctor");
+    check_finding_says(server, "huge-pages", "WARN ", "PR_SET_THP_DISABLE");
     server_stop(server);
     CHECK(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0) == 0, "prctl");
     server = server_start(NULL);
@@ -386,7 +377,7 @@ static void other_page_size(void)
     struct server *server = server_start(
         &(struct server_options){.config = FILL_CONFIG, .fault = "other_pages"});
     fill(server->connection, FILL_ALL, 100, test_seed());
-    CHECK(doctor_says(server, "FAIL kernel: ", "pages of 65536 bytes"), "the doctor");
+    check_finding_says(server, "kernel", "FAIL ", "pages of 65536 bytes");
     server_save(server);
     const char *reason = server_info(server, "uffd_last_fallback_reason");
     CHECK(strstr(reason, "pages have 65536 bytes"), "the reason is '%s'", reason);

@@ -1,4 +1,5 @@
 /* Memory that the server gives away or first touches while it is frozen. */
+#include "answers.h"
 #include "fill.h"
 #include "overwriter.h"
 #include "snapshot.h"
@@ -453,15 +454,6 @@ static double splits_of_save(struct server *server)
     return server_info_number(server, "uffd_last_huge_pages_split");
 }
 
-static bool doctor_says(struct server *server, const char *text)
-{
-    redisReply *doctor = server_ok(server, "UFFD.DOCTOR");
-    bool told = false;
-    for (size_t i = 0; i < doctor->elements; i++)
-        told |= strstr(doctor->element[i]->str, text) != NULL;
-    return told;
-}
-
 /* The first save finds out. What is written to in the second is split; not before it has
  * been tried out on a huge page, and at load none was to be had. */
 static void slow_reads(void)
@@ -469,7 +461,7 @@ static void slow_reads(void)
     needs_module();
     struct server *server = server_start(&(struct server_options){
         .config = FILL_CONFIG, .fault = "slow_reads,no_huge_page"});
-    if (doctor_says(server, "the kernel gives none"))
+    if (strstr(finding(server, "huge-pages"), "the kernel gives none"))
         skip("no huge pages here");
     fill(server->connection, FILL_ALL, 50, test_seed());
     server_ok(server, "DEBUG POPULATE 200000 key 100");
@@ -479,12 +471,12 @@ static void slow_reads(void)
     int saves = 2;
     double splits = 0;
     for (; saves < 12 && splits == 0; saves++) { /* one may still not be to be had */
-        usleep(1500000);
+        sleep_msec(1500);
         splits = splits_of_save(server);
     }
     CHECK(splits > 0, "none was split");
     check_fork_free(server, saves);
-    CHECK(doctor_says(server, "slow to read parts"), "the doctor does not say it");
+    check_finding_says(server, "huge-pages", "OK ", "slow to read parts");
     server_stop(server);
 }
 

@@ -468,6 +468,27 @@ static void huge_pages_are_split_where_reads_are_slow(void **state)
     assert_true(before < 0 || left < before / 4);
 }
 
+/* Sixteen pages of each are written to before that is known; then one fault splits one. */
+static void those_due_before_are_caught_up_with(void **state)
+{
+    (void)state;
+    const uint64_t page_words = PAGE_BYTES / sizeof(uint64_t);
+    if (pages_of_huge_ones() == 0)
+        skip();
+    atomic_store(&toy->server.splitter.keeps_marks, 1);
+    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
+    for (uint64_t i = 0; i < WORDS; i += 32 * page_words)
+        toy->words[i] = 1;
+    assert_int_equal(atomic_load(&toy->server.splitter.splits), 0);
+    atomic_store(&toy->view.slow, true);
+    for (uint64_t i = 1; i < 32; i++)
+        toy->words[i * page_words] = 1;
+    assert_in_range(atomic_load(&toy->server.splitter.splits),
+                    TOY_BYTES / HUGE_PAGE_BYTES - 1, TOY_BYTES / HUGE_PAGE_BYTES + 1);
+    assert_true(pages_of_huge_ones() <= 0);
+    release();
+}
+
 /* Where the kernel would lose the marks. Readers find out that they are slow all the same. */
 static void huge_pages_stay_where_they_must(void **state)
 {
@@ -503,6 +524,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(gives_up_when_told_to, set_up, tear_down),
         cmocka_unit_test_setup_teardown(huge_pages_are_split_where_reads_are_slow,
                                         set_up_huge, tear_down),
+        cmocka_unit_test_setup_teardown(those_due_before_are_caught_up_with, set_up_huge,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(huge_pages_stay_where_they_must, set_up_huge,
                                         tear_down),
     };
