@@ -8,7 +8,7 @@
 
 #include "kernel/ability.h"
 
-/* Tried out on a huge page of its own, which MADV_COLD of a part splits: some 100 us, 4 MB
+/* Tried out on a huge page of its own, which MADV_COLD of a part splits: some 100 us, 6 MB
  * of address space. 1: it keeps them; 0: it loses them; -errno: there was no huge page to
  * be had. Any thread but the fault server. */
 int mark_probe_split(const struct ability *ability);

@@ -16,6 +16,8 @@
 #define MESSAGES_PER_READ 32
 /* Of a range that is to be preserved, between two looks at the faults: some 20 us. */
 #define PAGES_PER_LOOK 32
+/* After a huge page has been split: the writer is on this CPU, and it is ours before it. */
+#define SPLIT_PAUSE_MSEC 2
 
 _Static_assert(PAGES_PER_LOOK <= AUDIT_PAGES_MAX && SPOOL_BATCH_PAGES <= AUDIT_PAGES_MAX,
                "what is copied at once is checked at once");
@@ -267,9 +269,9 @@ static void leave_place(const struct fault_server *server)
     thread_set_cpus(0, &server->writer_cpus);
 }
 
-/* One look at everything. `quiet`: no fault is waiting. Returns whether there is
- * more to do that nobody waits for. */
-static bool serve_once(struct fault_server *server, int descriptor, bool quiet)
+/* One look at everything. `quiet`: no fault is waiting. Returns when to look again for what
+ * nobody waits for, in milliseconds; -1: at the next nudge. */
+static int serve_once(struct fault_server *server, int descriptor, bool quiet)
 {
     struct uffd_msg messages[MESSAGES_PER_READ];
     count(&server->beats, 1);
@@ -286,11 +288,14 @@ static bool serve_once(struct fault_server *server, int descriptor, bool quiet)
      * sleep at once, and without a timer, which costs as much as the copy of a
      * page. What need not be done in a fault waits for the watchdog's next nudge. */
     if (got != 0 || !quiet || more_requested)
-        return more_requested;
+        return more_requested ? 0 : -1;
     int more = gave_up(server) ? 0 : preserved_work(server->view->preserved);
     if (more < 0)
         give_up(server, more);
-    return more > 0;
+    if (more > 0)
+        return 0;
+    bool behind = !gave_up(server) && splitter_catch_up(&server->splitter, server->view);
+    return behind ? SPLIT_PAUSE_MSEC : -1;
 }
 
 /* Returns true if somebody nudged. */
@@ -320,7 +325,8 @@ static void go_on_duty(struct fault_server *server, enum fault_duty duty)
 static void *serve(void *argument)
 {
     struct fault_server *server = argument;
-    bool nudged = true, more = true, placed = false;
+    bool nudged = true, placed = false;
+    int pause_msec = 0;
     thread_set_urgent(true);
     atomic_store_explicit(&server->own_id, thread_own_id(), memory_order_release);
     while (!atomic_load_explicit(&server->stopping, memory_order_acquire)) {
@@ -337,12 +343,13 @@ static void *serve(void *argument)
             leave_place(server);
         placed = preserves;
         if (preserves)
-            more = serve_once(server, descriptor, nudged);
+            pause_msec = serve_once(server, descriptor, nudged);
         else {
             fault_point_hang(FAULT_STALE_DUTY);
             serve_request(server, false);
         }
-        nudged = wait_for_work(server, descriptor, preserves && more ? 0 : -1) || more;
+        nudged = wait_for_work(server, descriptor, preserves ? pause_msec : -1) ||
+                 pause_msec >= 0;
     }
     return NULL;
 }

@@ -28,7 +28,14 @@ static void split(struct splitter *splitter, uint64_t address)
         atomic_fetch_add_explicit(&splitter->splits, 1, memory_order_relaxed);
 }
 
-static void catch_up(struct splitter *splitter, const struct view *view)
+static bool is_wanted(const struct splitter *splitter, const struct view *view)
+{
+    return view_is_slow(view) &&
+           atomic_load_explicit(&splitter->keeps_marks, memory_order_relaxed) == 1;
+}
+
+/* The first of the next ones that is due, if one is. */
+static void split_next(struct splitter *splitter, const struct view *view)
 {
     for (unsigned looks = 0; looks < HUGE_PAGES_PER_LOOK; looks++) {
         uint64_t at = view_first_from(view, splitter->caught_up);
@@ -51,15 +58,21 @@ void splitter_begin(struct splitter *splitter, const struct view *view)
     atomic_store_explicit(&splitter->splits, 0, memory_order_relaxed);
 }
 
+bool splitter_catch_up(struct splitter *splitter, const struct view *view)
+{
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
+    if (!is_wanted(splitter, view) || splitter->caught_up == UINT64_MAX)
+        return false;
+    split_next(splitter, view);
+    return splitter->caught_up != UINT64_MAX;
+}
+
 void splitter_after_fault(struct splitter *splitter, const struct view *view,
                           uint64_t address)
 {
     DEMAND_THREAD(THREAD_FAULT_SERVER);
-    if (!view_is_slow(view) ||
-        atomic_load_explicit(&splitter->keeps_marks, memory_order_relaxed) != 1)
-        return;
-    if (count_preserved(view, address) == PAGES_WHEN_DUE)
+    if (is_wanted(splitter, view) && count_preserved(view, address) == PAGES_WHEN_DUE)
         split(splitter, address);
-    else if (splitter->caught_up != UINT64_MAX)
-        catch_up(splitter, view);
+    else
+        splitter_catch_up(splitter, view);
 }

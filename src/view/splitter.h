@@ -14,7 +14,7 @@
  * freeze. From then on a huge page is split when so many of its pages have been preserved
  * that it is not one that is written to by chance, since to split it takes as long as
  * reading all of its pages once; and those that were due before are caught up with, one
- * for each fault. While nobody faults nothing is lifted, and reads are not slow. */
+ * at a time, after faults and between them. */
 #ifndef RDB_UFFD_VIEW_SPLITTER_H
 #define RDB_UFFD_VIEW_SPLITTER_H
 
@@ -38,5 +38,8 @@ void splitter_begin(struct splitter *splitter, const struct view *view);
  * split that takes up to 2 ms, and who touches it meanwhile waits. Fault server. */
 void splitter_after_fault(struct splitter *splitter, const struct view *view,
                           uint64_t address);
+/* Splits one of those that were due before reads were found to be slow; up to 2 ms, as
+ * above. Returns whether there may be more. Fault server, when no fault waits. */
+bool splitter_catch_up(struct splitter *splitter, const struct view *view);
 
 #endif

@@ -189,6 +189,60 @@ static void split_zeros_are_known(void **state)
     release();
 }
 
+static enum { BEGINS, WAITS, PROBES, ENDED } _Atomic probing;
+
+static void *probe_again_and_again(void *argument)
+{
+    (void)argument;
+    struct ability ability;
+    ability_probe(&ability);
+    mark_probe_split(&ability);
+    atomic_store(&probing, WAITS);
+    while (atomic_load(&probing) == WAITS)
+        usleep(100);
+    for (int i = 0; i < 200; i++)
+        mark_probe_split(&ability);
+    atomic_store(&probing, ENDED);
+    return NULL;
+}
+
+/* The mapping around an address, as the kernel lists it. */
+static void find_mapping(const void *address, uintptr_t bounds[2])
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    assert_non_null(maps);
+    while (fgets(line, sizeof(line), maps))
+        if (sscanf(line, "%lx-%lx", &bounds[0], &bounds[1]) == 2 &&
+            (uintptr_t)address >= bounds[0] && (uintptr_t)address < bounds[1])
+            break;
+    fclose(maps);
+}
+
+/* What is mapped next comes beside this. Were it one mapping with it, the heap's
+ * userfaultfd would be refused all of it while the probe's has a part. */
+static void probe_joins_no_mapping(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    uintptr_t before[2], now[2];
+    size_t bytes = 4 << 20; /* begins where a huge page does */
+    atomic_store(&probing, BEGINS);
+    assert_int_equal(pthread_create(&thread, NULL, probe_again_and_again, NULL), 0);
+    while (atomic_load(&probing) == BEGINS)
+        usleep(100);
+    char *beside =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    find_mapping(beside, before);
+    atomic_store(&probing, PROBES);
+    while (atomic_load(&probing) == PROBES) {
+        find_mapping(beside, now);
+        assert_memory_equal(now, before, sizeof(now));
+    }
+    pthread_join(thread, NULL);
+    munmap(beside, bytes);
+}
+
 /* What the freeze has left out says nothing. */
 static void leaves_out_what_was_not_protected(void **state)
 {
@@ -396,6 +450,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(takes_nothing_for_lost, set_up, tear_down),
         cmocka_unit_test_setup_teardown(knows_guard_pages, set_up, tear_down),
         cmocka_unit_test_setup_teardown(split_zeros_are_known, set_up, tear_down),
+        cmocka_unit_test(probe_joins_no_mapping),
         cmocka_unit_test_setup_teardown(leaves_out_what_was_not_protected, set_up,
                                         tear_down),
         cmocka_unit_test(finds_what_lost_its_mark),
