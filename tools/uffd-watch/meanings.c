@@ -82,7 +82,7 @@ const struct meaning meanings[] = {
     {"uffd_last_unprotects",
      "calls that lifted the protection"},
     {"uffd_last_huge_pages_split",
-     "split for good, since this machine is slow to read parts of huge pages; 0 on most"},
+     "huge pages split for good: this machine is slow to read parts of them; 0 on most"},
     {"uffd_last_pages_preserved",
      "pages copied"},
     {"uffd_fault_wait_p50_usec",
