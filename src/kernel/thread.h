@@ -69,8 +69,8 @@ void thread_end_idle(pid_t id);
 void thread_allow_placing(bool allowed);
 bool thread_may_place(void);
 
-/* CPU time that a thread of this process has used, microseconds; 0 when there
- * is no such thread. */
+/* CPU time that a thread of this process (0: the calling one) has used, microseconds; 0
+ * when there is no such thread. */
 uint64_t thread_cpu_usec(pid_t id);
 
 /* How long a thread of this process has been ready to run and had no CPU, nanoseconds: to

@@ -6,7 +6,7 @@
 #define LOOK_USEC       1000
 #define PRESSED_PERCENT 80
 #define BEGIN_USEC      3000
-/* At most so much rest at first, and this part of the time after that. */
+/* At most so long off the CPU at first, and this part of the time after that. */
 #define YIELD_FIRST_USEC 1000000
 #define YIELD_SHARE      4
 
@@ -34,12 +34,20 @@ static bool writers_are_pressed(struct pace *pace, struct snapshot *snapshot,
     return pressed;
 }
 
+/* Whoever waits for a CPU or the disk makes way as well: where others want the saver's CPU
+ * it would rest on top of that, and the save would take for ever. */
+static bool has_made_way(const struct pace *pace, uint64_t now)
+{
+    uint64_t elapsed = now - pace->began_usec;
+    uint64_t on_cpu = thread_cpu_usec(0) - pace->cpu_began_usec;
+    return elapsed - on_cpu >= YIELD_FIRST_USEC + elapsed / YIELD_SHARE;
+}
+
 void pace_yield(struct pace *pace, struct snapshot *snapshot, uint64_t now)
 {
-    uint64_t allowed = YIELD_FIRST_USEC + (now - pace->began_usec) / YIELD_SHARE;
     if (now - pace->looked_usec < LOOK_USEC)
         return;
-    while (writers_are_pressed(pace, snapshot, now) && pace->yielded_usec < allowed &&
+    while (writers_are_pressed(pace, snapshot, now) && !has_made_way(pace, now) &&
            snapshot_phase(snapshot) == PHASE_SAVING) {
         sleep_usec(LOOK_USEC);
         uint64_t rested = clock_usec() - now;
@@ -52,7 +60,8 @@ void pace_yield(struct pace *pace, struct snapshot *snapshot, uint64_t now)
 
 void pace_begin(struct pace *pace, struct snapshot *snapshot)
 {
-    *pace = (struct pace){.began_usec = clock_usec()};
+    *pace =
+        (struct pace){.began_usec = clock_usec(), .cpu_began_usec = thread_cpu_usec(0)};
     writers_are_pressed(pace, snapshot, clock_usec());
     sleep_usec(BEGIN_USEC);
     pace_yield(pace, snapshot, clock_usec());

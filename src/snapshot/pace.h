@@ -12,7 +12,7 @@ struct pace {
     uint64_t faults_seen;
     uint64_t cpu_seen_usec;
     uint64_t looked_usec;
-    uint64_t began_usec;
+    uint64_t began_usec, cpu_began_usec; /* of the saver */
     uint64_t yielded_usec;
 };
 
