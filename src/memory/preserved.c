@@ -257,7 +257,8 @@ int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
     if (settings->policy == BUFFER_SPOOL)
         error = fault_point(FAULT_SPOOL_OPEN)
                     ? -EIO
-                    : spool_open(&preserved->spool, settings->spool_directory);
+                    : spool_open(&preserved->spool, settings->spool_directory,
+                                 (uint64_t)chunk_count * PAGES_PER_CHUNK);
     preserved->open = !error;
     return error;
 }
