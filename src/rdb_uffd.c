@@ -93,7 +93,7 @@ static enum child_decision begin(const struct child_request *request, int *error
     return CHILD_TAKE_OVER;
 }
 
-static void kill_child(int signal)
+static void kill_save(int signal)
 {
     saver_kill(&the_snapshot, signal);
 }
@@ -134,7 +134,7 @@ static void forked(void)
 
 static const struct child_operations child_operations = {
     .begin = begin,
-    .kill = kill_child,
+    .kill = kill_save,
     .wait = wait_for_child,
     .reaped = reaped,
     .forked = forked,

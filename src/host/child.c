@@ -154,7 +154,7 @@ static void forget_child(void)
 /* No child, by the operator's wish. A fork() that fails in the middle of a transfer is
  * what servers are not made for: Valkey ends itself at the next one, Redis 8.0 believes
  * that the pipe is still there. A child that fails at once is, everywhere. */
-static pid_t refuse(const struct child_request *request, int error)
+static pid_t refuse_fork(const struct child_request *request, int error)
 {
     if (request->cause == CHILD_SAVE_SOCKET || request->cause == CHILD_SLOT_MIGRATION) {
         child_exited(1 << 8);
@@ -184,7 +184,7 @@ static pid_t stand_in_fork(void)
     case CHILD_TAKE_OVER:
         return request.pid;
     case CHILD_REFUSE:
-        return refuse(&request, error);
+        return refuse_fork(&request, error);
     case CHILD_REAL_FORK:
         break;
     }

@@ -74,7 +74,7 @@ static uint64_t *bytes_like(size_t bytes)
     return bytes < LARGE_BYTES ? &late.small_bytes : &late.large_bytes;
 }
 
-static bool has_room(size_t count, size_t bytes)
+static bool has_room_for_note(size_t count, size_t bytes)
 {
     if (count == NOTES_MAX)
         return false;
@@ -105,7 +105,7 @@ static void put_off(void *memory)
         return;
     }
     size_t bytes = real.usable_size(memory), count = noted();
-    if (!has_room(count, bytes)) {
+    if (!has_room_for_note(count, bytes)) {
         if (!real.free_past(memory))
             real.free(memory);
         return;
@@ -166,7 +166,7 @@ static void sized_free_directly(void *memory, size_t size, int flags)
     real.dallocx(memory, flags);
 }
 
-static void find(const char *prefix, const char *name, void *function)
+static void find_function(const char *prefix, const char *name, void *function)
 {
     void *found = symbol_find_prefixed(prefix, name);
     memcpy(function, &found, sizeof(found));
@@ -174,11 +174,11 @@ static void find(const char *prefix, const char *name, void *function)
 
 static int find_real_functions(const char *prefix)
 {
-    find(prefix, "free", &real.free);
-    find(prefix, "sdallocx", &real.sized_free);
-    find(prefix, "free_with_usize", &real.measured_free);
-    find(prefix, "dallocx", &real.dallocx);
-    find(prefix, "malloc_usable_size", &real.usable_size);
+    find_function(prefix, "free", &real.free);
+    find_function(prefix, "sdallocx", &real.sized_free);
+    find_function(prefix, "free_with_usize", &real.measured_free);
+    find_function(prefix, "dallocx", &real.dallocx);
+    find_function(prefix, "malloc_usable_size", &real.usable_size);
     return real.free && real.usable_size ? 0 : -ENOENT;
 }
 
@@ -299,8 +299,8 @@ static bool is_reached(void)
     void *(*allocate)(size_t bytes);
     void (*release)(void *memory);
     const char *prefix = symbol_find("zfree") ? "z" : "valkey_";
-    find(prefix, "malloc", &allocate);
-    find(prefix, "free", &release);
+    find_function(prefix, "malloc", &allocate);
+    find_function(prefix, "free", &release);
     void *memory = allocate && release ? allocate(1) : NULL;
     if (!memory)
         return true;

@@ -44,7 +44,7 @@ static _Atomic unsigned asking;
 /* Before each operation, and with stop_asking() after it: the threads of the allocator and
  * others may be anywhere in here when the module goes. Either guard_remove() sees that one
  * is asking, or that one sees that there is nobody to ask. */
-static const struct guard_operations *ask(void)
+static const struct guard_operations *begin_asking(void)
 {
     atomic_fetch_add_explicit(&asking, 1, memory_order_seq_cst);
     return atomic_load_explicit(&operations, memory_order_seq_cst);
@@ -114,13 +114,13 @@ static bool drops_pages(int advice)
 
 /* 0, or the errno with which the call is to be refused. A free() that gives
  * memory back must not change errno under its caller, so neither do these. */
-static int preserve(const void *start, size_t length, bool may_refuse)
+static int ask_to_preserve(const void *start, size_t length, bool may_refuse)
 {
     if (!length || fault_point(FAULT_SKIP_ADVICE))
         return 0;
     int callers_errno = errno, error = 0;
     uint64_t from = (uint64_t)(uintptr_t)start;
-    const struct guard_operations *guard = ask();
+    const struct guard_operations *guard = begin_asking();
     if (guard->frozen())
         error = guard->preserve(from, from + length, may_refuse);
     stop_asking();
@@ -131,7 +131,7 @@ static int preserve(const void *start, size_t length, bool may_refuse)
 static void tell_mapped(void *start, size_t length)
 {
     int callers_errno = errno;
-    ask()->mapped(start, length);
+    begin_asking()->mapped(start, length);
     stop_asking();
     errno = callers_errno;
 }
@@ -139,7 +139,7 @@ static void tell_mapped(void *start, size_t length)
 static int drop_pages(void *start, size_t length, int advice)
 {
     enter_call();
-    int result = -1, refused = preserve(start, length, true);
+    int result = -1, refused = ask_to_preserve(start, length, true);
     lose_cpu();
     if (refused)
         errno = refused;
@@ -155,24 +155,24 @@ static int guarded_madvise(void *start, size_t length, int advice)
                                : madvise(start, length, advice);
 }
 
-static bool is_past(const void *start, size_t length)
+static bool ask_if_past(const void *start, size_t length)
 {
     uint64_t from = (uint64_t)(uintptr_t)start;
     if (!length || fault_point(FAULT_SKIP_ADVICE))
         return false;
-    const struct guard_operations *guard = ask();
+    const struct guard_operations *guard = begin_asking();
     bool past = guard->frozen() && guard->is_past(from, from + length);
     stop_asking();
     return past;
 }
 
-static bool put_off(const void *start, size_t length)
+static bool ask_to_put_off(const void *start, size_t length)
 {
     uint64_t from = (uint64_t)(uintptr_t)start;
-    if (!is_past(start, length))
+    if (!ask_if_past(start, length))
         return false;
     int callers_errno = errno;
-    const struct guard_operations *guard = ask();
+    const struct guard_operations *guard = begin_asking();
     bool taken = guard->frozen() && guard->put_off(from, from + length);
     stop_asking();
     errno = callers_errno;
@@ -181,9 +181,9 @@ static bool put_off(const void *start, size_t length)
 
 static int unmap(void *start, size_t length)
 {
-    if (put_off(start, length))
+    if (ask_to_put_off(start, length))
         return 0;
-    preserve(start, length, false);
+    ask_to_preserve(start, length, false);
     lose_cpu();
     int result = munmap(start, length);
     tell_mapped(NULL, 0);
@@ -198,9 +198,9 @@ static int guarded_munmap(void *start, size_t length)
     return result;
 }
 
-static void *take_prefaulted(size_t length)
+static void *ask_for_prefaulted(size_t length)
 {
-    const struct guard_operations *guard = ask();
+    const struct guard_operations *guard = begin_asking();
     void *prefaulted = guard->frozen() ? guard->prefaulted(length) : NULL;
     stop_asking();
     return prefaulted;
@@ -213,7 +213,7 @@ static void *map(void *wanted, size_t length, int protection, int flags, int des
     void *prefaulted = NULL;
     if (!wanted && (flags & ~MAP_NORESERVE) == plain &&
         protection == (PROT_READ | PROT_WRITE))
-        prefaulted = take_prefaulted(length);
+        prefaulted = ask_for_prefaulted(length);
     return prefaulted ? prefaulted
                       : mmap(wanted, length, protection, flags, descriptor, offset);
 }
@@ -224,10 +224,10 @@ static void *map_over(void *wanted, size_t length, int protection, int flags,
 {
     enter_call();
     void *start = MAP_FAILED;
-    if (protection == PROT_NONE && is_past(wanted, length))
+    if (protection == PROT_NONE && ask_if_past(wanted, length))
         errno = ENOMEM;
     else {
-        preserve(wanted, length, false);
+        ask_to_preserve(wanted, length, false);
         lose_cpu();
         start = mmap(wanted, length, protection, flags, descriptor, offset);
     }
@@ -255,7 +255,7 @@ static void *guarded_mremap(void *start, size_t length, size_t new_length, int f
     va_end(arguments);
     void *result = MAP_FAILED;
     enter_call();
-    if (is_past(start, length) || (wanted && is_past(wanted, new_length)))
+    if (ask_if_past(start, length) || (wanted && ask_if_past(wanted, new_length)))
         errno = ENOMEM;
     else {
         lose_cpu();

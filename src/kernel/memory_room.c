@@ -57,7 +57,7 @@ static uint64_t reclaimable(const char *directory, bool unified)
     return files > unwritten ? files - unwritten : 0;
 }
 
-static void look(const char *directory, bool unified, void *context)
+static void look_at_group(const char *directory, bool unified, void *context)
 {
     struct search *search = context;
     uint64_t limit =
@@ -81,7 +81,7 @@ void memory_room_find(const char *root, uint64_t enough, struct memory_room *roo
 {
     *room = (struct memory_room){.left = UINT64_MAX};
     struct search search = {enough, room};
-    control_groups_visit(root, "memory", look, &search);
+    control_groups_visit(root, "memory", look_at_group, &search);
 }
 
 uint64_t memory_room_reserve(uint64_t limit)

@@ -46,8 +46,8 @@ int pagemap_open(void)
     return descriptor < 0 ? -errno : descriptor;
 }
 
-static int scan(int pagemap, struct scan_request *request, struct pagemap_range *ranges,
-                size_t capacity, uint64_t *scanned)
+static int scan_pages(int pagemap, struct scan_request *request,
+                      struct pagemap_range *ranges, size_t capacity, uint64_t *scanned)
 {
     request->size = sizeof(*request);
     request->ranges = (uint64_t)(uintptr_t)ranges;
@@ -69,7 +69,7 @@ int pagemap_scan_written(int pagemap, uint64_t start, uint64_t end,
         .category_mask = PAGE_IS_WRITTEN,
         .return_mask = PAGE_IS_WRITTEN,
     };
-    return scan(pagemap, &request, ranges, capacity, scanned);
+    return scan_pages(pagemap, &request, ranges, capacity, scanned);
 }
 
 /* "Written" is the kernel's word for what is not protected; but of a page that is not
@@ -90,7 +90,7 @@ struct collection {
 };
 
 /* False when there is no room: nothing from `start` on has been collected. */
-static bool collect(struct collection *to, uint64_t start, uint64_t end)
+static bool collect_range(struct collection *to, uint64_t start, uint64_t end)
 {
     if (start == end)
         return true;
@@ -124,23 +124,23 @@ static int collect_by_scan(int pagemap, uint64_t start, uint64_t end,
     };
     if (fault_point(FAULT_NO_PAGEMAP_SCAN))
         return -ENOTTY;
-    int count = scan(pagemap, &request, seen, SEEN_AT_ONCE, &until);
+    int count = scan_pages(pagemap, &request, seen, SEEN_AT_ONCE, &until);
     if (count == -EINVAL) { /* it does not know guard pages, and has none */
         request.return_mask &= ~PAGE_IS_GUARD;
-        count = scan(pagemap, &request, seen, SEEN_AT_ONCE, &until);
+        count = scan_pages(pagemap, &request, seen, SEEN_AT_ONCE, &until);
     }
     if (count < 0)
         return count;
     for (int i = 0; i < count; i++) {
         if (!is_safe(&seen[i]))
             continue;
-        if (!collect(to, at, seen[i].start)) {
+        if (!collect_range(to, at, seen[i].start)) {
             *scanned = at;
             return 0;
         }
         at = seen[i].end;
     }
-    *scanned = collect(to, at, until) ? until : at;
+    *scanned = collect_range(to, at, until) ? until : at;
     return 0;
 }
 
@@ -158,7 +158,7 @@ static int collect_by_entries(int pagemap, uint64_t start, uint64_t end,
         uint64_t page = start + (i << PAGE_SHIFT);
         *scanned = page;
         if (!(entries[i] & (ENTRY_IS_PROTECTED | ENTRY_IS_GUARD)) &&
-            !collect(to, page, page + (1 << PAGE_SHIFT)))
+            !collect_range(to, page, page + (1 << PAGE_SHIFT)))
             return 0;
     }
     *scanned = start + (wanted << PAGE_SHIFT);
@@ -205,7 +205,7 @@ int pagemap_count_present(int pagemap, uint64_t start, uint64_t end)
             .category_mask = PAGE_IS_PRESENT | PAGE_IS_PFNZERO,
             .return_mask = PAGE_IS_PRESENT,
         };
-        int count = scan(pagemap, &request, ranges, SEEN_AT_ONCE, &scanned);
+        int count = scan_pages(pagemap, &request, ranges, SEEN_AT_ONCE, &scanned);
         if (count < 0)
             return count_present_in_entries(pagemap, start, end);
         for (int i = 0; i < count; i++)
@@ -226,7 +226,7 @@ int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end)
         .category_mask = PAGE_IS_HUGE,
         .return_mask = PAGE_IS_HUGE,
     };
-    int count = scan(pagemap, &request, &range, 1, &scanned);
+    int count = scan_pages(pagemap, &request, &range, 1, &scanned);
     if (count < 0)
         return count;
     return count == 1 && range.start == start && range.end == end;

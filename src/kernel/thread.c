@@ -69,7 +69,7 @@ static void leave_out_of_forks(const struct thread *thread)
         advice_give(thread->stack, kept - start, MADV_DONTFORK);
 }
 
-static void has_ended(struct thread *thread)
+static void forget_ended(struct thread *thread)
 {
     own_thread_forget((uintptr_t)thread->stack);
     memory_unmap(thread->stack, thread->stack_bytes);
@@ -90,7 +90,7 @@ int thread_start(struct thread *thread, const char *name, size_t stack_bytes,
                     name);
     int error = create_thread(thread, body, argument);
     if (error) {
-        has_ended(thread);
+        forget_ended(thread);
         return error;
     }
     leave_out_of_forks(thread);
@@ -104,7 +104,7 @@ void thread_join(struct thread *thread)
     if (!thread->running)
         return;
     pthread_join(thread->id, NULL);
-    has_ended(thread);
+    forget_ended(thread);
 }
 
 bool thread_join_within(struct thread *thread, uint64_t usec)
@@ -116,7 +116,7 @@ bool thread_join_within(struct thread *thread, uint64_t usec)
         sleep_usec(100);
     }
     if (thread->running)
-        has_ended(thread);
+        forget_ended(thread);
     return true;
 }
 
@@ -128,7 +128,7 @@ void thread_join_sleeper(struct thread *thread, _Atomic uint32_t *word)
         futex_wake_all(word);
         sleep_usec(100);
     } while (pthread_tryjoin_np(thread->id, NULL) == EBUSY);
-    has_ended(thread);
+    forget_ended(thread);
 }
 
 pid_t thread_own_id(void)

@@ -186,7 +186,7 @@ const struct family *family_named(const char *name)
 }
 
 /* Where a stream's numbers end, and the most of a group that is read. */
-static bool has_room(const struct family *family)
+static bool fits_walkers(const struct family *family)
 {
     return family->database_bytes >= 16 && family->database_bytes % 8 == 0 &&
            family->stream_numbers + 64u <= 88 && family->group_consumers >= 32;
@@ -194,7 +194,7 @@ static bool has_room(const struct family *family)
 
 const char *family_unfit(const struct family *family, const struct family *like)
 {
-    if (!has_room(family))
+    if (!fits_walkers(family))
         return "the size of a database or of a stream's parts";
         /* What a family does not have is 0. */
 #define SAME_ABSENCE(name, most)                                                         \

@@ -134,8 +134,8 @@ static bool may_be_asked(const struct sampling *sampling, int64_t expire)
     return expire == NO_EXPIRE || expire >= sampling->not_before;
 }
 
-static bool is_wanted(struct sampling *sampling, const struct frozen_object *object,
-                      int64_t expire)
+static bool is_kind_wanted(struct sampling *sampling, const struct frozen_object *object,
+                           int64_t expire)
 {
     uint8_t seen = *count_of(sampling->kinds, object, expire);
     uint8_t taken = *count_of(&sampling->taken, object, expire);
@@ -157,7 +157,7 @@ static int look_at_key(struct walk *walk, const struct frozen_entry *entry,
     if (!error && may_be_asked(sampling, expire)) {
         sampling->samples->met.seen[object->type][object->encoding][expire != NO_EXPIRE] =
             1;
-        if (is_wanted(sampling, object, expire))
+        if (is_kind_wanted(sampling, object, expire))
             error = take_key(walk, sampling);
     }
     return error == -E2BIG ? 0 : error;

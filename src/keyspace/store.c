@@ -16,8 +16,8 @@ static int read_only_table(struct walk *walk, struct frozen_store *store)
 }
 
 /* Only a cluster's nodes import. */
-static int read_numbers(struct walk *walk, frozen_address address,
-                        struct frozen_store *store)
+static int read_key_counts(struct walk *walk, frozen_address address,
+                           struct frozen_store *store)
 {
     const struct family *family = walk->family;
     int error = read_pointer(walk, address + family->store_keys, &store->keys);
@@ -50,7 +50,7 @@ int store_read(struct walk *walk, frozen_address address, struct frozen_store *s
     store->count = count;
     if (count == 1)
         return read_only_table(walk, store);
-    return read_numbers(walk, address, store);
+    return read_key_counts(walk, address, store);
 }
 
 int store_table(struct walk *walk, const struct frozen_store *store, uint64_t slot,

@@ -103,8 +103,8 @@ struct worker_pool {
 
 enum taken { TAKEN, TAKEN_ALL, NO_ROOM };
 
-static enum taken take(struct worker_pool *pool, uint32_t *number, uint64_t *from,
-                       uint64_t *to)
+static enum taken take_task(struct worker_pool *pool, uint32_t *number, uint64_t *from,
+                            uint64_t *to)
 {
     uint64_t next = atomic_load_explicit(&pool->next, memory_order_relaxed), after;
     do {
@@ -203,7 +203,7 @@ static void walk_task(struct worker *worker, uint32_t number, uint64_t from, uin
 
 /* ---- workers --------------------------------------------------------------------- */
 
-static void wait_for_room(struct worker_pool *pool)
+static void wait_for_delivery(struct worker_pool *pool)
 {
     uint32_t delivered = atomic_load_explicit(&pool->delivered, memory_order_relaxed);
     uint64_t next = atomic_load_explicit(&pool->next, memory_order_relaxed);
@@ -224,7 +224,7 @@ static bool walk_task_in_time(struct worker *worker, uint32_t number, uint64_t f
 }
 
 /* Returns true when there may be more to do after a pause. */
-static bool help(struct worker *worker)
+static bool do_tasks(struct worker *worker)
 {
     struct worker_pool *pool = worker->pool;
     uint32_t number;
@@ -238,11 +238,11 @@ static bool help(struct worker *worker)
         }
         if (error)
             return false;
-        enum taken taken = take(pool, &number, &from, &to);
+        enum taken taken = take_task(pool, &number, &from, &to);
         if (taken == TAKEN_ALL)
             return false;
         if (taken == NO_ROOM)
-            wait_for_room(pool);
+            wait_for_delivery(pool);
         else if (!walk_task_in_time(worker, number, from, to))
             return true;
     }
@@ -261,7 +261,8 @@ static void *worker_thread(void *argument)
         /* Said before looking whether the job is open; the caller closes it before
          * it looks who is inside: one of the two sees the other. */
         atomic_fetch_add_explicit(&pool->inside, 1, memory_order_seq_cst);
-        more = atomic_load_explicit(&pool->open, memory_order_seq_cst) && help(worker);
+        more =
+            atomic_load_explicit(&pool->open, memory_order_seq_cst) && do_tasks(worker);
         atomic_fetch_sub_explicit(&pool->inside, 1, memory_order_release);
         futex_wake_all(&pool->inside);
         futex_wait(&pool->jobs, jobs, more ? STARVED_MSEC : -1);
@@ -471,7 +472,7 @@ static int work(struct worker_pool *pool, struct walk *walk)
     uint64_t from, to;
     if (is_done(oldest))
         return deliver_oldest(pool, walk, oldest);
-    enum taken taken = take(pool, &number, &from, &to);
+    enum taken taken = take_task(pool, &number, &from, &to);
     if (taken == TAKEN && number == delivered) {
         int error = walk_directly(pool, walk, from, to);
         move_on(pool);

@@ -74,7 +74,7 @@ void access_times_note(struct access_times *times, uint64_t start, uint64_t end)
     }
 }
 
-static struct note *find(struct access_times *times, uint64_t page)
+static struct note *find_note(struct access_times *times, uint64_t page)
 {
     size_t low = 0, high = times->count;
     while (low < high) {
@@ -92,7 +92,7 @@ void access_times_count_page(struct access_times *times, uint64_t page,
                              struct access_times_count *count)
 {
     uint64_t sum;
-    struct note *note = find(times, page);
+    struct note *note = find_note(times, page);
     if (!note)
         return;
     count->noted++;

@@ -60,8 +60,8 @@ static void mark(uint64_t start, uint64_t end)
     atomic_store_explicit(age_of(end - 1), age, memory_order_relaxed);
 }
 
-static void *allocate(struct extent_hooks *hooks, void *wanted, size_t size,
-                      size_t alignment, bool *zero, bool *commit, unsigned arena)
+static void *allocate_extent(struct extent_hooks *hooks, void *wanted, size_t size,
+                             size_t alignment, bool *zero, bool *commit, unsigned arena)
 {
     (void)hooks;
     void *extent = pool.jemallocs_hooks->alloc(pool.jemallocs_hooks, wanted, size,
@@ -73,16 +73,16 @@ static void *allocate(struct extent_hooks *hooks, void *wanted, size_t size,
 }
 
 /* True: not done. */
-static bool give_up(struct extent_hooks *hooks, void *extent, size_t size, size_t offset,
-                    size_t length, unsigned arena)
+static bool decommit_extent(struct extent_hooks *hooks, void *extent, size_t size,
+                            size_t offset, size_t length, unsigned arena)
 {
     (void)hooks, (void)size, (void)arena;
     uint64_t start = (uint64_t)(uintptr_t)extent + offset;
     return !decommitted_give_up(start, start + length);
 }
 
-static bool take_back(struct extent_hooks *hooks, void *extent, size_t size,
-                      size_t offset, size_t length, unsigned arena)
+static bool commit_extent(struct extent_hooks *hooks, void *extent, size_t size,
+                          size_t offset, size_t length, unsigned arena)
 {
     (void)hooks, (void)size, (void)arena;
     uint64_t start = (uint64_t)(uintptr_t)extent + offset;
@@ -113,9 +113,9 @@ static void watch_extents(unsigned arena)
         return;
     pool.jemallocs_hooks = table;
     pool.hooks = *pool.jemallocs_hooks;
-    pool.hooks.alloc = allocate;
-    pool.hooks.commit = take_back;
-    pool.hooks.decommit = give_up;
+    pool.hooks.alloc = allocate_extent;
+    pool.hooks.commit = commit_extent;
+    pool.hooks.decommit = decommit_extent;
     set_hooks(arena, &pool.hooks);
 }
 

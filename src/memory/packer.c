@@ -31,7 +31,7 @@ static void note_duration(struct packer *packer, uint64_t usec)
     atomic_store_explicit(&packer->usec_for_64, mean, memory_order_relaxed);
 }
 
-static void pack(struct packer *packer, struct packer_job *job)
+static void pack_job(struct packer *packer, struct packer_job *job)
 {
     job->length = 0;
     if (atomic_load_explicit(&packer->abandoned, memory_order_relaxed))
@@ -59,7 +59,7 @@ static void keep_off_writer(struct packer *packer, const struct thread_cpus *all
     thread_stay_off(all, cpu);
 }
 
-static void *run(void *argument)
+static void *run_packer(void *argument)
 {
     struct packer *packer = argument;
     struct thread_cpus all;
@@ -73,7 +73,7 @@ static void *run(void *argument)
         }
         keep_off_writer(packer, &all, &avoided);
         while (packed != posted) {
-            pack(packer, &packer->jobs[packed % PACKER_JOBS]);
+            pack_job(packer, &packer->jobs[packed % PACKER_JOBS]);
             atomic_store_explicit(&packer->packed, ++packed, memory_order_release);
         }
         futex_wake_all(&packer->packed);
@@ -87,7 +87,7 @@ int packer_start(struct packer *packer, void (*drained)(void *context), void *co
 {
     packer->drained = drained;
     packer->context = context;
-    return thread_start(&packer->thread, THREAD_PACKER, STACK_BYTES, run, packer);
+    return thread_start(&packer->thread, THREAD_PACKER, STACK_BYTES, run_packer, packer);
 }
 
 void packer_stop(struct packer *packer)

@@ -29,7 +29,7 @@ static uint64_t map_aligned(size_t bytes)
     return start;
 }
 
-static void give_back(uint64_t start, uint64_t end)
+static void unmap_range(uint64_t start, uint64_t end)
 {
     if (end > start)
         munmap((void *)(uintptr_t)start, end - start);
@@ -59,7 +59,7 @@ static void replace(struct prefaulted_memory *prefaulted, uint64_t at, uint64_t 
     prefaulted->filling_end = old_end;
     short_lock_release(&prefaulted->lock);
     fault_point_hang(FAULT_HELD_PREFAULTED);
-    give_back(old_at, old_end);
+    unmap_range(old_at, old_end);
     short_lock_take(&prefaulted->lock);
     prefaulted->filling_at = prefaulted->filling_end = 0;
     short_lock_release(&prefaulted->lock);
@@ -100,7 +100,7 @@ void *prefaulted_take(struct prefaulted_memory *prefaulted, size_t length)
     if (length <= prefaulted->end - prefaulted->at &&
         aligned + length <= prefaulted->end) {
         taken = (void *)(uintptr_t)aligned;
-        give_back(prefaulted->at, aligned);
+        unmap_range(prefaulted->at, aligned);
         prefaulted->at = aligned + length;
     }
     short_lock_release(&prefaulted->lock);
@@ -137,7 +137,7 @@ void prefaulted_abandon(struct prefaulted_memory *prefaulted)
 {
     if (!short_lock_try(&prefaulted->lock))
         return;
-    give_back(prefaulted->at, prefaulted->end);
+    unmap_range(prefaulted->at, prefaulted->end);
     prefaulted->at = prefaulted->end = 0;
     short_lock_release(&prefaulted->lock);
 }

@@ -275,7 +275,7 @@ static uint32_t reserve_slots(const struct preserved *preserved)
     return share < RESERVE_SLOTS ? share : RESERVE_SLOTS;
 }
 
-static void give_back(struct preserved *preserved, uint32_t had, uint32_t kept)
+static void give_memory_back(struct preserved *preserved, uint32_t had, uint32_t kept)
 {
     struct iovec slots = {preserved->slots + (uint64_t)kept * PAGE_BYTES,
                           (uint64_t)(had - kept) * PAGE_BYTES};
@@ -315,7 +315,7 @@ void preserved_end(struct preserved *preserved)
     /* A reserve with holes could not be counted. */
     if (preserved->first_cold != NO_SLOT)
         kept = 0;
-    give_back(preserved, had, kept);
+    give_memory_back(preserved, had, kept);
     atomic_store_explicit(&preserved->populated_until, kept, memory_order_relaxed);
     reset(preserved);
     short_lock_release(&preserved->touching);

@@ -41,7 +41,7 @@ static uint32_t next_to_pack(struct preserved *preserved)
     return next_of_kind(preserved, SLOT_RAW, end < LOG_SLOTS_MAX ? end : LOG_SLOTS_MAX);
 }
 
-static void publish(struct preserved *preserved, uint32_t page, uint32_t entry)
+static void publish_place(struct preserved *preserved, uint32_t page, uint32_t entry)
 {
     atomic_store_explicit(entry_of(preserved, page), entry, memory_order_release);
 }
@@ -100,7 +100,7 @@ static uint32_t write_across(struct preserved *preserved, uint32_t slot,
 
 /* The page in `slot` becomes the next piece of the log. Its slot is free
  * afterwards, or the log's new end. */
-static void append(struct preserved *preserved, uint32_t slot, const struct piece *piece)
+static void log_add(struct preserved *preserved, uint32_t slot, const struct piece *piece)
 {
     uint32_t page = piece->header.page, room = piece_room(&piece->header), place;
     size_t bytes = piece_bytes(&piece->header);
@@ -112,14 +112,14 @@ static void append(struct preserved *preserved, uint32_t slot, const struct piec
         place = preserved->log_last * UNITS_PER_SLOT + preserved->log_used / PIECE_UNIT;
         preserved->log_used += room;
     } else {
-        publish(preserved, page, ENTRY_MOVING);
+        publish_place(preserved, page, ENTRY_MOVING);
         /* A reader that loaded RAW earlier checks the entry after its copy: that
          * check must not see RAW once the slot's bytes have begun to change. */
         atomic_thread_fence(memory_order_seq_cst);
         preserved->slot_kinds[slot] = SLOT_LOG;
         place = write_across(preserved, slot, piece, bytes);
     }
-    publish(preserved, page, ENTRY_MAKE(ENTRY_PACKED, place));
+    publish_place(preserved, page, ENTRY_MAKE(ENTRY_PACKED, place));
     atomic_fetch_add_explicit(&preserved->pages_packed, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&preserved->packed_bytes, room, memory_order_relaxed);
     if (!fits)
@@ -134,7 +134,7 @@ static void put_in_place(struct preserved *preserved, uint32_t slot, size_t leng
                          const struct piece *piece)
 {
     if (length)
-        append(preserved, slot, piece);
+        log_add(preserved, slot, piece);
     else
         preserved->slot_kinds[slot] = SLOT_INCOMPRESSIBLE;
 }
@@ -226,7 +226,7 @@ static int spool_slot(struct preserved *preserved, uint32_t slot)
         moving_spool_page(preserved, page, slot_bytes(preserved, slot), false, &entry);
     if (error)
         return error;
-    publish(preserved, page, entry);
+    publish_place(preserved, page, entry);
     if (preserved->slot_kinds[slot] == SLOT_RAW)
         preserved->raw_count--;
     atomic_thread_fence(memory_order_seq_cst);
@@ -251,7 +251,7 @@ static int spool_first_piece(struct preserved *preserved)
     int error = spool_piece(preserved, piece, &entry);
     if (error)
         return error;
-    publish(preserved, piece->header.page, entry);
+    publish_place(preserved, piece->header.page, entry);
     uint32_t room = piece_room(&piece->header);
     atomic_fetch_sub_explicit(&preserved->pages_packed, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&preserved->packed_bytes, room, memory_order_relaxed);

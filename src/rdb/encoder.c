@@ -71,7 +71,7 @@ static int fail(struct rdb_encoder *encoder, int error)
 
 /* ---- bytes ----------------------------------------------------------------------- */
 
-static int give(struct rdb_encoder *encoder, const void *bytes, size_t length)
+static int give_to_sink(struct rdb_encoder *encoder, const void *bytes, size_t length)
 {
     int error = encoder->sink->write(encoder->sink, bytes, length);
     if (error)
@@ -86,7 +86,7 @@ int rdb_encoder_flush(struct rdb_encoder *encoder)
         return encoder->error;
     size_t used = encoder->used;
     encoder->used = 0;
-    return give(encoder, encoder->buffer, used);
+    return give_to_sink(encoder, encoder->buffer, used);
 }
 
 void rdb_encoder_reset(struct rdb_encoder *encoder)
@@ -102,7 +102,7 @@ int rdb_encode_raw(struct rdb_encoder *encoder, const void *bytes, size_t length
     if (length > BUFFER_BYTES - encoder->used && rdb_encoder_flush(encoder) != 0)
         return encoder->error;
     if (length > BUFFER_BYTES)
-        return give(encoder, bytes, length);
+        return give_to_sink(encoder, bytes, length);
     if (length)
         memcpy(encoder->buffer + encoder->used, bytes, length);
     encoder->used += length;

@@ -209,7 +209,8 @@ static int write_all(struct rdb_output *output, const unsigned char *bytes, size
     return output->error;
 }
 
-static void pack(struct rdb_output *output, const unsigned char *bytes, size_t length)
+static void write_packed(struct rdb_output *output, const unsigned char *bytes,
+                         size_t length)
 {
     if (!output->frame_begun)
         write_all(output, lz4_frame_head, sizeof(lz4_frame_head));
@@ -228,7 +229,7 @@ static int put_out(struct rdb_output *output, const unsigned char *bytes, size_t
 {
     if (!output->frame)
         return write_all(output, bytes, length);
-    pack(output, bytes, length);
+    write_packed(output, bytes, length);
     return output->error;
 }
 

@@ -73,7 +73,7 @@ static bool looks_like_dump(int directory, const char *name)
 
 /* ---- a fifo ---------------------------------------------------------------------- */
 
-static bool is_over(struct snapshot *snapshot)
+static bool save_is_over(struct snapshot *snapshot)
 {
     return snapshot_phase(snapshot) != PHASE_SAVING ||
            atomic_load_explicit(&snapshot->view.error, memory_order_acquire) != 0;
@@ -91,8 +91,8 @@ static int open_fifo(struct snapshot *snapshot, int directory)
         error = fifo < 0 ? errno : 0;
         if (error == ENXIO)
             sleep_usec(READER_LOOK_USEC);
-    } while (error == ENXIO && !is_over(snapshot) && clock_usec() < end);
-    if (error && is_over(snapshot))
+    } while (error == ENXIO && !save_is_over(snapshot) && clock_usec() < end);
+    if (error && save_is_over(snapshot))
         return -ECANCELED;
     if (error == ENXIO)
         return refuse(snapshot, -ENXIO, "nobody has opened the fifo to read it");

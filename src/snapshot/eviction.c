@@ -44,7 +44,7 @@ void eviction_want(struct snapshot *snapshot, uint64_t bytes, bool hurry)
     atomic_store_explicit(&snapshot->eviction_wanted, bytes, memory_order_relaxed);
 }
 
-static bool is_wanted(struct snapshot *snapshot)
+static bool more_is_wanted(struct snapshot *snapshot)
 {
     return snapshot_phase(snapshot) == PHASE_SAVING &&
            atomic_load_explicit(&snapshot->evicted_bytes, memory_order_relaxed) <
@@ -105,7 +105,7 @@ static size_t fill_batch(struct snapshot *snapshot, const struct region *ranges,
  * meanwhile. What has been copied is what is preserved, also if the memory is written to or
  * freed at that time: then it was preserved before. A disk that fails here fails the save,
  * also one that would not have reached the limit. */
-static int preserve(struct snapshot *snapshot, const struct region *ranges, size_t count)
+static int spool_all(struct snapshot *snapshot, const struct region *ranges, size_t count)
 {
     uint64_t pages[PAGES_AT_ONCE];
     uint32_t place;
@@ -131,7 +131,7 @@ static int evict(struct snapshot *snapshot, const struct region *pages, size_t c
 {
     struct iovec ranges[PAGES_AT_ONCE];
     uint64_t bytes = 0;
-    int error = fault_point(FAULT_EVICT_UNKEPT) ? 0 : preserve(snapshot, pages, count);
+    int error = fault_point(FAULT_EVICT_UNKEPT) ? 0 : spool_all(snapshot, pages, count);
     for (size_t i = 0; i < count; i++) {
         ranges[i] = (struct iovec){(void *)(uintptr_t)pages[i].start,
                                    pages[i].end - pages[i].start};
@@ -149,7 +149,7 @@ static bool evict_held(struct snapshot *snapshot, struct dead *dead)
 {
     struct region pages[PAGES_AT_ONCE];
     size_t count;
-    while (is_wanted(snapshot) && deferred_free_is_open() &&
+    while (more_is_wanted(snapshot) && deferred_free_is_open() &&
            (count = take_portion(dead, pages)) != 0) {
         if (evict(snapshot, pages, count) != 0)
             return false;
@@ -178,7 +178,7 @@ bool eviction_run(struct snapshot *snapshot)
 {
     DEMAND_THREAD(THREAD_UPKEEP);
     uint64_t until = clock_usec() + RUN_USEC;
-    while (is_wanted(snapshot) && evict_some(snapshot))
+    while (more_is_wanted(snapshot) && evict_some(snapshot))
         if (clock_usec() >= until)
             return true;
     return false;

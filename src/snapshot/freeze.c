@@ -208,7 +208,7 @@ static void thaw(struct snapshot *snapshot)
 }
 
 /* After the emergency exit it is the descriptor that refuses: that is not the reason. */
-static int protect(struct snapshot *snapshot, bool again)
+static int protect_heap(struct snapshot *snapshot, bool again)
 {
     if (atomic_load_explicit(&snapshot->rescuing, memory_order_seq_cst))
         return -ETIMEDOUT;
@@ -251,7 +251,7 @@ static int freeze(struct snapshot *snapshot, bool again)
     fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
     watchdog_begin(snapshot);
     if (!error)
-        error = protect(snapshot, again);
+        error = protect_heap(snapshot, again);
     if (fault_point(FAULT_SLOW_FREEZE))
         sleep_usec(20000);
     freeze_end_step(snapshot, &snapshot->protect_usec);

@@ -104,7 +104,7 @@ bool rescue_end_child(struct snapshot *snapshot, enum history_result result,
 
 /* ---- what the snapshot held ------------------------------------------------------ */
 
-static void give_back(struct snapshot *snapshot)
+static void give_all_back(struct snapshot *snapshot)
 {
     if (deferred_unmap_end())
         heap_note_change(&snapshot->heap);
@@ -115,7 +115,7 @@ void rescue_give_back(struct snapshot *snapshot, bool unused)
 {
     DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     if (unused && spool_wait_for_batch(&snapshot->preserved.spool, RESCUE_MSEC)) {
-        give_back(snapshot);
+        give_all_back(snapshot);
         return;
     }
     atomic_store_explicit(&snapshot->unreleased, true, memory_order_seq_cst);
@@ -132,7 +132,7 @@ void rescue_tend(struct snapshot *snapshot)
     if (!fault_server_is_back(&snapshot->fault_server) ||
         !atomic_load_explicit(&snapshot->unreleased, memory_order_acquire))
         return;
-    give_back(snapshot);
+    give_all_back(snapshot);
     atomic_store_explicit(&snapshot->unreleased, false, memory_order_seq_cst);
     snapshot_log(snapshot, RDB_UFFD_NOTICE,
                  "uffd: all threads of the last save have come back");

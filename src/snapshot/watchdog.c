@@ -30,7 +30,7 @@ static bool is_due(struct snapshot *snapshot)
 
 /* Still the snapshot that the watch is for: the next may have begun between two looks, or
  * a freeze have begun anew, and what is meant for the last one would not help it. */
-static bool is_watched(struct snapshot *snapshot, uint32_t watch)
+static bool is_same_watch(struct snapshot *snapshot, uint32_t watch)
 {
     return atomic_load_explicit(&snapshot->watches, memory_order_acquire) == watch;
 }
@@ -48,7 +48,7 @@ static bool fault_waits(struct snapshot *snapshot)
                                  memory_order_relaxed);
 }
 
-static void give_up(struct snapshot *snapshot, uint32_t seen)
+static void give_snapshot_up(struct snapshot *snapshot, uint32_t seen)
 {
     if (rescue_pull(snapshot, seen))
         snapshot_log(snapshot, RDB_UFFD_WARNING,
@@ -90,7 +90,7 @@ static void watch(struct snapshot *snapshot, uint32_t seen)
     atomic_store_explicit(&snapshot->fault_delay_usec, 0, memory_order_relaxed);
     sleep_usec(TICK_AFTER_FREEZE_USEC);
     snapshot->host->wake();
-    while (is_watched(snapshot, seen) && is_due(snapshot) && !is_stopping(snapshot)) {
+    while (is_same_watch(snapshot, seen) && is_due(snapshot) && !is_stopping(snapshot)) {
         uint32_t phase = atomic_load_explicit(&snapshot->phase, memory_order_acquire);
         futex_wait(&snapshot->phase, phase, LOOK_MSEC);
         note_delay(snapshot, delay, &delayed);
@@ -103,7 +103,7 @@ static void watch(struct snapshot *snapshot, uint32_t seen)
         if (stuck >= BUSY_LOOKS)
             fault_server_roam(server);
         if (stuck >= STUCK_LOOKS && clock_usec() - since >= STUCK_USEC)
-            give_up(snapshot, seen);
+            give_snapshot_up(snapshot, seen);
         missing += fault_server_is_missing(server);
         if (missing == CHILD_LOOKS)
             rescue_end_watched(snapshot, seen);

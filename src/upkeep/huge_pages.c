@@ -144,7 +144,7 @@ static void switch_to(struct snapshot *snapshot, bool ahead)
     heap_unlock(&snapshot->heap);
 }
 
-static bool measure(struct snapshot *snapshot, struct density *density)
+static bool measure_density(struct snapshot *snapshot, struct density *density)
 {
     static struct region storage[REGIONS_MAX];
     struct region_set set;
@@ -164,7 +164,7 @@ static void look_at_density(struct snapshot *snapshot)
     uint64_t began = clock_usec();
     if (began < due_usec)
         return;
-    if (measure(snapshot, &density)) {
+    if (measure_density(snapshot, &density)) {
         bool ahead = are_asked_for_ahead(snapshot);
         uint64_t used = density.used * 1000 / density.pages;
         if (!ahead && used >= AHEAD_FROM)

@@ -73,7 +73,7 @@ static int prove(struct snapshot *snapshot, char *reason)
 }
 
 /* Found out only now, because there was no key at load. */
-static void give_up(struct snapshot *snapshot, const char *reason)
+static void fork_from_now_on(struct snapshot *snapshot, const char *reason)
 {
     char text[MESSAGE_BYTES + REASON_BYTES];
     memcpy(the_service.layout_reason, reason, REASON_BYTES);
@@ -109,7 +109,7 @@ void trust_prove_in_time(struct snapshot *snapshot)
     if (tried && clock_usec() - tried < PROVE_EVERY_USEC)
         return;
     if (proof_has_keys(snapshot->host) && prove(snapshot, reason) == -ENOTSUP)
-        give_up(snapshot, reason);
+        fork_from_now_on(snapshot, reason);
 }
 
 /* When there are no keys yet, later. */

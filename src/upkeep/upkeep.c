@@ -160,7 +160,7 @@ static void begin_work(struct snapshot *snapshot)
     }
 }
 
-static void *run(void *argument)
+static void *upkeep(void *argument)
 {
     struct snapshot *snapshot = argument;
     while (!leaves(snapshot)) {
@@ -183,7 +183,7 @@ int upkeep_start(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
     atomic_store_explicit(&snapshot->upkeep_leaving, UPKEEP_STAYS, memory_order_relaxed);
-    return thread_start(&snapshot->upkeep, THREAD_UPKEEP, STACK_BYTES, run, snapshot);
+    return thread_start(&snapshot->upkeep, THREAD_UPKEEP, STACK_BYTES, upkeep, snapshot);
 }
 
 bool upkeep_stop(struct snapshot *snapshot)

@@ -40,7 +40,7 @@ bool inside_is_here(void)
 /* ---- the heap -------------------------------------------------------------------- */
 
 /* Shares thread-local storage with the thread that runs the module's code. */
-static int drop_pages(void *unused)
+static int run_drops(void *unused)
 {
     (void)unused;
     for (;;) {
@@ -89,7 +89,7 @@ static void make_heap(void)
         error = map_range(descriptor, &in->ranges[i]);
     if (!error)
         error =
-            bare_thread_start(in->drop_stack, sizeof(in->drop_stack), drop_pages, NULL);
+            bare_thread_start(in->drop_stack, sizeof(in->drop_stack), run_drops, NULL);
     /* It stays open here: closed everywhere, missing pages would read as zeros. */
     if (!error)
         error = handover_send(in->handover, descriptor);
@@ -167,7 +167,7 @@ static void flush(void)
 }
 
 /* As rio.h has it: 0 is an error. */
-static size_t collect(void *rio, const void *bytes, size_t length)
+static size_t collect_bytes(void *rio, const void *bytes, size_t length)
 {
     const unsigned char *at = bytes;
     (void)rio;
@@ -189,7 +189,7 @@ static size_t collect(void *rio, const void *bytes, size_t length)
 static bool save(const struct wanted_value *wanted)
 {
     struct server_stream stream;
-    server_stream_redirect(&stream, collect);
+    server_stream_redirect(&stream, collect_bytes);
     void *key = server_symbols.create_string((const char *)(uintptr_t)wanted->key,
                                              wanted->key_length);
     long written =
@@ -200,7 +200,7 @@ static bool save(const struct wanted_value *wanted)
     return written >= 0;
 }
 
-static bool receive(struct wanted_value *wanted)
+static bool receive_wanted(struct wanted_value *wanted)
 {
     ssize_t got;
     do {
@@ -276,7 +276,7 @@ void inside_run(void)
     bound_memory();
     server_symbols.set_out_of_memory(end_out_of_memory);
     server_symbols.close_unused();
-    while (receive(&wanted)) {
+    while (receive_wanted(&wanted)) {
         uint32_t end = save(&wanted) ? INSIDE_DONE : INSIDE_FAILED;
         send_all(&end, sizeof(end));
     }

@@ -23,7 +23,7 @@
 
 enum page_state { ABSENT, CLEAN, OWN };
 
-static uint8_t *state_of(struct pager *pager, uint64_t address)
+static uint8_t *state_at(struct pager *pager, uint64_t address)
 {
     uint32_t page;
     return view_page_of(pager->view, address, &page) ? &pager->states[page] : NULL;
@@ -70,7 +70,7 @@ static int drop_some(struct pager *pager)
     size_t count = 0;
     for (size_t i = 0; i < DROP_PAGES && pager->given_count; i++) {
         uint64_t address = take_oldest(pager);
-        uint8_t *state = state_of(pager, address);
+        uint8_t *state = state_at(pager, address);
         if (*state != CLEAN)
             continue;
         *state = ABSENT;
@@ -90,7 +90,7 @@ static void note_given(struct pager *pager, uint64_t from, uint64_t end)
     for (uint64_t at = from; at < end; at += PAGE_BYTES) {
         uint64_t place =
             (pager->given_first + pager->given_count++) % pager->given_capacity;
-        *state_of(pager, at) = CLEAN;
+        *state_at(pager, at) = CLEAN;
         pager->given[place] = at;
     }
     atomic_fetch_add_explicit(&pager->pages, (end - from) / PAGE_BYTES,
@@ -107,7 +107,7 @@ static int read_past(struct pager *pager, uint64_t from, uint64_t end)
 }
 
 /* All of it absent. */
-static int give(struct pager *pager, uint64_t from, uint64_t end)
+static int give_pages(struct pager *pager, uint64_t from, uint64_t end)
 {
     int error = read_past(pager, from, end);
     const unsigned char *bytes = pager->batch;
@@ -130,7 +130,7 @@ static int give(struct pager *pager, uint64_t from, uint64_t end)
 
 static bool is_absent(struct pager *pager, uint64_t address)
 {
-    const uint8_t *state = state_of(pager, address);
+    const uint8_t *state = state_at(pager, address);
     return state && *state == ABSENT;
 }
 
@@ -150,16 +150,16 @@ static int give_around(struct pager *pager, uint64_t address)
     while (!error && pager->given_count + (end - from) / PAGE_BYTES > pager->most_pages)
         error = drop_some(pager);
     if (!error)
-        error = give(pager, from, end);
+        error = give_pages(pager, from, end);
     return error == -EFAULT && end - from > PAGE_BYTES
-               ? give(pager, address, address + PAGE_BYTES)
+               ? give_pages(pager, address, address + PAGE_BYTES)
                : error;
 }
 
 /* The child wants to write. What was dropped meanwhile is asked for again. */
 static int let_write(struct pager *pager, uint64_t address)
 {
-    uint8_t *state = state_of(pager, address);
+    uint8_t *state = state_at(pager, address);
     if (state && *state == CLEAN) {
         *state = OWN;
         if (++pager->own_pages > pager->most_own_pages)
@@ -174,7 +174,7 @@ static int let_write(struct pager *pager, uint64_t address)
                             : error;
 }
 
-static int serve(struct pager *pager, const struct uffd_msg *message)
+static int serve_message(struct pager *pager, const struct uffd_msg *message)
 {
     uint64_t address = round_down(message->arg.pagefault.address, PAGE_BYTES);
     if (message->event != UFFD_EVENT_PAGEFAULT)
@@ -205,7 +205,7 @@ static int serve_all(struct pager *pager)
             continue;
         int got = userfaultfd_read(pager->userfaultfd, messages, MESSAGES);
         for (int i = 0; i < got; i++) {
-            int error = serve(pager, &messages[i]);
+            int error = serve_message(pager, &messages[i]);
             if (error)
                 return error;
         }
@@ -215,7 +215,7 @@ static int serve_all(struct pager *pager)
     return 0;
 }
 
-static void *run(void *argument)
+static void *run_pager(void *argument)
 {
     struct pager *pager = argument;
     view_reader_init(&pager->reader, pager->view);
@@ -247,9 +247,10 @@ int pager_start(struct pager *pager)
     pager->states = memory_map(pager->state_bytes);
     pager->given = memory_map(pager->given_capacity * sizeof(*pager->given));
     pager->batch = memory_map(BATCH_BYTES);
-    int error = pager->states && pager->given && pager->batch
-                    ? thread_start(&pager->thread, THREAD_PAGER, STACK_BYTES, run, pager)
-                    : -ENOMEM;
+    int error =
+        pager->states && pager->given && pager->batch
+            ? thread_start(&pager->thread, THREAD_PAGER, STACK_BYTES, run_pager, pager)
+            : -ENOMEM;
     if (error)
         release(pager);
     return error;

@@ -88,7 +88,7 @@ static void close_sockets(struct value_child *child)
     }
 }
 
-static int open_sockets(struct value_child *child)
+static int make_sockets(struct value_child *child)
 {
     int stream[2], handover[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, stream) != 0)
@@ -134,7 +134,7 @@ int value_child_prepare(struct value_child *child)
         regions_init(&child->ranges, child->storage, INSIDE_RANGES_MAX);
     }
     child->type_count = module_values_types(child->types, MODULE_TYPES_MAX);
-    return child->stream < 0 ? open_sockets(child) : 0;
+    return child->stream < 0 ? make_sockets(child) : 0;
 }
 
 static int fork_without_heap(struct value_child *child)
@@ -343,7 +343,7 @@ void value_child_end(struct value_child *child)
     if (child->pid) {
         /* Those of the next one are made now, and not in its freeze. */
         close_sockets(child);
-        open_sockets(child);
+        make_sockets(child);
     }
     close_one(&child->process);
     child->pid = 0;

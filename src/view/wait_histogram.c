@@ -6,7 +6,7 @@
 
 /* A longer value loses all but its leading four bits; their first is always set,
  * the other three say which eighth of the octave it is. */
-static unsigned bucket_of(uint64_t nsec)
+static unsigned bucket_index(uint64_t nsec)
 {
     if (nsec < EXACT)
         return (unsigned)nsec;
@@ -46,7 +46,7 @@ void wait_histogram_clear(struct wait_histogram *histogram)
 /* There is one writer: a load and a store, no locked instruction. */
 void wait_histogram_add(struct wait_histogram *histogram, uint64_t nsec)
 {
-    _Atomic uint64_t *bucket = &histogram->buckets[bucket_of(nsec)];
+    _Atomic uint64_t *bucket = &histogram->buckets[bucket_index(nsec)];
     set(bucket, get(bucket) + 1);
     set(&histogram->count, get(&histogram->count) + 1);
     if (nsec > get(&histogram->longest))

@@ -6,7 +6,7 @@
  * main_thread           save.c save_begin(), begin_saving(); saver.c saver_kill(), cancel(),
  *                       saver_wait(); a save that has ended is reaped, and the next one
  *                       begins
- * watchdog, fault       watchdog.c give_up(); rdb_uffd.c snapshot_failed(): both
+ * watchdog, fault       watchdog.c give_snapshot_up(); rdb_uffd.c snapshot_failed(): both
  *                       snapshot.c snapshot_cancel_output()
  * output                rdb/output.c: open, cancelled, closed; the dump's two files
  *

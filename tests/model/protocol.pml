@@ -14,10 +14,10 @@
  *                       fault_server.c fault_server_preserve()
  * server                fault_server.c serve(), serve_once(), serve_fault(), serve_request()
  *   put                 preserved.c preserved_put(), publish_first()
- *   pack, spool_*       preserved_moving.c append(), spool_slot(), spool_log_slot()
+ *   pack, spool_*       preserved_moving.c log_add(), spool_slot(), spool_log_slot()
  *   free_slot           preserved_slots.c slot_free(); and what may become of a free slot:
  *                       used for another page, given back by slots_cool()
- * upkeep                eviction.c evict(), preserve(); deferred_free.c deferred_free_hold()
+ * upkeep                eviction.c evict(), spool_all(); deferred_free.c deferred_free_hold()
  * watchdog              rescue.c rescue_pull(); saver.c saver_kill()
  * marks_go              what takes the mark of a page away: same-page merging, a defect
  * audit                 view/audit.c: after the walk, before anything is published
@@ -439,7 +439,7 @@ inline preserve_and_lift(p) {
 }
 
 #ifdef MOVES
-/* append(): page p, raw in slot s */
+/* log_add(): page p, raw in slot s */
 inline pack(p, s) {
     if
     :: log_last == 0 ->
