@@ -1,6 +1,5 @@
 /* Loading and unloading: the module as the server sees it. */
 #include <dlfcn.h>
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>

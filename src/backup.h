@@ -5,7 +5,6 @@
 #define RDB_UFFD_BACKUP_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "snapshot/backup_order.h"

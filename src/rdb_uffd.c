@@ -8,7 +8,6 @@
 #include "host/deferred_free.h"
 #include "host/guard.h"
 #include "host/module_values.h"
-#include "kernel/advice.h"
 #include "kernel/contract.h"
 #include "kernel/cpu_quota.h"
 #include "kernel/fault_points.h"

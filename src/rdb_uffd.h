@@ -70,7 +70,6 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 #include "backup.h"
 #include "reporting/statistics.h"

@@ -15,7 +15,6 @@
 #define RDB_UFFD_HOST_CHILD_FILES_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
 #define CHILD_FILE_BYTES 64
 

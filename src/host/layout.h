@@ -9,7 +9,6 @@
 #ifndef RDB_UFFD_HOST_LAYOUT_H
 #define RDB_UFFD_HOST_LAYOUT_H
 
-#include <stddef.h>
 #include <stdint.h>
 
 #include "keyspace/keyspace.h"

@@ -4,7 +4,6 @@
 #define RDB_UFFD_KERNEL_ABILITY_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 struct ability {

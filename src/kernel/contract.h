@@ -16,7 +16,6 @@
 #define RDB_UFFD_KERNEL_CONTRACT_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
 #include "kernel/own_threads.h"
 

@@ -3,7 +3,6 @@
 #define RDB_UFFD_KERNEL_IMAGE_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 /* Called for each; false: enough. */

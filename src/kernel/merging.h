@@ -7,7 +7,6 @@
 #ifndef RDB_UFFD_KERNEL_MERGING_H
 #define RDB_UFFD_KERNEL_MERGING_H
 
-#include <stdbool.h>
 
 enum merging {
     MERGING_NONE,

@@ -3,7 +3,6 @@
 #ifndef RDB_UFFD_KERNEL_PAGEMAP_H
 #define RDB_UFFD_KERNEL_PAGEMAP_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

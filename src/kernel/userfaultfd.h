@@ -5,7 +5,6 @@
 #define RDB_UFFD_KERNEL_USERFAULTFD_H
 
 #include <linux/userfaultfd.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

@@ -17,7 +17,6 @@
 #define RDB_UFFD_MEMORY_ALLOCATOR_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 /* Finds jemalloc in this process: the shared library, or the one built into

@@ -20,7 +20,6 @@
 #define RDB_UFFD_MEMORY_DECOMMITTED_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "memory/regions.h"

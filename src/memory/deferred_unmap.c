@@ -6,7 +6,6 @@
 #include "kernel/contract.h"
 #include "kernel/memory.h"
 #include "kernel/thread.h"
-#include "memory/pages.h"
 #include "memory/regions.h"
 
 #define RANGES_MAX 16384

@@ -12,7 +12,6 @@
 #ifndef RDB_UFFD_MEMORY_DENSITY_H
 #define RDB_UFFD_MEMORY_DENSITY_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "memory/regions.h"

@@ -12,7 +12,6 @@
 #ifndef RDB_UFFD_RDB_ENCODER_H
 #define RDB_UFFD_RDB_ENCODER_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

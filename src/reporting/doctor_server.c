@@ -1,6 +1,5 @@
 #include "doctor_checks.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "host/module_values.h"

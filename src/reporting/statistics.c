@@ -6,7 +6,6 @@
 #include "kernel/advice.h"
 #include "kernel/contract.h"
 #include "keyspace/worker_pool.h"
-#include "memory/allocator.h"
 #include "report.h"
 #include "snapshot/service.h"
 #include "snapshot/snapshot.h"

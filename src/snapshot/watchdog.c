@@ -1,6 +1,5 @@
 #include "watchdog.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <unistd.h>
 

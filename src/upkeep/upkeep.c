@@ -1,7 +1,5 @@
 #include "upkeep.h"
 
-#include <errno.h>
-#include <unistd.h>
 
 #include "dirty_rate.h"
 #include "huge_pages.h"
