@@ -1,9 +1,7 @@
 #include "host/child.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <execinfo.h>
-#include <link.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -98,15 +96,9 @@ const char *child_trigger_name(const struct child_request *request)
 static void locate_callers(void)
 {
     for (size_t i = 0; i < CALLERS; i++) {
-        Dl_info info;
-        const ElfW(Sym) *symbol = NULL;
-        void *function = symbol_find(callers[i].function);
-        callers[i].start = callers[i].end = 0;
-        if (!function || !dladdr1(function, &info, (void **)&symbol, RTLD_DL_SYMENT) ||
-            !symbol)
-            continue;
+        const void *function = symbol_find(callers[i].function);
         callers[i].start = (uintptr_t)function;
-        callers[i].end = callers[i].start + symbol->st_size;
+        callers[i].end = callers[i].start + (function ? symbol_bytes(function) : 0);
     }
 }
 
@@ -415,10 +407,8 @@ int child_remove(void)
     DEMAND_MAIN_THREAD();
     if (get_state() != NONE)
         return -EBUSY;
-    for (size_t i = STAND_INS; i-- > 0;) {
+    for (size_t i = STAND_INS; i-- > 0;)
         got_restore(&patches[i]);
-        patches[i].count = 0;
-    }
     child.operations = NULL;
     return 0;
 }

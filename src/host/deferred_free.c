@@ -271,7 +271,6 @@ static void restore(void)
 {
     got_restore(&late.free_patch);
     got_restore(&late.sized_free_patch);
-    late.free_patch.count = late.sized_free_patch.count = 0;
 }
 
 /* Many do without the second. */

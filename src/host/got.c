@@ -27,57 +27,27 @@
 
 /* ---- finding objects ------------------------------------------------------------- */
 
-struct search {
-    uintptr_t address; /* 0: the executable, which comes first */
-    struct got_object *object;
-    bool found;
-};
-
-static bool holds(const struct dl_phdr_info *info, uintptr_t address)
+static int describe(const struct link_map *map, struct got_object *object)
 {
-    for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr) *header = &info->dlpi_phdr[i];
-        uintptr_t start = info->dlpi_addr + header->p_vaddr;
-        if (header->p_type == PT_LOAD && address >= start &&
-            address < start + header->p_memsz)
-            return true;
-    }
-    return false;
-}
-
-static int look(struct dl_phdr_info *info, size_t size, void *context)
-{
-    (void)size;
-    struct search *search = context;
-    if (search->address && !holds(info, search->address))
-        return 0;
-    for (int i = 0; i < info->dlpi_phnum; i++) {
-        if (info->dlpi_phdr[i].p_type != PT_DYNAMIC)
-            continue;
-        search->object->base = info->dlpi_addr;
-        search->object->dynamic =
-            (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
-        search->object->name = info->dlpi_name;
-        search->found = true;
-    }
-    return 1;
-}
-
-static int find(uintptr_t address, struct got_object *object)
-{
-    struct search search = {.address = address, .object = object};
-    dl_iterate_phdr(look, &search);
-    return search.found ? 0 : -ENOENT;
+    *object = (struct got_object){map->l_addr, map->l_ld, map->l_name};
+    return 0;
 }
 
 int got_find_object(const void *address, struct got_object *object)
 {
-    return address ? find((uintptr_t)address, object) : -ENOENT;
+    Dl_info info;
+    struct link_map *map;
+    return dladdr1(address, &info, (void **)&map, RTLD_DL_LINKMAP) ? describe(map, object)
+                                                                   : -ENOENT;
 }
 
 int got_find_executable(struct got_object *object)
 {
-    return find(0, object);
+    struct link_map *map;
+    void *executable = dlopen(NULL, RTLD_LAZY);
+    return executable && dlinfo(executable, RTLD_DI_LINKMAP, &map) == 0
+               ? describe(map, object)
+               : -ENOENT;
 }
 
 /* ---- its tables ------------------------------------------------------------------ */
@@ -210,7 +180,9 @@ int got_replace(const struct got_object *object, const char *symbol, void *repla
 int got_restore(struct got_patch *patch)
 {
     DEMAND_MAIN_THREAD();
-    return restore_first(patch, patch->count);
+    int error = restore_first(patch, patch->count);
+    patch->count = 0;
+    return error;
 }
 
 /* ---- what others do -------------------------------------------------------------- */

@@ -46,7 +46,7 @@ int got_replace(const struct got_object *object, const char *symbol, void *repla
  * he calls in turn is our function, for all that is known. Then `reason` says who. */
 int got_check(const struct got_patch *patches, size_t count, char *reason, size_t size);
 /* Puts the previous values back, but for slots that somebody else has patched since.
- * 0 or -errno. A patch with count 0 is a no-op. */
+ * 0 or -errno, and then the patch is empty; one that is, is a no-op. */
 int got_restore(struct got_patch *patch);
 /* For other pointers to functions that are treated the same way: the sentence that
  * got_check() makes, of who has put `function` in the place of `symbol`. */

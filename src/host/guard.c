@@ -317,9 +317,7 @@ int guard_check(char *reason, size_t size)
 void guard_remove(void)
 {
     DEMAND_MAIN_THREAD();
-    for (size_t i = 0; i < 2 * GUARDED; i++) {
+    for (size_t i = 0; i < 2 * GUARDED; i++)
         got_restore(&patches[i]);
-        patches[i].count = 0;
-    }
     ask_nobody();
 }

@@ -1,11 +1,11 @@
 #include "host/server_stream.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
 
 #include "host/server_internal.h"
+#include "kernel/image.h"
 #include "kernel/memory.h"
 
 #define STREAM_FILLER 0xA5
@@ -59,13 +59,10 @@ void server_stream_redirect(struct server_stream *stream,
 static bool is_write_found(void)
 {
     struct server_stream stream;
-    Dl_info function, server_image;
     size_t (*write)(void *rio, const void *bytes, size_t length);
     server_stream_begin(&stream);
     memcpy(&write, stream.rio + STREAM_WRITE, sizeof(write));
-    bool found = dladdr((const void *)write, &function) &&
-                 dladdr(server_symbols.image, &server_image) &&
-                 function.dli_fbase == server_image.dli_fbase &&
+    bool found = image_is_same((const void *)write, server_symbols.image) &&
                  write(stream.rio, "value", 5) == 1 && server_stream_length(&stream) == 5;
     server_symbols.sds_free(server_stream_sds(&stream));
     return found;
