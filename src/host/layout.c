@@ -449,11 +449,20 @@ const struct layout_ability layout_abilities[] = {
     {0},
 };
 
+bool layout_is_of(const struct server_layout *table, const char *server,
+                  const char *version)
+{
+    size_t length = strlen(table->version);
+    bool all = length && table->version[length - 1] == '.';
+    return strcmp(table->server, server) == 0 &&
+           (all ? strncmp(version, table->version, length)
+                : strcmp(version, table->version)) == 0;
+}
+
 const struct server_layout *layout_find(const char *server, const char *version)
 {
     for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++)
-        if (strcmp(server, layouts[i].server) == 0 &&
-            strncmp(version, layouts[i].version, strlen(layouts[i].version)) == 0)
+        if (layout_is_of(&layouts[i], server, version))
             return &layouts[i];
     return NULL;
 }

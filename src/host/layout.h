@@ -30,7 +30,7 @@ enum server_ability {
 
 struct server_layout {
     const char *server;  /* "redis", "valkey" */
-    const char *version; /* prefix: "7.0." */
+    const char *version; /* "7.0.15", or "7.0.": all that begin so */
     const char *magic;   /* the first nine bytes of a dump */
     enum keyspace_layout keyspace;
     unsigned has;          /* enum server_ability, or'ed */
@@ -96,6 +96,8 @@ extern const struct layout_ability {
     NUMBER(type_module, 4088, 8)                                                         \
     NUMBER(type_load, 4088, 8)
 
+bool layout_is_of(const struct server_layout *table, const char *server,
+                  const char *version);
 /* The table of a server, NULL when there is none. */
 const struct server_layout *layout_find(const char *server, const char *version);
 

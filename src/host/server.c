@@ -203,16 +203,6 @@ static const char *mismatch(void)
     return difference ? difference : server_stream_misplaced();
 }
 
-static bool is_of(const struct server_layout *table, const char *server_name,
-                  const char *version)
-{
-    size_t length = strlen(table->version);
-    bool all = length && table->version[length - 1] == '.';
-    return strcmp(table->server, server_name) == 0 &&
-           (all ? strncmp(version, table->version, length)
-                : strcmp(version, table->version)) == 0;
-}
-
 static const struct server_layout *choose_layout(const char *server_name,
                                                  const char *version,
                                                  const char *layout_file, char *reason,
@@ -229,7 +219,7 @@ static const struct server_layout *choose_layout(const char *server_name,
         return table;
     }
     table = layout_file_read(layout_file, reason, reason_size);
-    if (table && !is_of(table, server_name, version)) {
+    if (table && !layout_is_of(table, server_name, version)) {
         snprintf(reason, reason_size, "layout-file is for %s %s, and this is %s %s",
                  table->server, table->version, server_name, version);
         return NULL;

@@ -55,7 +55,7 @@ static int32_t wishes_of_form(void)
 static const char *refuse_transfer(int32_t *wish)
 {
     struct transfer transfer;
-    if (transfer_find(server_layout, server_symbols.image, &transfer) != 0)
+    if (transfer_find(&transfer) != 0)
         return "a transfer to replicas that are not where they should be in memory";
     const char *why = transfer.direct ? refuse_direct(&transfer) : NULL;
     if (why)
@@ -174,7 +174,7 @@ static int capture_name(const struct child_request *request,
 static int capture_sockets(struct server_capture *capture)
 {
     struct transfer transfer;
-    int error = transfer_find(server_layout, server_symbols.image, &transfer);
+    int error = transfer_find(&transfer);
     for (size_t i = 0; !error && i < transfer.count; i++) {
         int copy = duplicate(transfer.targets[i].descriptor);
         if (copy < 0)
@@ -211,15 +211,14 @@ static int capture_descriptors(const struct child_request *request,
         return -errno;
     if (request->cause == CHILD_BACKUP)
         return 0;
-    bool transfer = request->cause == CHILD_SAVE_SOCKET &&
-                    !transfer_is_direct(server_layout, server_symbols.image);
+    bool transfer = request->cause == CHILD_SAVE_SOCKET && !transfer_is_direct();
     if (!are_pipes_found(transfer))
         return -EBADF;
     capture->report_pipe =
         duplicate(server_int((uint16_t)(server_layout->child_info_pipe + sizeof(int))));
     if (request->cause != CHILD_SAVE_SOCKET)
         return 0;
-    if (transfer_is_direct(server_layout, server_symbols.image))
+    if (transfer_is_direct())
         return capture_sockets(capture);
     capture->transfer_pipe =
         duplicate(child_pipe_peer(server_int(server_layout->rdb_pipe_read)));

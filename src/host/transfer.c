@@ -1,9 +1,9 @@
 #include "host/transfer.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/socket.h>
 
+#include "host/server_internal.h"
 #include "kernel/checked_read.h"
 #include "kernel/fault_points.h"
 
@@ -21,24 +21,9 @@
 #define REPLICAS_MAX 10000
 
 struct search {
-    const struct server_layout *layout;
     struct checked_reader reader;
     struct transfer *transfer;
 };
-
-static uint64_t word_in(const char *image, uint16_t offset)
-{
-    uint64_t word;
-    memcpy(&word, image + offset, sizeof(word));
-    return word;
-}
-
-static int32_t number_in(const char *image, uint16_t offset)
-{
-    int32_t number;
-    memcpy(&number, image + offset, sizeof(number));
-    return number;
-}
 
 static int read_word(struct search *search, uint64_t from, uint64_t *word)
 {
@@ -51,8 +36,8 @@ static int read_word(struct search *search, uint64_t from, uint64_t *word)
 static int find_replication(struct search *search, uint64_t client, uint64_t *replication)
 {
     *replication = client;
-    return search->layout->client_replication
-               ? read_word(search, client + search->layout->client_replication,
+    return server_layout->client_replication
+               ? read_word(search, client + server_layout->client_replication,
                            replication)
                : 0;
 }
@@ -61,7 +46,7 @@ static int find_replication(struct search *search, uint64_t client, uint64_t *re
  * before it. */
 static int read_wish(struct search *search, uint64_t at, struct transfer_target *target)
 {
-    uint16_t bytes = search->layout->client_request_bytes;
+    uint16_t bytes = server_layout->client_request_bytes;
     uint32_t abilities = 0;
     target->wish = 0;
     int error = checked_read(&search->reader, &abilities, at - bytes, bytes);
@@ -70,7 +55,7 @@ static int read_wish(struct search *search, uint64_t at, struct transfer_target 
     if (error || target->state != GETS_DUMP)
         return error;
     /* A tool's wish may look like abilities of so little. */
-    uint32_t wanted = search->layout->keyspace == KEYSPACE_OF_FILE
+    uint32_t wanted = server_layout->keyspace == KEYSPACE_OF_FILE
                           ? CAN_READ_TO_MARK | CAN_CONTINUE
                           : CAN_READ_TO_MARK;
     return (abilities & wanted) == wanted && abilities < 256 ? 0 : -EBADMSG;
@@ -79,15 +64,14 @@ static int read_wish(struct search *search, uint64_t at, struct transfer_target 
 static int read_standing(struct search *search, uint64_t client,
                          struct transfer_target *target)
 {
-    const struct server_layout *layout = search->layout;
     uint64_t replication;
     int error = find_replication(search, client, &replication);
     if (!error)
         error = checked_read(&search->reader, &target->state,
-                             replication + layout->client_replica_state,
+                             replication + server_layout->client_replica_state,
                              sizeof(target->state));
     return error ? error
-                 : read_wish(search, replication + layout->client_request, target);
+                 : read_wish(search, replication + server_layout->client_request, target);
 }
 
 /* Its other end may be gone by now. */
@@ -101,17 +85,17 @@ static bool is_socket(int descriptor)
 static int read_connection(struct search *search, uint64_t client,
                            struct transfer_target *target)
 {
-    const struct server_layout *layout = search->layout;
-    uint16_t at = layout->client_connection + (fault_point(FAULT_MOVED_CLIENTS) ? 8 : 0);
+    uint16_t at =
+        server_layout->client_connection + (fault_point(FAULT_MOVED_CLIENTS) ? 8 : 0);
     uint64_t connection, owner;
     int error = read_word(search, client + at, &connection);
     if (!error)
-        error = read_word(search, connection + layout->connection_client, &owner);
+        error = read_word(search, connection + server_layout->connection_client, &owner);
     if (!error)
         error = read_word(search, connection, &target->type);
     if (!error)
         error = checked_read(&search->reader, &target->descriptor,
-                             connection + layout->connection_descriptor,
+                             connection + server_layout->connection_descriptor,
                              sizeof(target->descriptor));
     if (error)
         return error;
@@ -139,7 +123,7 @@ static int add_if_direct(struct search *search, uint64_t client)
     struct transfer_target target;
     int error = read_standing(search, client, &target);
     if (error || target.state != GETS_DUMP ||
-        !(target.wish & search->layout->own_connection))
+        !(target.wish & server_layout->own_connection))
         return error;
     return add_target(search, client, &target);
 }
@@ -164,8 +148,7 @@ static int add_by_connection(struct search *search, uint64_t connection)
 {
     struct transfer_target target;
     uint64_t client;
-    int error =
-        read_word(search, connection + search->layout->connection_client, &client);
+    int error = read_word(search, connection + server_layout->connection_client, &client);
     if (!error)
         error = read_standing(search, client, &target);
     if (!error && target.state != GETS_DUMP)
@@ -187,25 +170,24 @@ static int find_through_server(struct search *search, uint64_t connections, int3
 
 /* The list is the server's own mark of a transfer through its pipe: after a fork() that
  * failed, Redis 8.0 still has the number of a pipe that it has closed. */
-bool transfer_is_direct(const struct server_layout *layout, const char *image)
+bool transfer_is_direct(void)
 {
-    return !word_in(image, layout->rdb_pipe_conns);
+    return !server_word(server_layout->rdb_pipe_conns);
 }
 
-int transfer_find(const struct server_layout *layout, const char *image,
-                  struct transfer *transfer)
+int transfer_find(struct transfer *transfer)
 {
-    struct search search = {.layout = layout, .transfer = transfer};
+    struct search search = {.transfer = transfer};
     int error = checked_reader_open(&search.reader);
     if (error)
         return error;
     transfer->count = 0;
-    transfer->direct = transfer_is_direct(layout, image);
+    transfer->direct = transfer_is_direct();
     if (transfer->direct)
-        error = find_direct(&search, word_in(image, layout->replicas));
+        error = find_direct(&search, server_word(server_layout->replicas));
     else
-        error = find_through_server(&search, word_in(image, layout->rdb_pipe_conns),
-                                    number_in(image, layout->rdb_pipe_numconns));
+        error = find_through_server(&search, server_word(server_layout->rdb_pipe_conns),
+                                    server_int(server_layout->rdb_pipe_numconns));
     checked_reader_close(&search.reader);
     return error;
 }

@@ -18,7 +18,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "host/layout.h"
 #include "rdb/output.h"
 
 /* A replica's wish: to have no data or no functions, for tools; or to get the dump
@@ -39,11 +38,9 @@ struct transfer {
     struct transfer_target targets[RDB_OUTPUT_SOCKETS_MAX];
 };
 
-/* Whether the dump that is about to be sent goes straight to the replicas' sockets.
- * `image`: the server's variable `server`. */
-bool transfer_is_direct(const struct server_layout *layout, const char *image);
+/* Whether the dump that is about to be sent goes straight to the replicas' sockets. */
+bool transfer_is_direct(void);
 /* 0 (also when there are none), or -errno: they do not lie as the layout says. */
-int transfer_find(const struct server_layout *layout, const char *image,
-                  struct transfer *transfer);
+int transfer_find(struct transfer *transfer);
 
 #endif
