@@ -79,60 +79,42 @@ int dirty_probe(void)
 
 /* ---- slices ---------------------------------------------------------------------- */
 
-static uint64_t slice_end(const struct region *region, uint64_t at)
+/* Of what begins at `at`: to the next multiple of `bytes`, or the region's end. */
+static uint64_t part_end(const struct region *region, uint64_t at, uint64_t bytes)
 {
-    uint64_t end = round_down(at, SLICE_BYTES) + SLICE_BYTES;
+    uint64_t end = round_down(at, bytes) + bytes;
     return end < region->end ? end : region->end;
 }
 
-typedef int (*slice_work)(const struct dirty *dirty, uint64_t start, uint64_t end,
-                          void *context);
+static void rest_between_slices(const struct region *region, uint64_t at)
+{
+    if (at % SLICE_BYTES == 0 && at < region->end)
+        sleep_usec(SLICE_REST_USEC);
+}
 
-/* Calls `work` for each slice until it fails or is stopped. */
-static int visit_slices(const struct dirty *dirty, const _Atomic bool *stop,
-                        slice_work work, void *context)
+typedef int (*page_work)(const struct dirty *dirty, uint64_t start, uint64_t end,
+                         void *context);
+
+/* Calls `work` for each huge page that is watched, or what there is of it, until it fails
+ * or is stopped. `stop` NULL: all at once. */
+static int visit_pages(const struct dirty *dirty, const _Atomic bool *stop,
+                       page_work work, void *context)
 {
     for (size_t i = 0; i < dirty->regions.count; i++) {
         const struct region *region = &dirty->regions.regions[i];
-        for (uint64_t at = region->start; at < region->end; at = slice_end(region, at)) {
-            if (stopped(stop))
+        for (uint64_t at = region->start, next; at < region->end; at = next) {
+            next = part_end(region, at, HUGE_PAGE_BYTES);
+            if (stop && stopped(stop))
                 return -ECANCELED;
-            int error = work(dirty, at, slice_end(region, at), context);
+            int error =
+                dirty_samples(&dirty->sampling, at) ? work(dirty, at, next, context) : 0;
             if (error)
                 return error;
-            if (slice_end(region, at) < region->end)
-                sleep_usec(SLICE_REST_USEC);
+            if (stop)
+                rest_between_slices(region, next);
         }
     }
     return 0;
-}
-
-struct sampled_work {
-    slice_work work;
-    void *context;
-};
-
-static int visit_sampled(const struct dirty *dirty, uint64_t start, uint64_t end,
-                         void *context)
-{
-    const struct sampled_work *sampled = context;
-    int error = 0;
-    for (uint64_t at = start, next; at < end && !error; at = next) {
-        next = round_down(at, HUGE_PAGE_BYTES) + HUGE_PAGE_BYTES;
-        if (next > end)
-            next = end;
-        if (dirty_samples(&dirty->sampling, at))
-            error = sampled->work(dirty, at, next, sampled->context);
-    }
-    return error;
-}
-
-/* The same for each huge page that is watched. */
-static int visit_pages(const struct dirty *dirty, const _Atomic bool *stop,
-                       slice_work work, void *context)
-{
-    struct sampled_work sampled = {work, context};
-    return visit_slices(dirty, stop, visit_sampled, &sampled);
 }
 
 static int protect_page(const struct dirty *dirty, uint64_t start, uint64_t end,
@@ -144,14 +126,6 @@ static int protect_page(const struct dirty *dirty, uint64_t start, uint64_t end,
         error = userfaultfd_protect(dirty->userfaultfd, start, end - start);
     } while (error == -EAGAIN);
     return error == -ENOENT ? 0 : error; /* unmapped meanwhile */
-}
-
-static int release_slice(const struct dirty *dirty, uint64_t start, uint64_t end,
-                         void *context)
-{
-    (void)context;
-    userfaultfd_unregister(dirty->userfaultfd, start, end - start);
-    return 0;
 }
 
 static void count_range(const struct dirty *dirty, struct dirty_count *count,
@@ -258,10 +232,7 @@ int dirty_start(struct dirty *dirty, const _Atomic bool *stop)
     register_regions(dirty);
     dirty->bytes = regions_bytes(&dirty->regions);
     dirty->sampled_bytes = 0;
-    for (size_t i = 0; i < dirty->regions.count; i++)
-        visit_sampled(dirty, dirty->regions.regions[i].start,
-                      dirty->regions.regions[i].end,
-                      &(struct sampled_work){measure_page, &dirty->sampled_bytes});
+    visit_pages(dirty, NULL, measure_page, &dirty->sampled_bytes);
     /* Looked at before they are protected: what is written in between differs, and counts
      * if it is written again. */
     dirty->access_times = access_times_create(dirty->sampled_bytes / PAGE_BYTES);
@@ -299,6 +270,16 @@ int dirty_read(const struct dirty *dirty, struct dirty_count *count,
     return error;
 }
 
+static void release_region(const struct dirty *dirty, const struct region *region,
+                           const _Atomic bool *stop)
+{
+    for (uint64_t at = region->start, next; at < region->end; at = next) {
+        next = stopped(stop) ? region->end : part_end(region, at, SLICE_BYTES);
+        userfaultfd_unregister(dirty->userfaultfd, at, next - at);
+        rest_between_slices(region, next);
+    }
+}
+
 void dirty_end(struct dirty *dirty, const _Atomic bool *stop)
 {
     if (dirty->userfaultfd < 0)
@@ -306,10 +287,8 @@ void dirty_end(struct dirty *dirty, const _Atomic bool *stop)
     decommitted_thaw();
     /* A forked child may hold the descriptor for a moment: regions first, so that
      * nothing depends on the close. */
-    if (visit_slices(dirty, stop, release_slice, NULL) != 0)
-        for (size_t i = 0; i < dirty->regions.count; i++)
-            release_slice(dirty, dirty->regions.regions[i].start,
-                          dirty->regions.regions[i].end, NULL);
+    for (size_t i = 0; i < dirty->regions.count; i++)
+        release_region(dirty, &dirty->regions.regions[i], stop);
     close_descriptors(dirty);
     access_times_destroy(dirty->access_times);
     dirty->access_times = NULL;
