@@ -90,6 +90,9 @@ static void conclude(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *resu
         .predicted_backup_bytes = buffer_bytes(accessed),
         .recommended_limit = recommend(bytes),
     };
+    the_service.predicted_bytes = bytes;
+    the_service.written_per_second =
+        result->measured_msec ? result->pages * 1000 / result->measured_msec : 0;
 }
 
 /* ---- the upkeep thread's part ---------------------------------------------------- */
@@ -202,31 +205,6 @@ void dirty_rate_init(void)
     rate.dirty.userfaultfd = rate.dirty.pagemap = -1;
 }
 
-static int ask(struct snapshot *snapshot, unsigned seconds, uint64_t heap_bytes)
-{
-    if (get_state() != NONE)
-        return -EBUSY;
-    rate.seconds = seconds;
-    rate.sampling = dirty_choose_sampling(heap_bytes);
-    atomic_store_explicit(&rate.stop, false, memory_order_relaxed);
-    set_state(WANTED);
-    snapshot_wake_upkeep(snapshot);
-    return 0;
-}
-
-/* -EAGAIN while it is measured; else 0 with `*result`, or why there is none: -ECANCELED
- * (a save began), -ESHUTDOWN (switched off), -ENOTTY or -EINVAL (the kernel cannot) … */
-static int take(struct snapshot *snapshot, struct rdb_uffd_dirty_rate *result)
-{
-    if (get_state() != DONE)
-        return -EAGAIN;
-    int error = rate.error;
-    if (!error)
-        conclude(snapshot, result);
-    set_state(NONE);
-    return error;
-}
-
 /* Nobody takes the heap for it again: who would, finds it stopped. */
 void dirty_rate_yield(struct snapshot *snapshot)
 {
@@ -272,10 +250,13 @@ const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
         return "a background save is running";
     if (!snapshot->ability.tracks_asynchronously || dirty_probe() != 0)
         return no_tracking;
-    if (!seconds)
-        seconds = seconds_of_last_save(snapshot);
-    if (ask(snapshot, seconds, snapshot_memory_in_use(snapshot)) != 0)
+    if (get_state() != NONE)
         return "a measurement is running already";
+    rate.seconds = seconds ? seconds : seconds_of_last_save(snapshot);
+    rate.sampling = dirty_choose_sampling(snapshot_memory_in_use(snapshot));
+    atomic_store_explicit(&rate.stop, false, memory_order_relaxed);
+    set_state(WANTED);
+    snapshot_wake_upkeep(snapshot);
     /* What is written while saving depends on where new values go and on frees that are
      * put off: the same holds for what is watched, until the tick after the end. Other
      * dead values make room for new ones as ever. */
@@ -287,25 +268,23 @@ const char *rdb_uffd_begin_dirty_rate(unsigned seconds)
     return NULL;
 }
 
+static const char *why_it_failed(int error)
+{
+    if (error == -ECANCELED)
+        return "a background save has begun: the measurement was given up";
+    if (error == -ESHUTDOWN)
+        return switched_off;
+    return error == -ENOTTY || error == -EINVAL ? no_tracking : strerrordesc_np(-error);
+}
+
 bool rdb_uffd_end_dirty_rate(struct rdb_uffd_dirty_rate *result, const char **failure)
 {
     DEMAND_MAIN_THREAD();
-    int error = take(&the_snapshot, result);
-    if (error == -EAGAIN)
+    if (get_state() != DONE)
         return false;
-    *failure = NULL;
-    if (error == -ECANCELED)
-        *failure = "a background save has begun: the measurement was given up";
-    else if (error == -ESHUTDOWN)
-        *failure = switched_off;
-    else if (error == -ENOTTY || error == -EINVAL)
-        *failure = no_tracking;
-    else if (error)
-        *failure = strerrordesc_np(-error);
-    else {
-        the_service.predicted_bytes = result->predicted_bytes;
-        the_service.written_per_second =
-            result->measured_msec ? result->pages * 1000 / result->measured_msec : 0;
-    }
+    *failure = rate.error ? why_it_failed(rate.error) : NULL;
+    if (!rate.error)
+        conclude(&the_snapshot, result);
+    set_state(NONE);
     return true;
 }
