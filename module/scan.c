@@ -1,12 +1,12 @@
 #include "scan.h"
 
 #include <stdbool.h>
-#include <time.h>
 
+#include "kernel/thread.h"
 #include "rdb_uffd.h"
 
-#define AT_LOAD_MSEC  100
-#define A_TICK_MSEC   2
+#define AT_LOAD_USEC  100000
+#define A_TICK_USEC   2000
 #define STEPS_BETWEEN 32
 #define DATABASES_MAX 1000000
 
@@ -19,13 +19,6 @@ static struct {
     const void *found;       /* the type of a value */
 } scan;
 
-static double clock_msec(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
-}
-
 static void look_at(api_context *context, api_string *name, api_key *key, void *unused)
 {
     (void)context, (void)name, (void)unused;
@@ -34,14 +27,14 @@ static void look_at(api_context *context, api_string *name, api_key *key, void *
 }
 
 /* True when the selected database has been looked through, or something was found. */
-static bool look_through_database(api_context *context, double until)
+static bool look_through_database(api_context *context, uint64_t until)
 {
     if (!scan.cursor)
         scan.cursor = api.ScanCursorCreate();
     bool more = true;
     for (unsigned step = 1; more && !scan.found; step++) {
         more = api.Scan(context, scan.cursor, look_at, NULL);
-        if (more && step % STEPS_BETWEEN == 0 && clock_msec() > until)
+        if (more && step % STEPS_BETWEEN == 0 && clock_usec() > until)
             return false;
     }
     api.ScanCursorDestroy(scan.cursor);
@@ -50,7 +43,7 @@ static bool look_through_database(api_context *context, double until)
 }
 
 /* True when all is done. */
-static bool look_until(api_context *context, double until)
+static bool look_until(api_context *context, uint64_t until)
 {
     for (; scan.database < DATABASES_MAX && !scan.found; scan.database++) {
         if (api.SelectDb(context, scan.database) != API_OK)
@@ -61,9 +54,9 @@ static bool look_until(api_context *context, double until)
     return true;
 }
 
-static void go_on(api_context *context, double msec)
+static void go_on(api_context *context, uint64_t usec)
 {
-    bool done = look_until(context, clock_msec() + msec);
+    bool done = look_until(context, clock_usec() + usec);
     api.SelectDb(context, 0);
     if (!done)
         return;
@@ -80,13 +73,13 @@ void scan_begin(api_context *context)
     scan.database = 0;
     scan.found = NULL;
     rdb_uffd_search_values(true);
-    go_on(context, AT_LOAD_MSEC);
+    go_on(context, AT_LOAD_USEC);
 }
 
 void scan_tick(api_context *context)
 {
     if (scan.under_way)
-        go_on(context, A_TICK_MSEC);
+        go_on(context, A_TICK_USEC);
 }
 
 void scan_end(void)

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "host/deferred_free.h"
 #include "kernel/contract.h"
@@ -24,19 +23,12 @@
 /* What is asked for; the one under way, if there is one, is the snapshot's. */
 static struct history_entry asked;
 
-static int64_t wall_clock_msec(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 void save_ask(const struct child_request *request)
 {
     DEMAND_MAIN_THREAD();
     asked = (struct history_entry){
         .id = ++the_service.saves,
-        .started_msec = wall_clock_msec(),
+        .started_msec = clock_wall_msec(),
         .cause = child_trigger_name(request),
     };
     the_service.last_cause = asked.cause;

@@ -1,8 +1,9 @@
 #include "kernel/random.h"
 
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "kernel/thread.h"
 
 #ifndef GRND_INSECURE
 #define GRND_INSECURE 4 /* Linux 5.6 */
@@ -12,9 +13,7 @@
  * addresses and in the nanosecond. */
 static uint64_t number_of_this_moment(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    uint64_t number = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    uint64_t number = clock_nsec();
     number ^= (uint64_t)(uintptr_t)__builtin_thread_pointer() << 20;
     number ^= (uint64_t)getpid() << 40;
     /* splitmix64's finish: every bit of it in every bit of the result. */

@@ -236,15 +236,20 @@ void thread_end_idle(pid_t id)
         syscall(SYS_sched_setscheduler, id, SCHED_OTHER, &lowest);
 }
 
+/* 0 when there is no such clock. */
+static uint64_t read_clock(clockid_t clock)
+{
+    struct timespec now;
+    if (clock_gettime(clock, &now) != 0)
+        return 0;
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 uint64_t thread_cpu_usec(pid_t id)
 {
     /* How the kernel numbers the clock of a thread: no function of the C library
      * makes it from a thread's id. */
-    clockid_t clock = (clockid_t)((~(unsigned)id << 3) | 6u);
-    struct timespec used;
-    if (clock_gettime(clock, &used) != 0)
-        return 0;
-    return (uint64_t)used.tv_sec * 1000000 + (uint64_t)used.tv_nsec / 1000;
+    return read_clock((clockid_t)((~(unsigned)id << 3) | 6u)) / 1000;
 }
 
 int thread_open_delay(pid_t id)
@@ -334,16 +339,17 @@ void short_lock_release(struct short_lock *lock)
 
 uint64_t clock_usec(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+    return clock_nsec() / 1000;
 }
 
 uint64_t clock_nsec(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+int64_t clock_wall_msec(void)
+{
+    return (int64_t)(read_clock(CLOCK_REALTIME) / 1000000);
 }
 
 void sleep_usec(uint64_t usec)

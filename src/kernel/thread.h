@@ -116,6 +116,8 @@ void short_locks_give_way(bool give_way);
 /* Of the monotonic clock. */
 uint64_t clock_usec(void);
 uint64_t clock_nsec(void);
+/* Milliseconds since 1970. */
+int64_t clock_wall_msec(void);
 void sleep_usec(uint64_t usec);
 
 #endif

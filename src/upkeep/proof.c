@@ -4,12 +4,12 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "host/server.h"
 #include "kernel/checked_read.h"
 #include "kernel/contract.h"
 #include "kernel/memory.h"
+#include "kernel/thread.h"
 #include "keyspace/sample.h"
 
 /* Databases whose numbers of keys are compared; with a layout from a file there may not be
@@ -39,13 +39,6 @@ struct proof {
     unsigned char value[VALUE_ROOM];
     unsigned char scratch[SAMPLE_BYTES_MAX];
 };
-
-static int64_t wall_clock_msec(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 __attribute__((format(printf, 2, 3))) static int differs(struct proof *proof,
                                                          const char *format, ...)
@@ -165,7 +158,7 @@ static int compare_keys(struct proof *proof)
     const char *where = NULL;
     proof->samples.thorough = proof->strict;
     int error = keyspace_sample(&proof->roots, &proof->reader,
-                                wall_clock_msec() + KEYSPACE_SOON_MSEC, proof->kinds,
+                                clock_wall_msec() + KEYSPACE_SOON_MSEC, proof->kinds,
                                 &proof->samples, &where);
     if (proof->stranger && proof->samples.stranger_name)
         *proof->stranger = (struct proof_stranger){proof->samples.stranger_name,
