@@ -1,11 +1,12 @@
 #include "kernel/merging.h"
 
 #include <errno.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 
 #include "kernel/fault_points.h"
+#include "kernel/process.h"
 
 #ifndef PR_SET_MEMORY_MERGE
 #define PR_SET_MEMORY_MERGE 67
@@ -13,28 +14,16 @@
 #endif
 #define PAGES_TO_LIFT_MAX 16384L /* 64 MB */
 
-static void close_file(FILE *file)
-{
-    if (file)
-        fclose(file);
-}
-
 /* Linux 6.1 tells how many pages the kernel has looked at, 6.16 whether any mapping is
  * offered. */
 static bool has_mergeable_mappings(void)
 {
-    FILE *file = fopen("/proc/self/ksm_stat", "re");
-    char line[128];
-    bool offered = false;
-    while (file && fgets(line, sizeof(line), file)) {
-        long looked_at;
-        if (sscanf(line, "ksm_rmap_items %ld", &looked_at) == 1)
-            offered = looked_at > 0;
-        else if (strncmp(line, "ksm_mergeable:", 14) == 0)
-            offered = strstr(line, "yes") != NULL;
-    }
-    close_file(file);
-    return offered;
+    static const char path[] = "/proc/self/ksm_stat";
+    char rest[64];
+    if (process_find_line(path, "ksm_mergeable:", rest, sizeof(rest)))
+        return strstr(rest, "yes") != NULL;
+    return process_find_line(path, "ksm_rmap_items ", rest, sizeof(rest)) &&
+           atol(rest) > 0;
 }
 
 enum merging merging_find(void)
@@ -48,12 +37,10 @@ enum merging merging_find(void)
 
 static long merged_pages(void)
 {
-    FILE *file = fopen("/proc/self/ksm_merging_pages", "re");
-    long pages = 0;
-    if (file && fscanf(file, "%ld", &pages) != 1)
-        pages = 0;
-    close_file(file);
-    return pages;
+    char pages[32];
+    return process_find_line("/proc/self/ksm_merging_pages", "", pages, sizeof(pages))
+               ? atol(pages)
+               : 0;
 }
 
 int merging_lift(void)

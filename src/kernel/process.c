@@ -14,8 +14,7 @@
 #define DEVICE         "/dev/userfaultfd"
 #define CAP_SYS_PTRACE 19
 
-/* The first line that begins with `start`, without that; false when there is none. */
-static bool find_line(const char *path, const char *start, char *rest, size_t size)
+bool process_find_line(const char *path, const char *start, char *rest, size_t size)
 {
     FILE *file = fopen(path, "re");
     char line[512];
@@ -100,13 +99,13 @@ static enum userfaultfd_device look_at_device(struct process_facts *facts)
 static int read_sysctl(const char *path)
 {
     char value[32];
-    return find_line(path, "", value, sizeof(value)) ? atoi(value) : -1;
+    return process_find_line(path, "", value, sizeof(value)) ? atoi(value) : -1;
 }
 
 static bool has_capability(unsigned capability)
 {
     char mask[64];
-    return find_line("/proc/self/status", "CapEff:", mask, sizeof(mask)) &&
+    return process_find_line("/proc/self/status", "CapEff:", mask, sizeof(mask)) &&
            (strtoull(mask, NULL, 16) >> capability & 1);
 }
 
@@ -126,7 +125,9 @@ void process_get_facts(struct process_facts *facts)
     name_group(facts->group, facts->group_name, sizeof(facts->group_name));
     facts->may_trace = has_capability(CAP_SYS_PTRACE);
     facts->seccomp =
-        find_line("/proc/self/status", "Seccomp:", mode, sizeof(mode)) ? atoi(mode) : -1;
+        process_find_line("/proc/self/status", "Seccomp:", mode, sizeof(mode))
+            ? atoi(mode)
+            : -1;
     facts->unprivileged = read_sysctl("/proc/sys/vm/unprivileged_userfaultfd");
     facts->device = look_at_device(facts);
     facts->in_container = seems_contained();
@@ -135,8 +136,8 @@ void process_get_facts(struct process_facts *facts)
 enum huge_page_mode process_huge_page_mode(void)
 {
     char modes[64];
-    if (!find_line("/sys/kernel/mm/transparent_hugepage/enabled", "", modes,
-                   sizeof(modes)))
+    if (!process_find_line("/sys/kernel/mm/transparent_hugepage/enabled", "", modes,
+                           sizeof(modes)))
         return HUGE_PAGES_UNKNOWN;
     if (strstr(modes, "[always]"))
         return HUGE_PAGES_ALWAYS;

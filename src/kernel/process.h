@@ -5,6 +5,7 @@
 #define RDB_UFFD_KERNEL_PROCESS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 /* /dev/userfaultfd, as this process sees it. */
@@ -32,6 +33,10 @@ struct process_facts {
 /* What cannot be found out is told as not known; nothing fails. Opens the device, as a
  * try, if there is one. */
 void process_get_facts(struct process_facts *facts);
+
+/* The first line of a file of the system that begins with `start`, without that; false when
+ * there is none. */
+bool process_find_line(const char *path, const char *start, char *rest, size_t size);
 
 enum huge_page_mode {
     HUGE_PAGES_UNKNOWN,
