@@ -43,8 +43,6 @@ static unsigned wanted_workers(struct snapshot *snapshot)
     return threads ? threads - 1 : 0;
 }
 
-/* Only between snapshots: while one is under way the main thread is kept to one CPU, and
- * the helpers are at work. */
 void environment_settle_workers(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
@@ -90,22 +88,18 @@ void environment_lift_merging(struct snapshot *snapshot)
                   "too much to be switched off: UFFD.DOCTOR says what to do");
 }
 
-/* Not refused: it takes a shortage of memory amid a save, and the audit finds it. */
-static void tell_of_lost_marks(struct snapshot *snapshot)
-{
-    log_now(snapshot, RDB_UFFD_WARNING,
-            "uffd: this kernel forgets the protection of zeros when it splits a huge "
-            "page: a save to which that happens will fail; UFFD.DOCTOR says what to do");
-}
-
-/* Where marks are lost when a huge page is split, nothing of ours splits any. */
+/* Where marks are lost when a huge page is split, nothing of ours splits any. Saves are not
+ * refused: it takes a shortage of memory amid one, and the audit finds it. */
 static void try_splitting(struct snapshot *snapshot)
 {
     int keeps_marks = mark_probe_split(&snapshot->ability);
     atomic_store_explicit(&snapshot->fault_server.splitter.keeps_marks, keeps_marks,
                           memory_order_relaxed);
     if (keeps_marks == 0)
-        tell_of_lost_marks(snapshot);
+        log_now(
+            snapshot, RDB_UFFD_WARNING,
+            "uffd: this kernel forgets the protection of zeros when it splits a huge "
+            "page: a save to which that happens will fail; UFFD.DOCTOR says what to do");
 }
 
 /* All is saved all the same, at a higher price. */

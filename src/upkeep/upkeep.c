@@ -1,6 +1,5 @@
 #include "upkeep.h"
 
-
 #include "dirty_rate.h"
 #include "huge_pages.h"
 #include "kernel/contract.h"
@@ -20,10 +19,9 @@
 #define TOUCHES_AT_ONCE 8
 /* Memory that is prefaulted: a share of the heap, within bounds; more if a
  * snapshot needed more. */
-#define PREFAULTED_SHARE      64
-#define PREFAULTED_BYTES_MIN  (UINT64_C(2) << 20)
-#define PREFAULTED_BYTES_MAX  (UINT64_C(16) << 20)
-#define PREFAULTED_BYTES_MOST (UINT64_C(16) << 20)
+#define PREFAULTED_SHARE     64
+#define PREFAULTED_BYTES_MIN (UINT64_C(2) << 20)
+#define PREFAULTED_BYTES_MAX (UINT64_C(16) << 20)
 /* And no more than this part of the room in the control group. */
 #define PREFAULTED_ROOM_SHARE 8
 
@@ -51,19 +49,18 @@ static void refresh(struct snapshot *snapshot)
 static void fill_prefaulted(struct snapshot *snapshot)
 {
     heap_lock(&snapshot->heap);
-    uint64_t heap = regions_bytes(&snapshot->heap.registered) / PREFAULTED_SHARE;
+    uint64_t bytes = regions_bytes(&snapshot->heap.registered) / PREFAULTED_SHARE;
     heap_unlock(&snapshot->heap);
     uint64_t spare = memory_budget_spare(snapshot) / PREFAULTED_ROOM_SHARE;
     if (spare < PREFAULTED_BYTES_MIN) {
         prefaulted_release(&snapshot->prefaulted);
         return;
     }
-    uint64_t most = spare < PREFAULTED_BYTES_MOST ? spare : PREFAULTED_BYTES_MOST;
-    uint64_t bytes = heap < PREFAULTED_BYTES_MIN   ? PREFAULTED_BYTES_MIN
-                     : heap > PREFAULTED_BYTES_MAX ? PREFAULTED_BYTES_MAX
-                                                   : heap;
+    if (bytes < PREFAULTED_BYTES_MIN)
+        bytes = PREFAULTED_BYTES_MIN;
     prefaulted_fill(
-        &snapshot->prefaulted, bytes < most ? bytes : most, most,
+        &snapshot->prefaulted, bytes,
+        spare < PREFAULTED_BYTES_MAX ? spare : PREFAULTED_BYTES_MAX,
         atomic_load_explicit(&snapshot->huge_pages_ahead, memory_order_relaxed));
 }
 
