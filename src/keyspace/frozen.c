@@ -43,15 +43,13 @@ static int header_length(const unsigned char *header, uint64_t *length)
 static int read_piecemeal(struct walk *walk, frozen_address address,
                           struct frozen_string *string)
 {
-    static const uint8_t header_bytes[] = {1, 3, 5, 9, 17};
     unsigned char *start = string->window + SDS_HEADER_MAX;
     int error = frozen_read(walk, start - 1, address - 1, 1);
     if (error)
         return error;
-    unsigned type = start[-1] & SDS_TYPE_MASK;
-    if (type >= sizeof(header_bytes))
+    size_t bytes = frozen_string_header(string);
+    if (!bytes)
         return -EBADMSG;
-    size_t bytes = header_bytes[type];
     error = frozen_read(walk, start - bytes, address - bytes, bytes);
     if (!error)
         error = header_length(string->window, &string->length);

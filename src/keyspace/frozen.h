@@ -110,7 +110,7 @@ static inline bool frozen_string_is_inline(const struct frozen_string *string)
 {
     return string->length <= SDS_INLINE;
 }
-/* Bytes of its header, and what stands above the type in the header's flags. */
+/* Bytes of its header, 0: that is no header; and what stands above the type in its flags. */
 static inline size_t frozen_string_header(const struct frozen_string *string)
 {
     static const uint8_t bytes[8] = {1, 3, 5, 9, 17};

@@ -68,7 +68,6 @@ static bool is_compared(struct walk *walk, const struct frozen_object *object,
         walk->where = "a stream";
         return false;
     }
-
     return compared->seen[object->type][object->encoding][expire != NO_EXPIRE];
 }
 

@@ -155,8 +155,7 @@ static int look_at_key(struct walk *walk, const struct frozen_entry *entry,
     const struct frozen_object *object = &walk->batch->objects[0];
     int64_t expire = walk->batch->expires[0];
     if (!error && may_be_asked(sampling, expire)) {
-        sampling->samples->met.seen[object->type][object->encoding][expire != NO_EXPIRE] =
-            1;
+        *count_of(&sampling->samples->met, object, expire) = 1;
         if (is_kind_wanted(sampling, object, expire))
             error = take_key(walk, sampling);
     }

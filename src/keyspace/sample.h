@@ -11,14 +11,13 @@
 
 #define SAMPLES_MAX      32
 #define SAMPLE_BYTES_MAX 65536 /* of a name, and of a value as it is written */
-#define SAMPLE_NO_EXPIRE NO_EXPIRE
 
 struct keyspace_sample {
     int database;
     uint8_t *seen; /* of its kind, in the caller's kinds */
     uint8_t parts; /* of a stream: which of its parts it has */
     enum object_type type;
-    int64_t expire; /* SAMPLE_NO_EXPIRE, or milliseconds since 1970 */
+    int64_t expire; /* NO_EXPIRE, or milliseconds since 1970 */
     size_t name_length;
     size_t value_length; /* 0: too long to be compared, or a module's */
     unsigned char name[SAMPLE_BYTES_MAX];

@@ -89,10 +89,8 @@ void heap_destroy(struct heap *heap)
 
 void heap_lock(struct heap *heap)
 {
-    LOCK_WANTED(RANK_HEAP);
-    while (atomic_exchange_explicit(&heap->locked, 1, memory_order_acquire))
+    while (!heap_try_lock(heap))
         futex_wait(&heap->locked, 1, 10);
-    LOCK_TAKEN(&heap->locked, RANK_HEAP);
 }
 
 int heap_lock_in_time(struct heap *heap)
@@ -141,6 +139,11 @@ bool heap_is_stale(const struct heap *heap)
             mappings_differ(mappings_measure(heap->statm), heap->extent_seen));
 }
 
+static bool is_disarmed(const struct heap *heap)
+{
+    return atomic_load_explicit(&heap->disarmed, memory_order_acquire);
+}
+
 static int open_userfaultfd(const struct ability *ability)
 {
     int descriptor = fault_point(FAULT_NO_USERFAULTFD) ? -EPERM : userfaultfd_open();
@@ -158,7 +161,7 @@ static int open_userfaultfd(const struct ability *ability)
 int heap_open(struct heap *heap, const struct ability *ability)
 {
     DEMAND_HELD(&heap->locked);
-    bool disarmed = atomic_load_explicit(&heap->disarmed, memory_order_acquire);
+    bool disarmed = is_disarmed(heap);
     if (heap->pagemap < 0)
         heap->pagemap = pagemap_open();
     if (heap->pagemap < 0)
@@ -179,11 +182,6 @@ int heap_open(struct heap *heap, const struct ability *ability)
     regions_clear(&heap->registered);
     heap_note_change(heap);
     return 0;
-}
-
-static bool is_disarmed(const struct heap *heap)
-{
-    return atomic_load_explicit(&heap->disarmed, memory_order_acquire);
 }
 
 bool heap_disarm_now(struct heap *heap)

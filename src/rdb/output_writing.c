@@ -248,7 +248,7 @@ int rdb_output_finish(struct rdb_output *output)
     return error;
 }
 
-static int accept_bytes(struct rdb_output *output, const void *bytes, size_t length)
+int rdb_output_write_plain(struct rdb_output *output, const void *bytes, size_t length)
 {
     if (length > BUFFER_BYTES - output->used)
         rdb_output_flush(output);
@@ -267,10 +267,5 @@ int output_sink_write(struct rdb_sink *sink, const void *bytes, size_t length)
     struct rdb_output *output = (struct rdb_output *)sink;
     if (output->options.checksum)
         output->checksum = output->options.checksum(output->checksum, bytes, length);
-    return accept_bytes(output, bytes, length);
-}
-
-int rdb_output_write_plain(struct rdb_output *output, const void *bytes, size_t length)
-{
-    return accept_bytes(output, bytes, length);
+    return rdb_output_write_plain(output, bytes, length);
 }

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -17,6 +16,7 @@
 #include "kernel/bare_thread.h"
 #include "kernel/fault_points.h"
 #include "kernel/handover.h"
+#include "kernel/mappings.h"
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
 #include "memory/pages.h"
@@ -216,28 +216,20 @@ static void offer_to_killer(void)
     int file = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (file < 0)
         return;
-    if (write(file, "1000", 4) != 4) { /* it is the server's, then */
-    }
+    (void)!write(file, "1000", 4); /* else it is the server's, then */
     close(file);
 }
 
 static void bound_memory(void)
 {
-    char text[128];
-    unsigned long data = 0;
-    int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    ssize_t length = file < 0 ? -1 : read(file, text, sizeof(text) - 1);
-    if (file >= 0)
-        close(file);
-    if (length <= 0)
-        return;
-    text[length] = '\0';
-    char *at = text;
-    for (int i = 0; i < 6; i++)
-        data = strtoul(at, &at, 10);
-    uint64_t most = data * PAGE_BYTES + in->memory;
+    int statm = mappings_open_statm();
+    uint64_t data_pages = mappings_measure(statm).data_pages;
+    uint64_t most = data_pages * PAGE_BYTES + in->memory;
     struct rlimit limit = {most, most};
-    setrlimit(RLIMIT_DATA, &limit);
+    if (statm >= 0)
+        close(statm);
+    if (data_pages)
+        setrlimit(RLIMIT_DATA, &limit);
 }
 
 static void end_out_of_memory(size_t bytes)
