@@ -161,7 +161,7 @@ static void *help(void *argument)
     return NULL;
 }
 
-static bool is_anybody_inside(struct protection *protection)
+bool protection_is_at_work(struct protection *protection)
 {
     return atomic_load_explicit(&protection->inside, memory_order_seq_cst) != 0;
 }
@@ -194,7 +194,7 @@ static void do_what_helpers_have(struct protection *protection)
 static void end_shares(struct protection *protection)
 {
     uint64_t until = clock_usec() + SPIN_USEC;
-    while (is_anybody_inside(protection))
+    while (protection_is_at_work(protection))
         if (clock_usec() >= until) {
             do_what_helpers_have(protection);
             atomic_store_explicit(&protection->taken_over, true, memory_order_release);
@@ -206,7 +206,7 @@ static void end_shares(struct protection *protection)
 static void let_a_helper_begin(struct protection *protection)
 {
     uint64_t until = clock_usec() + HELPER_SLEEP_USEC / 3;
-    while (!is_anybody_inside(protection) && clock_usec() < until)
+    while (!protection_is_at_work(protection) && clock_usec() < until)
         sleep_usec(100);
 }
 
@@ -269,7 +269,7 @@ int protection_set(struct protection *protection, int userfaultfd,
     DEMAND_MAIN_THREAD();
     uint64_t place = 0;
     /* One that is late still looks at the last job. */
-    bool alone = !protection->count || is_anybody_inside(protection);
+    bool alone = !protection->count || protection_is_at_work(protection);
     atomic_store_explicit(&protection->bytes, 0, memory_order_relaxed);
     protection->userfaultfd = userfaultfd;
     protection->set = set;
@@ -277,11 +277,6 @@ int protection_set(struct protection *protection, int userfaultfd,
     if (error || place >> SHARE_BITS >= set->count)
         return error;
     return protect_together(protection, place);
-}
-
-bool protection_is_at_work(struct protection *protection)
-{
-    return is_anybody_inside(protection);
 }
 
 void protection_wait(struct protection *protection)

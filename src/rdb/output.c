@@ -19,26 +19,32 @@
 
 /* ---- opening --------------------------------------------------------------------- */
 
-/* NULL: errno says why. */
-static struct rdb_output *create(const struct rdb_output_options *options)
+static int create(const struct rdb_output_options *options, const char *doing,
+                  struct rdb_output **output)
 {
     struct rdb_output *made = memory_map(sizeof(*made));
-    if (!made) {
-        errno = ENOMEM;
-        return NULL;
+    int cancel_event = made ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
+    if (cancel_event < 0) {
+        int error = made ? -errno : -ENOMEM;
+        memory_unmap(made, sizeof(*made));
+        return error;
     }
     made->sink.write = output_sink_write;
     made->options = *options;
+    made->doing = doing;
     made->descriptor = -1;
     made->directory = -1;
-    made->cancel_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (made->cancel_event < 0) {
-        int error = errno;
-        memory_unmap(made, sizeof(*made));
-        errno = error;
-        return NULL;
-    }
-    return made;
+    made->cancel_event = cancel_event;
+    *output = made;
+    return 0;
+}
+
+/* What was created and cannot be used. */
+static int fail_opening(struct rdb_output **output, int error)
+{
+    rdb_output_close(*output);
+    *output = NULL;
+    return error;
 }
 
 /* Whether the name still leads to what we have open. Whoever has unlinked it may have
@@ -125,33 +131,22 @@ int rdb_output_open_file(struct rdb_output **output, int directory,
                          const struct rdb_output_options *options)
 {
     DEMAND_MAIN_THREAD();
-    struct rdb_output *made = create(options);
-    if (!made)
-        return -errno;
-    made->directory = fcntl(directory, F_DUPFD_CLOEXEC, 3);
-    if (made->directory < 0) {
-        int error = -errno;
-        rdb_output_close(made);
+    int error = create(options, NULL, output);
+    if (error)
         return error;
-    }
-    *output = made;
-    return 0;
+    (*output)->directory = fcntl(directory, F_DUPFD_CLOEXEC, 3);
+    return (*output)->directory < 0 ? fail_opening(output, -errno) : 0;
 }
 
 int rdb_output_open_nowhere(struct rdb_output **output,
                             const struct rdb_output_options *options)
 {
     DEMAND_MAIN_THREAD();
-    struct rdb_output *made = create(options);
-    if (!made)
-        return -errno;
-    made->doing = "opening";
-    if (options->lz4 && !(made->frame = lz4_frame_create())) {
-        rdb_output_close(made);
-        return -ENOMEM;
-    }
-    *output = made;
-    return 0;
+    int error = create(options, "opening", output);
+    if (error || !options->lz4)
+        return error;
+    (*output)->frame = lz4_frame_create();
+    return (*output)->frame ? 0 : fail_opening(output, -ENOMEM);
 }
 
 void rdb_output_lead_to_directory(struct rdb_output *output, int directory,
@@ -171,13 +166,10 @@ int rdb_output_open_descriptor(struct rdb_output **output, int descriptor,
                                const struct rdb_output_options *options)
 {
     DEMAND_MAIN_THREAD();
-    struct rdb_output *made = create(options);
-    if (!made)
-        return -errno;
-    made->descriptor = descriptor;
-    made->doing = "sending to the replicas";
-    *output = made;
-    return 0;
+    int error = create(options, "sending to the replicas", output);
+    if (!error)
+        (*output)->descriptor = descriptor;
+    return error;
 }
 
 int rdb_output_never_block(struct rdb_output *output)
@@ -206,15 +198,13 @@ int rdb_output_open_sockets(struct rdb_output **output, const int *sockets, size
     DEMAND_MAIN_THREAD();
     if (!count || count > RDB_OUTPUT_SOCKETS_MAX)
         return -EINVAL;
-    struct rdb_output *made = create(options);
-    if (!made)
-        return -errno;
-    for (size_t i = 0; i < count; i++)
-        made->sockets[i] = (struct socket){sockets[i], send_timeout(sockets[i])};
-    made->socket_count = count;
-    made->to_sockets = true;
-    made->doing = "sending to the replicas";
-    *output = made;
+    int error = create(options, "sending to the replicas", output);
+    for (size_t i = 0; i < count && !error; i++)
+        (*output)->sockets[i] = (struct socket){sockets[i], send_timeout(sockets[i])};
+    if (error)
+        return error;
+    (*output)->socket_count = count;
+    (*output)->to_sockets = true;
     return 0;
 }
 

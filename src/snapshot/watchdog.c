@@ -42,9 +42,7 @@ static bool is_stopping(struct snapshot *snapshot)
 static bool fault_waits(struct snapshot *snapshot)
 {
     struct pollfd waiting = {.fd = snapshot->heap.userfaultfd, .events = POLLIN};
-    return poll(&waiting, 1, 0) > 0 && (waiting.revents & POLLIN) &&
-           !atomic_load_explicit(&snapshot->fault_server.blocked_by_policy,
-                                 memory_order_relaxed);
+    return poll(&waiting, 1, 0) > 0 && (waiting.revents & POLLIN);
 }
 
 static void give_snapshot_up(struct snapshot *snapshot, uint32_t seen)
@@ -118,7 +116,7 @@ static void *watchdog(void *argument)
     uint32_t seen = 0;
     /* It looks in time on a busy machine too. */
     thread_set_urgent(true);
-    while (!atomic_load_explicit(&snapshot->stopping, memory_order_acquire)) {
+    while (!is_stopping(snapshot)) {
         uint32_t begun = atomic_load_explicit(&snapshot->watches, memory_order_acquire);
         if (begun == seen) {
             futex_wait(&snapshot->watches, seen, -1);
