@@ -45,7 +45,7 @@
  *    │                                                                 CREATING
  *    │
  *    │   SAVING ── publish() ──▶ PUBLISHING ── run() ──┐
- *    │   SAVING ── a transfer, or any failure: run() ──┤
+ *    │   SAVING ── a transfer, fifo or failure: run() ─┤
  *    │   SAVING, CREATING ── saver_kill(): cancel() ──▶ CANCELLED ── run() ──┐
  *    │                                                 ▼                     ▼
  *    └── run(): release_memory(), end_child() ◀── RELEASING ◀────────────────┘

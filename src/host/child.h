@@ -14,9 +14,9 @@
  * pid namespace, has another one, and so have the files that are named after it
  * (host/child_files.h).
  *
- * Threads: fork and waitpid are answered on the server's main thread, kill on any
- * and in signal handlers; child_exited() comes from whoever ends the save: the saver, or if it
- * hangs the watchdog or the main thread (snapshot/rescue.h).
+ * Threads: fork and waitpid are answered on the server's main thread, kill on any and in
+ * signal handlers; child_exited() comes from whoever ends the save: the saver, or if it hangs
+ * the watchdog or the main thread (snapshot/rescue.h).
  */
 #ifndef RDB_UFFD_HOST_CHILD_H
 #define RDB_UFFD_HOST_CHILD_H

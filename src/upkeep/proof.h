@@ -17,11 +17,11 @@ struct proof_stranger {
     frozen_address object;
 };
 
-/* 0: proved. -EAGAIN: there are no keys, and a walk finds none either, or only such as
- * are being imported and look right. Else `reason`
- * says what stands against it: -ENODATA: no key can be compared; -ENOTSUP: walks see
- * something else; -errno: cannot be found out. `kinds`: those that have been compared, none
- * at first. Main thread, nothing frozen; takes a millisecond or two. */
+/* 0: proved. -EAGAIN: there are no keys, and a walk finds none either, or only such as are
+ * being imported and look right. Else `reason` says what stands against it: -ENODATA: no key
+ * can be compared; -ENOTSUP: walks see something else; -errno: cannot be found out. `kinds`:
+ * those that have been compared, none at first. Main thread, nothing frozen; takes a
+ * millisecond or two. */
 int proof_try(const struct rdb_uffd_host *host, struct keyspace_kinds *kinds,
               struct proof_stranger *stranger, char *reason, size_t reason_size);
 /* Whether there still seems to be one. Main thread, nothing frozen; takes no time. */
