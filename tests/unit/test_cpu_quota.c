@@ -3,39 +3,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <cmocka.h>
 
+#include "file_tree.h"
 #include "kernel/cpu_quota.h"
-
-static char root[] = "/tmp/rdb_uffd-quota-XXXXXX";
-
-static int set_up(void **state)
-{
-    (void)state;
-    strcpy(root, "/tmp/rdb_uffd-quota-XXXXXX");
-    return mkdtemp(root) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    char command[128];
-    (void)state;
-    snprintf(command, sizeof(command), "rm -rf '%s'", root);
-    return system(command);
-}
-
-static void put(const char *path, const char *text)
-{
-    char command[512];
-    snprintf(command, sizeof(command),
-             "cd '%s' && mkdir -p \"$(dirname %s)\" && printf '%%b' '%s' >'%s'", root,
-             path, text, path);
-    assert_int_equal(system(command), 0);
-}
 
 static void nothing_there(void **state)
 {

@@ -4,40 +4,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <cmocka.h>
 
+#include "file_tree.h"
 #include "kernel/memory_room.h"
 
 #define MB (UINT64_C(1) << 20)
-
-static char root[] = "/tmp/rdb_uffd-room-XXXXXX";
-
-static int set_up(void **state)
-{
-    (void)state;
-    strcpy(root, "/tmp/rdb_uffd-room-XXXXXX");
-    return mkdtemp(root) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    char command[128];
-    (void)state;
-    snprintf(command, sizeof(command), "rm -rf '%s'", root);
-    return system(command);
-}
-
-static void put(const char *path, const char *text)
-{
-    char command[1024];
-    snprintf(command, sizeof(command),
-             "cd '%s' && mkdir -p \"$(dirname %s)\" && printf '%%b' '%s' >'%s'", root,
-             path, text, path);
-    assert_int_equal(system(command), 0);
-}
 
 static void put_bytes(const char *path, uint64_t bytes)
 {
