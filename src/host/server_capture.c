@@ -17,8 +17,6 @@
 /* The server's flags (rdb.h, server.h, module.h of every known version). */
 #define AOF_PREAMBLE        1
 #define FOR_REPLICATION     2
-#define AUX_BEFORE          1
-#define AUX_AFTER           2
 #define SYNC_EVERY          (4 * 1024 * 1024)
 #define SAVE_INFO_BYTES_MAX 256
 
@@ -120,6 +118,14 @@ static bool save_slot_imports(struct server_stream *stream,
                          capture->imported_slots) == 0;
 }
 
+/* Where there is a child the saver asks it for them, when their turn has come. */
+static bool save_module_data(struct server_stream *stream,
+                             const struct server_capture *capture, enum aux_place place)
+{
+    return capture->no_data || capture->needs_child ||
+           server_symbols.modules_aux(stream->rio, place) != -1;
+}
+
 static int capture_header(const struct child_request *request, int32_t wish,
                           struct server_capture *capture)
 {
@@ -129,11 +135,11 @@ static int capture_header(const struct child_request *request, int32_t wish,
     void *replication =
         purpose == AOF_PREAMBLE ? NULL : server_symbols.populate_save_info(save_info);
     server_stream_begin(&stream);
-    bool written =
-        server_symbols.aux_fields(stream.rio, purpose, replication) != -1 &&
-        (capture->no_data || server_symbols.modules_aux(stream.rio, AUX_BEFORE) != -1) &&
-        (wish & WISH_NO_FUNCTIONS || server_symbols.functions(stream.rio) != -1) &&
-        save_slot_imports(&stream, capture);
+    bool written = server_symbols.aux_fields(stream.rio, purpose, replication) != -1;
+    capture->header_aux = strlen(server_layout->magic) + server_stream_length(&stream);
+    written = written && save_module_data(&stream, capture, AUX_BEFORE_KEYS) &&
+              (wish & WISH_NO_FUNCTIONS || server_symbols.functions(stream.rio) != -1) &&
+              save_slot_imports(&stream, capture);
     int error = server_stream_end(&stream, server_layout->magic, &capture->header,
                                   &capture->header_length);
     return written ? error : -EIO;
@@ -143,8 +149,7 @@ static int capture_trailer(struct server_capture *capture)
 {
     struct server_stream stream;
     server_stream_begin(&stream);
-    bool written =
-        capture->no_data || server_symbols.modules_aux(stream.rio, AUX_AFTER) != -1;
+    bool written = save_module_data(&stream, capture, AUX_AFTER_KEYS);
     int error =
         server_stream_end(&stream, "", &capture->trailer, &capture->trailer_length);
     return written ? error : -EIO;

@@ -13,6 +13,9 @@
 /* Replicas that one transfer can go to straight through their sockets. */
 #define SERVER_SOCKETS_MAX RDB_OUTPUT_SOCKETS_MAX
 
+/* Where in a dump modules write data of their own ("aux data"), as the server has it. */
+enum aux_place { AUX_BEFORE_KEYS = 1, AUX_AFTER_KEYS = 2 };
+
 /* What a child forked at this instant would have had. */
 struct server_capture {
     struct keyspace_roots roots;
@@ -33,9 +36,11 @@ struct server_capture {
      * bytes ready to write */
     unsigned char *header;
     size_t header_length;
-    bool no_data;     /* for a tool that wants the functions only */
-    bool needs_child; /* for values of modules' types */
-    bool imports;     /* there are such slots: */
+    size_t header_aux; /* where module data BEFORE begin in it, or belong */
+    bool no_data;      /* for a tool that wants the functions only */
+    bool needs_child;  /* for values of modules' types; module data are for it to write,
+                         too, and in neither header nor trailer */
+    bool imports;      /* there are such slots: */
     bool imported_slots[KEYSPACE_SLOTS];
     /* module data AFTER the keys */
     unsigned char *trailer;
@@ -43,7 +48,7 @@ struct server_capture {
 };
 
 /* Fills `capture` for a save of this cause. `child`: one can be had that saves values of
- * modules' types. 0; -ENOTSUP with `reason` when it
+ * modules' types and what else modules write. 0; -ENOTSUP with `reason` when it
  * cannot be served without a fork (values of module types, …); -errno.
  * On failure nothing is left to release. Main thread. */
 int server_capture(const struct child_request *request, bool child,

@@ -100,6 +100,30 @@ static int write_keys(struct save *save, struct rdb_encoder *encoder,
     return error;
 }
 
+/* By the child: where there is none, they are in what was captured. */
+static int write_module_data(struct snapshot *snapshot, struct rdb_encoder *encoder,
+                             enum aux_place place)
+{
+    if (!snapshot->capture.needs_child)
+        return 0;
+    int error = value_child_save_aux(&snapshot->values, place, encoder);
+    if (error)
+        snapshot->failed_where = "what modules write besides values";
+    return error;
+}
+
+static int write_header(struct snapshot *snapshot, struct rdb_encoder *encoder)
+{
+    const struct server_capture *capture = &snapshot->capture;
+    int error = rdb_encode_raw(encoder, capture->header, capture->header_aux);
+    if (!error)
+        error = write_module_data(snapshot, encoder, AUX_BEFORE_KEYS);
+    if (!error)
+        error = rdb_encode_raw(encoder, capture->header + capture->header_aux,
+                               capture->header_length - capture->header_aux);
+    return error;
+}
+
 /* Everything between the magic and the checksum. */
 static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
 {
@@ -120,9 +144,11 @@ static int write_body(struct snapshot *snapshot, struct rdb_encoder *encoder)
         save.observer.values = &snapshot->values.source;
     }
     if (!error)
-        error = rdb_encode_raw(encoder, capture->header, capture->header_length);
+        error = write_header(snapshot, encoder);
     if (!error)
         error = write_keys(&save, encoder, &for_workers);
+    if (!error)
+        error = write_module_data(snapshot, encoder, AUX_AFTER_KEYS);
     if (!error)
         error = rdb_encode_raw(encoder, capture->trailer, capture->trailer_length);
     if (!error)

@@ -270,7 +270,7 @@ static int explain_refusal(char *reason, int error)
 {
     if (error == -ECHILD) {
         snprintf(reason, REASON_BYTES,
-                 "values of modules' types need a child, and there is none to be had");
+                 "values or data of modules need a child, and there is none to be had");
         return error;
     }
     if (error != -ETIMEDOUT)

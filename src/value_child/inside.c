@@ -185,27 +185,33 @@ static size_t collect_bytes(void *rio, const void *bytes, size_t length)
 
 /* ---- saving ---------------------------------------------------------------------- */
 
-static bool save(const struct wanted_value *wanted)
+static long save_value(void *rio, const struct wanted_value *wanted)
+{
+    void *key = server_symbols.create_string((const char *)(uintptr_t)wanted->key,
+                                             wanted->key_length);
+    long written = server_symbols.save_object(rio, (void *)(uintptr_t)wanted->object, key,
+                                              wanted->database, MODULE_VALUE_TYPE);
+    server_symbols.release(key);
+    return written;
+}
+
+static bool save(const struct inside_request *request)
 {
     struct server_stream stream;
     server_stream_redirect(&stream, collect_bytes);
-    void *key = server_symbols.create_string((const char *)(uintptr_t)wanted->key,
-                                             wanted->key_length);
-    long written =
-        server_symbols.save_object(stream.rio, (void *)(uintptr_t)wanted->object, key,
-                                   wanted->database, MODULE_VALUE_TYPE);
-    server_symbols.release(key);
+    long written = request->aux ? server_symbols.modules_aux(stream.rio, request->aux)
+                                : save_value(stream.rio, &request->value);
     flush();
     return written >= 0;
 }
 
-static bool receive_wanted(struct wanted_value *wanted)
+static bool receive_request(struct inside_request *request)
 {
     ssize_t got;
     do {
-        got = recv(in->stream, wanted, sizeof(*wanted), MSG_WAITALL);
+        got = recv(in->stream, request, sizeof(*request), MSG_WAITALL);
     } while (got < 0 && errno == EINTR);
-    return got == (ssize_t)sizeof(*wanted);
+    return got == (ssize_t)sizeof(*request);
 }
 
 /* ---- manners --------------------------------------------------------------------- */
@@ -259,7 +265,7 @@ static void behave(void)
 
 void inside_run(void)
 {
-    struct wanted_value wanted;
+    struct inside_request request;
     behave();
     if (!in->ready)
         make_heap(); /* the allocator has not touched it yet */
@@ -267,8 +273,8 @@ void inside_run(void)
     bound_memory();
     server_symbols.set_out_of_memory(end_out_of_memory);
     server_symbols.close_unused();
-    while (receive_wanted(&wanted)) {
-        uint32_t end = save(&wanted) ? INSIDE_DONE : INSIDE_FAILED;
+    while (receive_request(&request)) {
+        uint32_t end = save(&request) ? INSIDE_DONE : INSIDE_FAILED;
         send_all(&end, sizeof(end));
     }
     _exit(0);

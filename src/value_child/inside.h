@@ -2,7 +2,7 @@
  *
  *   fork() ── first touch of the heap: SIGSEGV ──▶ maps the same addresses anew, has them
  *             watched by a userfaultfd of its own and hands that to the parent
- *          ── inside_run() ──▶ saves values as it is told, until it is killed
+ *          ── inside_run() ──▶ saves values and aux data as it is told, until it is killed
  *
  * It never writes a dump, and nothing that it does reaches the parent's memory. */
 #ifndef RDB_UFFD_VALUE_CHILD_INSIDE_H
@@ -18,8 +18,14 @@
 #define INSIDE_RANGES_MAX 4096
 #define INSIDE_DROPS_MAX  256
 
-/* What the parent sends: what is to be saved. What comes back: pieces with their length
- * before them, and one of these two in the place of a length. */
+/* What the parent sends. */
+struct inside_request {
+    int aux; /* of which place it wants the aux data; 0: */
+    struct wanted_value value;
+};
+
+/* What comes back: pieces with their length before them, and one of these two in the place
+ * of a length. */
 #define INSIDE_PIECE_BYTES 65536u
 #define INSIDE_DONE        UINT32_MAX
 #define INSIDE_FAILED      (UINT32_MAX - 1)
@@ -29,12 +35,12 @@ struct inside {
     struct region ranges[INSIDE_RANGES_MAX]; /* that the child does not inherit */
     size_t range_count;
     pid_t parent;
-    int stream;   /* the child's end: wanted values in, their bytes out */
+    int stream;   /* the child's end: requests in, their bytes out */
     int handover; /* the child's end: its userfaultfd out, what to drop in */
     int outer_stream, outer_handover; /* the parent's ends */
     uint64_t memory;                  /* bytes that it may take for itself */
     uint32_t writer_cpu;
-    bool ready;        /* in the child: its heap is there */
+    bool ready;    /* in the child: its heap is there */
     uint32_t buffered; /* of `buffer` */
     unsigned char buffer[INSIDE_PIECE_BYTES];
     unsigned char drop_stack[16384] __attribute__((aligned(16)));

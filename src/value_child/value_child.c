@@ -201,6 +201,13 @@ static bool is_type(const struct value_child *child, frozen_address type)
     return !child->type_count || i < child->type_count;
 }
 
+/* Less than the socket holds, however slow the child is. */
+static int request(const struct value_child *child, const struct inside_request *request)
+{
+    ssize_t sent = send(child->stream, request, sizeof(*request), MSG_NOSIGNAL);
+    return sent == (ssize_t)sizeof(*request) ? 0 : -ECHILD;
+}
+
 static int ask(struct value_source *source, const struct wanted_value *wanted)
 {
     struct value_child *child = child_of(source);
@@ -208,12 +215,10 @@ static int ask(struct value_source *source, const struct wanted_value *wanted)
         return -EBADMSG;
     if (child->asked - child->taken == VALUES_ASKED_MAX)
         return -EAGAIN;
-    /* Less than the socket holds, however slow the child is. */
-    if (send(child->stream, wanted, sizeof(*wanted), MSG_NOSIGNAL) !=
-        (ssize_t)sizeof(*wanted))
-        return -ECHILD;
-    child->asked++;
-    return 0;
+    int error = request(child, &(struct inside_request){.value = *wanted});
+    if (!error)
+        child->asked++;
+    return error;
 }
 
 /* Something has come, or the child has gone: 0. Whoever cancels the save fails the view. */
@@ -260,7 +265,7 @@ static int receive(struct value_child *child, void *to, size_t length)
     return 0;
 }
 
-static int take_bytes(struct value_child *child, struct rdb_encoder *encoder)
+static int take_pieces(struct value_child *child, struct rdb_encoder *encoder)
 {
     static unsigned char piece[INSIDE_PIECE_BYTES]; /* one saver */
     for (;;) {
@@ -279,19 +284,34 @@ static int take_bytes(struct value_child *child, struct rdb_encoder *encoder)
     }
 }
 
+/* What has been requested, of which nothing has been taken yet. */
+static int take_bytes(struct value_child *child, struct rdb_encoder *encoder)
+{
+    uint64_t began = child->heard_usec = clock_usec();
+    int error = take_pieces(child, encoder);
+    atomic_fetch_add_explicit(&child->wait_usec, clock_usec() - began,
+                              memory_order_relaxed);
+    return error;
+}
+
 static int take(struct value_source *source, struct rdb_encoder *encoder)
 {
     struct value_child *child = child_of(source);
     if (child->asked == child->taken)
         return -ENOENT;
     child->taken++;
-    uint64_t began = child->heard_usec = clock_usec();
     int error = take_bytes(child, encoder);
-    atomic_fetch_add_explicit(&child->wait_usec, clock_usec() - began,
-                              memory_order_relaxed);
     if (!error)
         atomic_fetch_add_explicit(&child->values, 1, memory_order_relaxed);
     return error;
+}
+
+int value_child_save_aux(struct value_child *child, enum aux_place place,
+                         struct rdb_encoder *encoder)
+{
+    DEMAND(child->asked == child->taken);
+    int error = request(child, &(struct inside_request){.aux = place});
+    return error ? error : take_bytes(child, encoder);
 }
 
 /* ---- beginning and end ----------------------------------------------------------- */

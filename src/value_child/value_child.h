@@ -1,5 +1,5 @@
-/* Values that only their module can write, saved by the module's own callbacks in a child
- * without a heap.
+/* Values that only their module can write, and what modules write before and after the keys
+ * ("aux data"), saved by the module's own callbacks in a child without a heap.
  *
  * What makes fork() slow is copying the page tables of the heap. This child is made without
  * it; what it touches of the heap it gets from the frozen view, page by page (pager.h):
@@ -27,6 +27,7 @@
 #include <sys/types.h>
 
 #include "host/module_values.h"
+#include "host/server_capture.h"
 #include "keyspace/value_source.h"
 #include "memory/regions.h"
 #include "value_child/pager.h"
@@ -38,8 +39,8 @@ struct value_child {
     struct inside *inside;      /* NULL: not prepared */
     struct region_set ranges;
     struct region *storage;
-    pid_t pid;   /* 0: there is none */
-    int process; /* pidfd */
+    pid_t pid;     /* 0: there is none */
+    int process;   /* pidfd */
     int stream, handover;
     struct pager pager;
     uint64_t types[MODULE_TYPES_MAX]; /* of modules, at the freeze */
@@ -66,6 +67,10 @@ int value_child_fork(struct value_child *child, const struct region_set *heap,
                      struct region unused, uint64_t memory, uint32_t writer_cpu);
 /* Begins to serve it. 0 or -errno. Saver. */
 int value_child_begin(struct value_child *child, struct view *view);
+/* Writes what modules write at this place of the dump to the encoder, when every value that
+ * was asked for has been taken. 0 or -errno. Saver. */
+int value_child_save_aux(struct value_child *child, enum aux_place place,
+                         struct rdb_encoder *encoder);
 /* Ends and reaps it, if there is one. Saver; or main thread, when the freeze has failed. */
 void value_child_end(struct value_child *child);
 /* Of the pages that it has been given, and has not dropped. Any thread. */

@@ -14,6 +14,9 @@
 
 #define KEYS        300
 #define VALUE_BYTES 3000
+/* What a module writes besides: more than the child may have of pages at a time. */
+#define MEMO_BYTES (24 << 20)
+#define MEMO_LIMIT "buffer-limit 64mb"
 
 static const char *config(void)
 {
@@ -82,6 +85,15 @@ static void change_all(struct server *server, int round)
     }
 }
 
+/* Not one value, but data before and after the keys. */
+static struct server *start_with_memo(void)
+{
+    struct server *server = start_empty(MEMO_LIMIT, "");
+    fill(server->connection, FILL_ALL, 50, test_seed());
+    server_ok(server, "TYPED.MEMO %d 1", MEMO_BYTES);
+    return server;
+}
+
 /* ---- what is in the dump ---- */
 
 static void as_save_writes_them(void)
@@ -127,6 +139,60 @@ static void live_pages_are_found(void)
     point(server, "live_pages", "on");
     CHECK(fault_when_all_change(server), "what was changed later was not found");
     server_stop(server);
+}
+
+static bool is_saving(struct server *server)
+{
+    return server_info_number(server, "rdb_bgsave_in_progress") == 1;
+}
+
+/* As the values: before the child is asked, and all the time after that. */
+static const char *fault_when_memo_changes(struct server *server)
+{
+    point(server, "held_saver", "on");
+    struct snapshot snapshot = snapshot_begin(server);
+    server_ok(server, "TYPED.MEMO %d 2", MEMO_BYTES);
+    point(server, "held_saver", "off");
+    for (int seed = 3; is_saving(server); seed++)
+        server_ok(server, "TYPED.MEMO %d %d", MEMO_BYTES, seed);
+    return snapshot_fault(&snapshot, config());
+}
+
+static void aux_as_it_was(void)
+{
+    struct server *server = start_with_memo();
+    const char *fault = fault_when_memo_changes(server);
+    CHECK(!fault, "%s", fault);
+    check_fork_free(server, 1);
+    CHECK(server_info_number(server, "uffd_last_child_pages_dropped") > 0,
+          "it had all pages at once");
+    CHECK(server_info_number(server, "uffd_last_child_values") == 0, "there are values");
+    server_stop(server);
+}
+
+static void aux_live_pages_are_found(void)
+{
+    struct server *server = start_with_memo();
+    point(server, "live_pages", "on");
+    CHECK(fault_when_memo_changes(server), "what was changed later was not found");
+    server_stop(server);
+}
+
+/* A replica gets it too, and loads it where it belongs. */
+static void aux_to_a_replica(void)
+{
+    struct server *master = start();
+    server_ok(master, "TYPED.NOTE remembered");
+    struct server *replica =
+        replica_start(master, &(struct server_options){.config = config()});
+    replica_wait_link(replica);
+    check_same_data(master, replica);
+    server_config_set(replica, "replica-read-only", "no");
+    const char *note = server_text(replica, "TYPED.NOTE");
+    CHECK(strcmp(note, "remembered") == 0, "the replica has: %s", note);
+    check_by_child(master, 2);
+    server_stop(replica);
+    server_stop(master);
 }
 
 /* Of all the pages, the child may have a few at a time. */
@@ -229,6 +295,7 @@ static void check_next_forks(struct server *server)
 {
     double forks = server_info_number(server, "uffd_fork_fallbacks");
     server_ok(server, "TYPED.MOOD nothing");
+    server_ok(server, "TYPED.MOOD nothing aux");
     server_save(server);
     CHECK(server_info_number(server, "uffd_fork_fallbacks") == forks + 1,
           "the next save was trusted");
@@ -243,7 +310,7 @@ static void fails_in_mood(const char *mood, const char *why, const char *silence
 {
     struct server *server = start();
     server_ok(server, "SAVE");
-    server_ok(server, "TYPED.MOOD %s", mood);
+    server_ok(server, format_text("TYPED.MOOD %s", mood));
     point(server, "short_silence", silence);
     check_save_fails(server, why);
     check_next_forks(server);
@@ -258,6 +325,16 @@ static void crash(void)
 static void hang(void)
 {
     fails_in_mood("hang", "silent", "on");
+}
+
+static void crash_with_aux(void)
+{
+    fails_in_mood("crash aux", "has ended", "off");
+}
+
+static void hang_with_aux(void)
+{
+    fails_in_mood("hang aux", "besides values", "on");
 }
 
 static void eats_memory(void)
@@ -351,10 +428,8 @@ static bool is_alive(int child)
     return state != 'X' && state != 'Z';
 }
 
-/* Nobody survives it, nobody publishes anything. */
-static void ended_with_the_server(void)
+static int child_process(struct server *server)
 {
-    struct server *server = start_hanging();
     const char *log = format_text("%s/children", server->directory);
     const char *list[] = {
         "/bin/sh", "-c",
@@ -365,6 +440,14 @@ static void ended_with_the_server(void)
     int child = 0;
     CHECK(file && fscanf(file, "%d", &child) == 1, "the child is not known");
     fclose(file);
+    return child;
+}
+
+/* Nobody survives it, nobody publishes anything. */
+static void ended_with_the_server(void)
+{
+    struct server *server = start_hanging();
+    int child = child_process(server);
     server_kill(server);
     WAIT_UNTIL(!is_alive(child), 5, "the child has survived");
 }
@@ -375,6 +458,9 @@ int main(int argc, char **argv)
         {"as_save_writes_them", as_save_writes_them, 30},
         {"as_they_were", as_they_were, 30},
         {"live_pages_are_found", live_pages_are_found, 30},
+        {"aux_as_it_was", aux_as_it_was, 60},
+        {"aux_live_pages_are_found", aux_live_pages_are_found, 60},
+        {"aux_to_a_replica", aux_to_a_replica, 30},
         {"within_a_small_limit", within_a_small_limit, 30},
         {"counts_within_the_limit", counts_within_the_limit, 30},
         {"nothing_else", nothing_else, 30},
@@ -382,6 +468,8 @@ int main(int argc, char **argv)
         {"value_of_no_type", value_of_no_type, 30},
         {"crash", crash, 30},
         {"hang", hang, 30},
+        {"crash_with_aux", crash_with_aux, 30},
+        {"hang_with_aux", hang_with_aux, 30},
         {"eats_memory", eats_memory, 30},
         {"uses_the_api", uses_the_api, 30},
         {"no_pages_come", no_pages_come, 30},

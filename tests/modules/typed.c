@@ -8,7 +8,8 @@
  *   TYPED.CHANGE key seed                some of any of these changes, in place if it can
  *   TYPED.POPULATE count prefix bytes seed
  *                                        so many keys, of each type one in three
- *   TYPED.NOTE [text]                    what aux fields hold
+ *   TYPED.NOTE [text]                    what aux fields hold, in the server's memory
+ *   TYPED.MEMO bytes seed                the same, so long, in place if it was so long
  *   TYPED.MOOD mood [aux]                what callbacks that save do besides: nothing,
  *                                        crash, hang, eat, api, lock
  *
@@ -99,7 +100,7 @@ static type *text_type, *blob_type, *tree_type;
 /* ---- moods ----------------------------------------------------------------------- */
 
 static char mood[16], aux_mood[16];
-static char note[256];
+static char *note; /* what aux fields hold, NULL: nothing */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* Has the lock nine tenths of the time. */
@@ -428,29 +429,44 @@ static void *copy_tree(string *from, string *to, const void *value)
 
 /* ---- aux fields ------------------------------------------------------------------ */
 
+static const char *text_of_note(void)
+{
+    return note ? note : "";
+}
+
+static char *room_for_note(size_t length)
+{
+    if (note && strlen(note) == length)
+        return note;
+    give(note);
+    note = take(length + 1);
+    note[length] = '\0';
+    return note;
+}
+
+/* What is to be before the keys must be there, and the other after them. */
 static int load_aux(io *from, int version, int when)
 {
-    (void)version, (void)when;
+    (void)version;
     size_t length;
-    if (load_number(from) != AUX_NUMBER)
+    if (load_number(from) != AUX_NUMBER + (uint64_t)when)
         return 1;
     char *loaded = load_text(from, &length);
-    snprintf(note, sizeof note, "%.*s", (int)length, loaded);
+    memcpy(room_for_note(length), loaded, length);
     give(loaded);
     return 0;
 }
 
 static void save_aux(io *to, int when)
 {
-    (void)when;
     behave(to, aux_mood);
-    save_number(to, AUX_NUMBER);
-    save_text(to, note, strlen(note));
+    save_number(to, AUX_NUMBER + (uint64_t)when);
+    save_text(to, text_of_note(), strlen(text_of_note()));
 }
 
 static void save_aux_sparingly(io *to, int when)
 {
-    if (note[0])
+    if (*text_of_note())
         save_aux(to, when);
     else
         behave(to, aux_mood);
@@ -641,10 +657,20 @@ static int ask_note(context *caller, string **arguments, int count)
 {
     size_t length;
     if (count > 1) {
-        snprintf(note, sizeof note, "%s", text_of(arguments[1], &length));
+        const char *text = text_of(arguments[1], &length);
+        memcpy(room_for_note(length), text, length);
         return done(caller);
     }
-    return reply_text(caller, note);
+    return reply_text(caller, text_of_note());
+}
+
+static int make_memo(context *caller, string **arguments, int count)
+{
+    long long length, seed;
+    if (count != 3 || number_of(arguments[1], &length) || number_of(arguments[2], &seed))
+        return wrong_arity(caller);
+    write_bytes(room_for_note((size_t)length), (size_t)length, (uint64_t)seed);
+    return done(caller);
 }
 
 static int set_mood(context *caller, string **arguments, int count)
@@ -776,7 +802,8 @@ static int create_commands(context *loader)
         {"typed.bytes", "write", bytes, 1},   {"typed.blob", "write", make_blob, 1},
         {"typed.share", "write", share, 2},   {"typed.add", "write", add, 1},
         {"typed.change", "write", change, 1}, {"typed.populate", "write", populate, 0},
-        {"typed.note", "write", ask_note, 0}, {"typed.mood", "admin", set_mood, 0},
+        {"typed.note", "write", ask_note, 0}, {"typed.memo", "write", make_memo, 0},
+        {"typed.mood", "admin", set_mood, 0},
     };
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (create_command(loader, commands[i].name, commands[i].run, commands[i].flags,

@@ -128,7 +128,7 @@ const struct meaning meanings[] = {
     {"uffd_last_child_fork_usec",
      "what making that child added to the freeze"},
     {"uffd_last_child_wait_usec",
-     "what the saver waited for the bytes of these values"},
+     "what the saver waited for what modules write there"},
     {"uffd_last_child_pages",
      "pages of the frozen heap that it was given"},
     {"uffd_last_child_pages_dropped",
