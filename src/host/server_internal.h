@@ -48,7 +48,8 @@ struct server_symbols {
 
 /* The variables of its settings. */
 struct server_variables {
-    int *compression; /* changed for a moment: capture_streams() */
+    int *compression; /* changed for a moment: capture_streams(); in a child:
+                         inside_run() */
     const int *checksum, *sync_dump, *sync_rewrite, *preamble;
     const int *cluster, *maxmemory_policy, *lfu_decay_time, *key_save_delay;
     char *const *file_name;

@@ -228,6 +228,7 @@ static int make_value_child(struct snapshot *snapshot)
     uint64_t memory = snapshot->limit / VALUE_CHILD_SHARE;
     if (memory > VALUE_CHILD_MOST)
         memory = VALUE_CHILD_MOST;
+    snapshot->values.compress = snapshot->capture.compress;
     int error = value_child_prepare(&snapshot->values);
     if (!error)
         error = value_child_fork(&snapshot->values, &snapshot->heap.registered,

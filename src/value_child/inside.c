@@ -273,6 +273,7 @@ void inside_run(void)
     bound_memory();
     server_symbols.set_out_of_memory(end_out_of_memory);
     server_symbols.close_unused();
+    *server_variables.compression = in->compress;
     while (receive_request(&request)) {
         uint32_t end = save(&request) ? INSIDE_DONE : INSIDE_FAILED;
         send_all(&end, sizeof(end));

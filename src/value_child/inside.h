@@ -40,6 +40,7 @@ struct inside {
     int outer_stream, outer_handover; /* the parent's ends */
     uint64_t memory;                  /* bytes that it may take for itself */
     uint32_t writer_cpu;
+    bool compress; /* strings: not as the server has set it, but as this dump has it */
     bool ready;    /* in the child: its heap is there */
     uint32_t buffered; /* of `buffer` */
     unsigned char buffer[INSIDE_PIECE_BYTES];

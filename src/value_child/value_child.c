@@ -172,6 +172,7 @@ int value_child_fork(struct value_child *child, const struct region_set *heap,
     inside->parent = getpid();
     inside->memory = memory > MEMORY_LEAST ? memory : MEMORY_LEAST;
     inside->writer_cpu = writer_cpu;
+    inside->compress = child->compress;
     inside->ready = false;
     inside->buffered = 0;
     child->pager.most_pages =

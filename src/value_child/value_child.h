@@ -39,6 +39,7 @@ struct value_child {
     struct inside *inside;      /* NULL: not prepared */
     struct region_set ranges;
     struct region *storage;
+    bool compress; /* strings, in the next one: whoever forks it says so */
     pid_t pid;     /* 0: there is none */
     int process;   /* pidfd */
     int stream, handover;

@@ -195,6 +195,25 @@ static void aux_to_a_replica(void)
     server_stop(master);
 }
 
+/* What a replica of Redis 8.6 may ask for holds for what modules write, too. */
+static void uncompressed_for_a_replica(void)
+{
+    const char *wish = "rdb-no-compress 1";
+    struct server *master = start();
+    const char *ours = format_text("%s/ours.rdb", test_directory());
+    const char *forked = format_text("%s/forked.rdb", test_directory());
+    if (server_command(master, "REPLCONF rdb-no-compress 0")->type == REDIS_REPLY_ERROR)
+        not_applicable("no replica can ask for that");
+    server_ok(master, "TYPED.MEMO 1000 1");
+    receive_dump(master, wish, ours);
+    check_by_child(master, 2);
+    server_config_set(master, "uffd.enabled", "no");
+    receive_dump(master, wish, forked);
+    const char *difference = rdb_keys_difference(forked, ours);
+    CHECK(!difference, "%s", difference);
+    server_stop(master);
+}
+
 /* Of all the pages, the child may have a few at a time. */
 static void within_a_small_limit(void)
 {
@@ -461,6 +480,7 @@ int main(int argc, char **argv)
         {"aux_as_it_was", aux_as_it_was, 60},
         {"aux_live_pages_are_found", aux_live_pages_are_found, 60},
         {"aux_to_a_replica", aux_to_a_replica, 30},
+        {"uncompressed_for_a_replica", uncompressed_for_a_replica, 30},
         {"within_a_small_limit", within_a_small_limit, 30},
         {"counts_within_the_limit", counts_within_the_limit, 30},
         {"nothing_else", nothing_else, 30},
