@@ -462,6 +462,44 @@ static int child_process(struct server *server)
     return child;
 }
 
+/* SHUTDOWN writes a dump of its own, of what there is by then. */
+static void shutdown_saves(void)
+{
+    struct server *server = start_hanging();
+    int child = child_process(server);
+    server_ok(server, "TYPED.MOOD nothing");
+    change_all(server, 1);
+    const char *digest = server_digest(server);
+    redisReply *reply = redisCommand(server->connection, "SHUTDOWN SAVE");
+    CHECK(!reply, "SHUTDOWN: %s", reply->str);
+    CHECK(server_wait_exit(server) == 0, "it has not ended well");
+    WAIT_UNTIL(!is_alive(child), 5, "the child has survived");
+    check_no_temporary_file(server);
+    const char *saved = dump_digest(server_path(server, "dump.rdb"), config());
+    CHECK(saved && strcmp(saved, digest) == 0, "the dump is wrong");
+}
+
+/* One without types goes amid a save, which needs nothing of it, and comes again. */
+static void other_module_unloaded(void)
+{
+    const char *directory = getenv("TEST_MODULES");
+    const char *load = format_text("MODULE LOAD %s/meddler.so",
+                                   directory ? directory : "build/tests/modules");
+    struct server *server = start();
+    server_ok(server, load);
+    point(server, "held_saver", "on");
+    struct snapshot snapshot = snapshot_begin(server);
+    server_ok(server, "MODULE UNLOAD meddler");
+    change_all(server, 1);
+    server_ok(server, load);
+    point(server, "held_saver", "off");
+    const char *fault = snapshot_fault(&snapshot, config());
+    CHECK(!fault, "%s", fault);
+    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
+          "values were not saved through the child");
+    server_stop(server);
+}
+
 /* Nobody survives it, nobody publishes anything. */
 static void ended_with_the_server(void)
 {
@@ -495,6 +533,8 @@ int main(int argc, char **argv)
         {"no_pages_come", no_pages_come, 30},
         {"no_child_to_be_had", no_child_to_be_had, 30},
         {"ended_by_the_server", ended_by_the_server, 30},
+        {"shutdown_saves", shutdown_saves, 30},
+        {"other_module_unloaded", other_module_unloaded, 30},
         {"ended_with_the_server", ended_with_the_server, 30},
         {0},
     };
