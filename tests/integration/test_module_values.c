@@ -3,6 +3,7 @@
 #include "fill.h"
 #include "rdbfile.h"
 #include "replicas.h"
+#include "snapshot.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -360,11 +361,32 @@ static void replicated_and_appended(void)
 
 /* ---- those of others ---- */
 
+/* Through the child, and as they were before `change`. */
+static void check_saved_by_child(struct server *server, const char *config,
+                                 void (*change)(struct server *))
+{
+    server_config_set(server, "uffd.value-child", "yes");
+    server_ok(server, "UFFD.FAULT held_saver on");
+    struct snapshot snapshot = snapshot_begin(server);
+    change(server);
+    server_ok(server, "UFFD.FAULT held_saver off");
+    const char *fault = snapshot_fault(&snapshot, config);
+    CHECK(!fault, "%s", fault);
+    CHECK(had_child(server) && server_info_number(server, "uffd_fork_fallbacks") == 0,
+          "it was not saved through the child");
+}
+
 static void check_vectors_matter(struct server *server)
 {
     check_matters(server, "values of module 'vectorset' exist");
     const char *digest = dump_digest(server_path(server, "dump.rdb"), FILL_CONFIG);
     CHECK(digest && strcmp(digest, server_digest(server)) == 0, "the dump is wrong");
+}
+
+static void add_vectors(struct server *server)
+{
+    for (int i = 0; i < 100; i++)
+        server_ok(server, "VADD vectors VALUES 3 %d %d 1 element-%d", i, i % 7, i);
 }
 
 /* A type that is built into the server: there before the module, and made by a command. */
@@ -376,8 +398,7 @@ static void vector_sets(void)
     fill(server->connection, FILL_ALL, 10, test_seed());
     if (!server_knows(server, "VADD"))
         not_applicable("this server has no sets of vectors");
-    for (int i = 0; i < 100; i++)
-        server_ok(server, "VADD vectors VALUES 3 %d %d 1 element-%d", i, i % 7, i);
+    add_vectors(server);
     load_ours(server);
     check_vectors_matter(server);
     server_ok(server, "FLUSHALL");
@@ -390,20 +411,47 @@ static void vector_sets(void)
     server_stop(server);
 }
 
+static void change_vectors(struct server *server)
+{
+    for (int i = 0; i < 150; i += 2)
+        server_ok(server, "VADD vectors VALUES 3 %d 1 %d element-%d", i % 7, i, i);
+    for (int i = 1; i < 100; i += 3)
+        server_ok(server, "VREM vectors element-%d", i);
+}
+
+static void vector_sets_by_child(void)
+{
+    needs_module();
+    struct server *server =
+        server_start(&(struct server_options){.config = FILL_CONFIG, .fault = ""});
+    if (!server_knows(server, "VADD"))
+        not_applicable("this server has no sets of vectors");
+    fill(server->connection, FILL_ALL, 10, test_seed());
+    add_vectors(server);
+    check_saved_by_child(server, FILL_CONFIG, change_vectors);
+    server_stop(server);
+}
+
 #define DOCUMENTS 300
 
 /* As Debian has it: four types of values, an index with what belongs to it. */
-static struct server *start_with_search(struct server *again, bool without_module)
+static const char *search_config(void)
 {
     static const char module[] = "/usr/lib/redis/modules/redisearch.so";
     if (access(module, R_OK) != 0)
         skip("%s is not there", module);
-    const char *config = format_text("%sloadmodule %s\n", FILL_CONFIG, module);
+    return format_text("%sloadmodule %s\n", FILL_CONFIG, module);
+}
+
+static struct server *start_with_search(struct server *again, bool without_module)
+{
+    const char *config = search_config();
     if (again)
         server_kill(again);
     return server_start(
         &(struct server_options){.config = config,
                                  .directory = again ? again->directory : NULL,
+                                 .fault = "",
                                  .without_module = without_module});
 }
 
@@ -418,7 +466,16 @@ static const char *search(struct server *server, const char *query)
     return answer;
 }
 
-static void search_indexes(void)
+static void add_documents(struct server *server)
+{
+    int first = (int)server_integer(server, "DBSIZE");
+    for (int i = first; i < first + DOCUMENTS; i++)
+        server_ok(server, "FT.ADD idx doc%d 1.0 FIELDS text %s number %d tag %s", i,
+                  i % 2 ? "odd" : "even", i % DOCUMENTS, i % 7 ? "other" : "seven");
+}
+
+/* Saved, and loaded by a server without us. */
+static void search_indexes_saved(void (*save)(struct server *))
 {
     static const char *const queries[] = {"even", "@number:[20,60]", "@tag:{seven}"};
     const char *answers[3];
@@ -426,12 +483,10 @@ static void search_indexes(void)
     server_ok(server, "SET plain value");
     check_types_do_not_matter(server);
     server_ok(server, "FT.CREATE idx SCHEMA text TEXT number NUMERIC tag TAG");
-    for (int i = 0; i < DOCUMENTS; i++)
-        server_ok(server, "FT.ADD idx doc%d 1.0 FIELDS text %s number %d tag %s", i,
-                  i % 2 ? "odd" : "even", i, i % 7 ? "other" : "seven");
+    add_documents(server);
     for (size_t i = 0; i < 3; i++)
         answers[i] = search(server, queries[i]);
-    check_matters(server, "values of module 'ft' exist");
+    save(server);
     server = start_with_search(server, true);
     for (size_t i = 0; i < 3; i++) {
         const char *answer = search(server, queries[i]);
@@ -439,6 +494,27 @@ static void search_indexes(void)
               answer, answers[i]);
     }
     server_stop(server);
+}
+
+static void check_indexes_matter(struct server *server)
+{
+    check_matters(server, "values of module 'ft' exist");
+}
+
+static void search_indexes(void)
+{
+    search_indexes_saved(check_indexes_matter);
+}
+
+static void check_indexes_by_child(struct server *server)
+{
+    check_saved_by_child(server, search_config(), add_documents);
+}
+
+static void search_indexes_by_child(void)
+{
+    needs_module();
+    search_indexes_saved(check_indexes_by_child);
 }
 
 int main(int argc, char **argv)
@@ -462,7 +538,9 @@ int main(int argc, char **argv)
         {"saved_and_loaded", saved_and_loaded, 30},
         {"replicated_and_appended", replicated_and_appended, 30},
         {"vector_sets", vector_sets, 30},
+        {"vector_sets_by_child", vector_sets_by_child, 30},
         {"search_indexes", search_indexes, 30},
+        {"search_indexes_by_child", search_indexes_by_child, 30},
         {0},
     };
     return test_run("module_values", cases, argc, argv);
