@@ -73,7 +73,7 @@ upstream-tests: rdb_uffd.so ## the server's own tests, without and with the modu
 VERSION       := $(shell sed -n 's/^\#define RDB_UFFD_VERSION "\(.*\)"/\1/p' src/rdb_uffd.h)
 WATCH_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/uffd-watch/*.c))
 WATCH_TLS     := $(shell cd $(SYSROOT)/usr/include && [ -e hiredis/hiredis_ssl.h ] && [ -e openssl/ssl.h ] && echo yes)
-$(BUILD)/tools/uffd-watch/%.o: CFLAGS += -DVERSION='"$(VERSION)"' $(if $(WATCH_TLS),-DWITH_TLS)
+$(BUILD)/tools/uffd-watch/%.o: override CFLAGS += -DVERSION='"$(VERSION)"' $(if $(WATCH_TLS),-DWITH_TLS)
 # Where the version stands.
 $(BUILD)/tools/uffd-watch/main.o: src/rdb_uffd.h
 $(PLACE)uffd-watch: $(WATCH_OBJECTS) ## build the live view for the terminal
