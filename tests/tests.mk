@@ -28,7 +28,7 @@ $(TEST_SANDBOX): tests/sandbox/no-placing.c
 	$(call say,LINK)$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -o $@ $<
 
 tests-built: $(TESTED) $(INTEGRATION_TESTS) $(TEST_MODULES) $(TEST_SANDBOX) \
-	$(PLACE)uffd-watch $(BUILD)/tools/layouts/from_binary
+	$(PLACE)uffd-watch $(if $(CROSS),,$(BUILD)/tools/layouts/from_binary)
 
 test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SERVERS=all)
 	@tests/install-dependencies

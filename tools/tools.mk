@@ -113,11 +113,11 @@ dist: ## a source archive of what is committed, the same bytes wherever it is ma
 test-dist: ## make the source archive, check that it is the same everywhere and builds the same
 	@tests/package/test-dist
 
-deb: ## build the Debian package in build/deb, and let lintian look at it
-	@packaging/make-deb $(VERSION)
+deb: ## build the Debian package in build/deb, and let lintian look at it (ARCH=arm64: by cross build)
+	@packaging/make-deb $(VERSION) $(ARCH)
 
-test-package: ## build and install the package in fresh trees of Debian, save there, remove it (root; RELEASES="bookworm trixie sid")
-	@tests/package/test-package $(RELEASES)
+test-package: ## build and install the packages in fresh trees of Debian, save there, remove them (root; RELEASES="bookworm trixie sid", ARCH=arm64: only that one)
+	@ARCH="$(ARCH)" tests/package/test-package $(RELEASES)
 
 test-rpm: ## build the rpm package, install it into a directory, save there, remove it (rpmbuild)
 	@tests/package/test-rpm
