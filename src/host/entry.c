@@ -55,6 +55,39 @@ static size_t harmless_instruction(const uint8_t *code, unsigned registers)
     return code[1] == 0x8b && (code[2] & 0xc7) == 5 && BIT(source) & registers ? 7 : 0;
 }
 
+#elif defined(__aarch64__)
+
+/* ldr x16, .+8; br x16, and the address behind them. No function expects x16 or x17 to stay
+ * as they are between a call and where it arrives. */
+static const uint32_t jump[] = {0x58000050, 0xd61f0200};
+#define JUMP_BYTES (sizeof(jump) + sizeof(void *))
+
+#define BIT(number) (1U << (number))
+
+/* The same: of x0 to x17. */
+static unsigned free_registers(unsigned arguments)
+{
+    return (BIT(18) - 1) & ~(BIT(arguments) - 1);
+}
+
+/* The same. What computes something sets a register and flags at most: the encodings of
+ * data processing, with an immediate (adr and adrp too) or registers alone. As a register
+ * 31 may be the stack pointer, but not of a comparison. */
+static size_t harmless_instruction(const uint8_t *code, unsigned registers)
+{
+    uint32_t instruction;
+    memcpy(&instruction, code, sizeof(instruction));
+    unsigned target = instruction & 31;
+    bool is_mark = instruction == 0xd503245f;                 /* bti c */
+    bool compares = (instruction & 0x3f80001f) == 0x3100001f; /* with an immediate */
+    bool computes = (instruction >> 26 & 7) == 4 || (instruction >> 25 & 7) == 5;
+    return is_mark || compares || (computes && BIT(target) & registers)
+               ? sizeof(instruction)
+               : 0;
+}
+
+#endif
+
 static size_t kept_bytes(const void *function, unsigned arguments)
 {
     size_t kept = harmless_instruction(function, free_registers(arguments));
@@ -86,6 +119,7 @@ static int write_code(uint8_t *at, const uint8_t *code, size_t length)
         return -errno;
     memcpy(at, code, length);
     mprotect(page, bytes, PROT_READ | PROT_EXEC);
+    __builtin___clear_cache((char *)at, (char *)at + length);
     return 0;
 }
 
@@ -106,19 +140,3 @@ int entry_replace(void *function, unsigned arguments, void *replacement)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error;
 }
-
-#else
-
-int entry_check(const void *function, unsigned arguments)
-{
-    (void)function, (void)arguments;
-    return -EOPNOTSUPP;
-}
-
-int entry_replace(void *function, unsigned arguments, void *replacement)
-{
-    (void)replacement;
-    return entry_check(function, arguments);
-}
-
-#endif

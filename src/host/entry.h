@@ -4,7 +4,7 @@
  *   je_free:    first instruction     stays: a probe of the kernel (uprobe), set at the
  *                                     entry, runs it elsewhere, as the file has it, and
  *                                     goes on behind it
- *               jmp *0(%rip)  ──────▶ our replacement
+ *               jmp *0(%rip)  ──────▶ our replacement (arm64: ldr x16, br x16)
  *               its address
  *               ...                   never reached any more: what is replaced cannot
  *                                     be called from the replacement
