@@ -20,7 +20,8 @@ static bool is_to_be_proved(struct server *server)
 
 void wait_until_proved(struct server *server)
 {
-    if (!server->has_module || !strstr(server_text(server, "INFO keyspace"), ":keys="))
+    if (!server->has_module || server_info_number(server, "uffd_supported") == 0 ||
+        !strstr(server_text(server, "INFO keyspace"), ":keys="))
         return;
     double until = patient_seconds() + PROVED_WITHIN_SECONDS;
     while (is_to_be_proved(server) && patient_seconds() < until)
