@@ -296,7 +296,7 @@ static void large_strings(void)
 {
     struct server *server = start("");
     uint64_t seed = test_seed();
-    size_t size = (test_is_soak() ? 512 : 64) * MEGABYTE;
+    size_t size = (test_is_soak() ? 512 : test_is_repeated() ? 16 : 64) * MEGABYTE;
     fill_large(server->connection, "large-text", size, true, seed);
     fill_large(server->connection, "large-noise", size, false, seed + 1);
     fill_large(server->connection, "large-odd", 8 * MEGABYTE + 4097, false, seed + 2);
