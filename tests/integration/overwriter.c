@@ -59,7 +59,7 @@ size_t json_record(uint64_t *random, char *to, size_t bytes)
     return at < bytes ? at : bytes - 1;
 }
 
-static void take_replies(redisContext *connection, int count)
+void take_replies(redisContext *connection, int count)
 {
     redisReply *reply;
     for (int i = 0; i < count; i++) {

@@ -5,6 +5,8 @@
 
 #include "server.h"
 
+/* Takes so many answers, none of which may be an error. */
+void take_replies(redisContext *connection, int count);
 /* Sets "json:0" … to records of about `bytes` each. */
 void json_fill(redisContext *connection, int keys, size_t bytes, uint64_t seed);
 /* One such record; returns its length, at most `bytes`. */
