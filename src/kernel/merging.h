@@ -7,7 +7,6 @@
 #ifndef RDB_UFFD_KERNEL_MERGING_H
 #define RDB_UFFD_KERNEL_MERGING_H
 
-
 enum merging {
     MERGING_NONE,
     MERGING_PROCESS, /* all of its memory, what comes later too */

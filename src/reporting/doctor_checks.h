@@ -4,7 +4,6 @@
 #ifndef RDB_UFFD_DOCTOR_CHECKS_H
 #define RDB_UFFD_DOCTOR_CHECKS_H
 
-
 #include "doctor_case.h"
 #include "kernel/ability.h"
 #include "kernel/process.h"
