@@ -43,7 +43,6 @@
     POINT(SPOOL_WRITE, "spool_write")           /* EIO from the spool */                 \
     POINT(SPOOL_READ, "spool_read")                                                      \
     POINT(SPOOL_OPEN, "spool_open")                                                      \
-    POINT(SPOOL_MAP, "spool_map")           /* it cannot be mapped */                    \
     POINT(SPOOL_SLOW, "spool_slow")         /* every write to it takes 2 ms */           \
     POINT(DAMAGED_SPOOL, "damaged_spool")   /* one bit is wrong in what it gives back */ \
     POINT(DAMAGED_PAGE, "damaged_page")     /* one bit is wrong in a compressed page */  \

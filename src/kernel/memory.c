@@ -25,16 +25,6 @@ void *memory_map(size_t length)
     return start;
 }
 
-void *memory_map_file(int file, size_t length)
-{
-    void *start = mmap(NULL, length, PROT_READ, MAP_SHARED, file, 0);
-    if (start == MAP_FAILED)
-        return NULL;
-    advice_give(start, length, MADV_DONTFORK);
-    advice_give(start, length, MADV_DONTDUMP);
-    return start;
-}
-
 void memory_unmap(void *start, size_t length)
 {
     if (start)

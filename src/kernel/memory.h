@@ -20,9 +20,6 @@ void *memory_map(size_t length);
 void *memory_map_private(size_t length);
 /* The same, private, and a forked child has a copy. */
 void *memory_map_inherited(size_t length);
-/* The first bytes of a file, to be read with guarded_copy(): what lies past its end, and
- * what the disk does not give, raises SIGBUS. Not in a forked child, nor in a core. */
-void *memory_map_file(int file, size_t length);
 /* Puts zeroes of the zero device in the place of anonymous memory that has no content: what
  * looks for anonymous memory does not find it. Where that device is not to be had nothing
  * changes. Async-signal-safe. */

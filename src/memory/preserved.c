@@ -257,8 +257,7 @@ int preserved_begin(struct preserved *preserved, uint32_t chunk_count,
     if (settings->policy == BUFFER_SPOOL)
         error = fault_point(FAULT_SPOOL_OPEN)
                     ? -EIO
-                    : spool_open(&preserved->spool, settings->spool_directory,
-                                 (uint64_t)chunk_count * PAGES_PER_CHUNK);
+                    : spool_open(&preserved->spool, settings->spool_directory);
     preserved->open = !error;
     return error;
 }

@@ -8,8 +8,6 @@
 
 #include "kernel/contract.h"
 #include "kernel/fault_points.h"
-#include "kernel/guarded_copy.h"
-#include "kernel/memory.h"
 #include "kernel/random.h"
 #include "kernel/thread.h"
 
@@ -20,8 +18,6 @@
  * takes a while when it is large. */
 #define OPENING_MSEC 1000
 #define CLOSING_MSEC 4000
-/* Unmapped at a time: meanwhile nobody else can map or unmap. */
-#define UNMAP_BYTES (UINT64_C(16) << 20)
 
 /* File systems without O_TMPFILE (overlayfs of old, NFS): a name for a moment. At random,
  * since another process may have the same pid, and a crash may leave the file. */
@@ -40,7 +36,7 @@ static int open_and_unlink(const char *directory)
 }
 
 /* -errno, or the descriptor. */
-static int open_nameless(const char *directory)
+static int open_file(const char *directory)
 {
     if (!*directory)
         directory = ".";
@@ -50,24 +46,6 @@ static int open_nameless(const char *directory)
     else if (file < 0)
         file = -errno;
     return file;
-}
-
-static void open_file(const char *directory, struct spool_file *file)
-{
-    file->mapped = NULL;
-    file->descriptor = open_nameless(directory);
-    if (file->descriptor >= 0 && !fault_point(FAULT_SPOOL_MAP))
-        file->mapped = memory_map_file(file->descriptor, file->room);
-}
-
-static void close_file(const struct spool_file *file)
-{
-    for (uint64_t at = 0; file->mapped && at < file->room; at += UNMAP_BYTES) {
-        uint64_t left = file->room - at;
-        memory_unmap(file->mapped + at, left < UNMAP_BYTES ? left : UNMAP_BYTES);
-    }
-    if (file->descriptor >= 0)
-        close(file->descriptor);
 }
 
 /* ---- the clerk ------------------------------------------------------------------- */
@@ -85,13 +63,14 @@ static void end_errand(struct spool *spool, uint32_t errand)
 {
     fault_point_hang(FAULT_HUNG_OPENING);
     if (errand == CLOSING)
-        close_file(&spool->errand_file);
+        close(spool->errand_file);
     else
-        open_file(spool->errand_directory, &spool->errand_file);
+        spool->errand_file = open_file(spool->errand_directory);
     if (!atomic_compare_exchange_strong_explicit(&spool->errand, &errand, AT_REST,
                                                  memory_order_acq_rel,
                                                  memory_order_relaxed)) {
-        close_file(&spool->errand_file);
+        if (spool->errand_file >= 0)
+            close(spool->errand_file);
         atomic_store_explicit(&spool->errand, AT_REST, memory_order_release);
     }
     futex_wake_all(&spool->errand);
@@ -140,17 +119,13 @@ static bool send_clerk(struct spool *spool, uint32_t errand, uint64_t msec)
     return spool_is_at_rest(spool);
 }
 
-/* 0, or -errno; `errand_file` is what was opened, or none. */
-static int open_in_time(struct spool *spool, const char *directory, uint64_t room)
+static int open_in_time(struct spool *spool, const char *directory)
 {
     uint32_t opening = OPENING;
+    if (!spool->clerk.running)
+        return open_file(directory);
     if (!spool_is_at_rest(spool))
         return -ETIMEDOUT;
-    spool->errand_file.room = room;
-    if (!spool->clerk.running) {
-        open_file(directory, &spool->errand_file);
-        return 0;
-    }
     if (strlen(directory) >= sizeof(spool->errand_directory))
         return -ENAMETOOLONG;
     memcpy(spool->errand_directory, directory, strlen(directory) + 1);
@@ -158,24 +133,21 @@ static int open_in_time(struct spool *spool, const char *directory, uint64_t roo
         atomic_compare_exchange_strong_explicit(
             &spool->errand, &opening, LEFT, memory_order_acq_rel, memory_order_acquire))
         return -ETIMEDOUT;
-    return 0;
+    return spool->errand_file;
 }
 
 /* ---- the file -------------------------------------------------------------------- */
 
-int spool_open(struct spool *spool, const char *directory, uint64_t pages)
+int spool_open(struct spool *spool, const char *directory)
 {
     DEMAND_MAIN_THREAD();
-    int error = open_in_time(spool, directory, pages * RAW_PIECE_ROOM);
-    const struct spool_file *file = &spool->errand_file;
-    if (error || file->descriptor < 0)
-        return error ? error : file->descriptor;
+    int file = open_in_time(spool, directory);
+    if (file < 0)
+        return file;
     atomic_store_explicit(&spool->usec_for_64, 0, memory_order_relaxed);
     atomic_store_explicit(&spool->bytes, 0, memory_order_relaxed);
     atomic_store_explicit(&spool->write_error, 0, memory_order_relaxed);
-    spool->room = file->room;
-    atomic_store_explicit(&spool->mapped, file->mapped, memory_order_release);
-    atomic_store_explicit(&spool->file, file->descriptor, memory_order_release);
+    atomic_store_explicit(&spool->file, file, memory_order_release);
     return 0;
 }
 
@@ -183,17 +155,13 @@ void spool_close(struct spool *spool)
 {
     DEMAND_NOT_THREAD(THREAD_FAULT_SERVER);
     /* Ordered against spool_write_batch(): either it finds -1, or we find it writing. */
-    struct spool_file file = {
-        .descriptor = atomic_exchange_explicit(&spool->file, -1, memory_order_seq_cst),
-        .mapped = atomic_exchange_explicit(&spool->mapped, NULL, memory_order_relaxed),
-        .room = spool->room,
-    };
+    int file = atomic_exchange_explicit(&spool->file, -1, memory_order_seq_cst);
     while (atomic_load_explicit(&spool->batch, memory_order_seq_cst))
         futex_wait(&spool->batch, 1, 10);
-    if (file.descriptor < 0)
+    if (file < 0)
         return;
     if (!spool->clerk.running) {
-        close_file(&file);
+        close(file);
         return;
     }
     spool->errand_file = file;
@@ -288,9 +256,39 @@ int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *
     return error;
 }
 
-static int read_file(const struct spool *spool, uint64_t at, void *to, size_t length)
+long spool_read(struct spool *spool, uint32_t place, struct piece *piece)
+{
+    fault_point_hang(FAULT_HUNG_READER);
+    if (fault_point(FAULT_SPOOL_READ))
+        return -EIO;
+    int file = atomic_load_explicit(&spool->file, memory_order_acquire);
+    off_t at = (off_t)((uint64_t)place * SPOOL_UNIT);
+    size_t have = 0;
+    while (have < sizeof(*piece)) {
+        ssize_t got =
+            pread(file, (char *)piece + have, sizeof(*piece) - have, at + (off_t)have);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -errno;
+        if (!got) /* the end of the file */
+            break;
+        have += (size_t)got;
+        if (have >= sizeof(piece->header) && have >= piece_bytes(&piece->header))
+            break;
+    }
+    if (fault_point(FAULT_DAMAGED_SPOOL))
+        piece->bytes[0] ^= 1;
+    return (long)have;
+}
+
+int spool_read_raw(struct spool *spool, uint32_t place, size_t offset, void *to,
+                   size_t length)
 {
     int file = atomic_load_explicit(&spool->file, memory_order_acquire);
+    uint64_t at = (uint64_t)place * SPOOL_UNIT + offsetof(struct piece, bytes) + offset;
+    if (fault_point(FAULT_SPOOL_READ))
+        return -EIO;
     for (size_t have = 0; have < length;) {
         ssize_t got = pread(file, (char *)to + have, length - have, (off_t)(at + have));
         if (got < 0 && errno == EINTR)
@@ -300,42 +298,4 @@ static int read_file(const struct spool *spool, uint64_t at, void *to, size_t le
         have += (size_t)got;
     }
     return 0;
-}
-
-/* A page that the disk does not give back is a SIGBUS of the copy. Who reads has seen the
- * piece's place, so `bytes` is past it, and the file too. */
-static int read_bytes(const struct spool *spool, uint64_t at, void *to, size_t length)
-{
-    const unsigned char *mapped =
-        atomic_load_explicit(&spool->mapped, memory_order_acquire);
-    if (fault_point(FAULT_SPOOL_READ))
-        return -EIO;
-    if (mapped && at + length <= spool->room &&
-        at + length <= atomic_load_explicit(&spool->bytes, memory_order_relaxed))
-        return guarded_copy(to, mapped + at, length) ? -EIO : 0;
-    return read_file(spool, at, to, length);
-}
-
-long spool_read(struct spool *spool, uint32_t place, struct piece *piece)
-{
-    uint64_t at = (uint64_t)place * SPOOL_UNIT;
-    fault_point_hang(FAULT_HUNG_READER);
-    int error = read_bytes(spool, at, &piece->header, sizeof(piece->header));
-    size_t bytes = error ? 0 : piece_bytes(&piece->header);
-    if (error || bytes > sizeof(*piece))
-        return -EIO;
-    if (read_bytes(spool, at + sizeof(piece->header), piece->bytes,
-                   piece->header.length) != 0)
-        return -EIO;
-    if (fault_point(FAULT_DAMAGED_SPOOL))
-        piece->bytes[0] ^= 1;
-    return (long)bytes;
-}
-
-int spool_read_raw(struct spool *spool, uint32_t place, size_t offset, void *to,
-                   size_t length)
-{
-    return read_bytes(
-        spool, (uint64_t)place * SPOOL_UNIT + offsetof(struct piece, bytes) + offset, to,
-        length);
 }

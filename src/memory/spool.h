@@ -30,22 +30,13 @@ struct spool_batch {
     size_t count;
 };
 
-/* The file, and its first `room` bytes as memory, for readers. */
-struct spool_file {
-    int descriptor;        /* or -errno */
-    unsigned char *mapped; /* NULL: cannot be had */
-    uint64_t room;
-};
-
 struct spool {
     struct thread clerk;
     _Atomic bool stopping;
-    _Atomic uint32_t errand;       /* futex word: what the clerk does */
-    struct spool_file errand_file; /* that shall be closed, or was opened */
+    _Atomic uint32_t errand; /* futex word: what the clerk does */
+    int errand_file;         /* that shall be closed, or was opened, or -errno */
     char errand_directory[1024];
-    _Atomic int file; /* -1: not open */
-    _Atomic(unsigned char *) mapped;
-    uint64_t room;
+    _Atomic int file;        /* -1: not open */
     _Atomic uint32_t batch;  /* futex word: 1 while a batch is being written */
     _Atomic uint64_t bytes;  /* taken since spool_open() */
     _Atomic int write_error; /* the first since then, 0: none */
@@ -60,10 +51,9 @@ void spool_destroy(struct spool *spool);
 /* That thread has nothing to do; or else a disk may not answer. Any thread. */
 bool spool_is_at_rest(const struct spool *spool);
 
-/* Opens the file in `directory` ("" for the current one). `pages`: so many are mapped for
- * readers, which saves them a system call for each read. Main thread, in prepare. 0 or
- * -errno; -ETIMEDOUT when that takes longer than a second. */
-int spool_open(struct spool *spool, const char *directory, uint64_t pages);
+/* Opens the file in `directory` ("" for the current one). Main thread, in
+ * prepare. 0 or -errno; -ETIMEDOUT when that takes longer than a second. */
+int spool_open(struct spool *spool, const char *directory);
 /* Waits for a batch that is being written: the descriptor's number may be another file's
  * the next moment; and a while until the file is no more, which goes on without. */
 void spool_close(struct spool *spool);
@@ -78,8 +68,8 @@ void spool_batch_add(struct spool_batch *batch, uint32_t page, const void *page_
 int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *place);
 /* False if a batch is still being written after so long. */
 bool spool_wait_for_batch(struct spool *spool, uint64_t msec);
-/* Reads the piece at `place`. Returns its bytes (what piece_unpack() wants to know), or
- * -EIO. Any thread. */
+/* Reads the piece at `place`. Returns how many bytes of it were there (what
+ * piece_unpack() wants to know), or -errno. Any thread. */
 long spool_read(struct spool *spool, uint32_t place, struct piece *piece);
 /* Reads bytes of the page whose raw piece is at `place`, without looking at its sum: for
  * who knows that it was right. 0, or -EIO. Any thread. */

@@ -187,7 +187,7 @@ static void use_buffer(const uint8_t *bytes, size_t length, const struct damage 
 static void set_up(void)
 {
     mapping_most = SIZE_MAX;
-    if (spool_open(&spool, "", 1) != 0 || preserved_create(&preserved) != 0)
+    if (spool_open(&spool, "") != 0 || preserved_create(&preserved) != 0)
         exit(1);
     /* Its thread would be seen in what an input covers, now and then. */
     spool_destroy(&preserved.spool);

@@ -4,9 +4,7 @@
  * test_view.c has a fault server that fills the buffer. */
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,7 +18,6 @@
 
 #include "address_space.h"
 #include "kernel/fault_points.h"
-#include "kernel/guarded_copy.h"
 #include "memory/packer.h"
 #include "memory/preserved.h"
 #include "memory/preserved_internal.h"
@@ -593,59 +590,8 @@ static void spool_that_cannot_be_read(void **state)
     check(1, 1, NOISE); /* still in memory */
     fault_point_set("spool_read", false);
     check(0, 2, NOISE);
-}
-
-static void spool_that_cannot_be_mapped(void **state)
-{
-    (void)state;
-    unsigned char got[8];
-    fault_point_set("spool_map", true);
-    begin(4 << 20, BUFFER_SPOOL, false);
-    fault_point_set("spool_map", false);
-    put_all(0, 2, NOISE);
-    assert_int_equal(moving_spool_one(&preserved), 0);
-    check(0, 2, NOISE);
     assert_int_equal(ftruncate(atomic_load(&preserved.spool.file), 2000), 0);
     assert_int_equal(preserved_read(&preserved, 0, 3000, got, sizeof(got)), -EIO);
-}
-
-/* A hash table's entries are read some hundred times each. */
-static void spool_is_read_without_system_calls(void **state)
-{
-    (void)state;
-    begin(4 << 20, BUFFER_SPOOL, false);
-    put_all(0, 2, NOISE);
-    assert_int_equal(moving_spool_one(&preserved), 0);
-    int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    assert_true(nothing >= 0);
-    assert_true(dup2(nothing, atomic_load(&preserved.spool.file)) >= 0);
-    close(nothing);
-    check(0, 2, NOISE);
-}
-
-static void land(int signal, siginfo_t *info, void *context)
-{
-    (void)signal;
-    (void)info;
-    if (!guarded_copy_land(context))
-        abort();
-}
-
-/* What the disk does not give back raises SIGBUS where it is mapped. */
-static void spool_that_is_lost(void **state)
-{
-    (void)state;
-    unsigned char got[8];
-    struct sigaction landing = {.sa_sigaction = land, .sa_flags = SA_SIGINFO}, before;
-    begin(4 << 20, BUFFER_SPOOL, false);
-    put_all(0, 2, NOISE);
-    assert_int_equal(moving_spool_one(&preserved), 0);
-    check(0, 2, NOISE);
-    assert_int_equal(ftruncate(atomic_load(&preserved.spool.file), 0), 0);
-    assert_int_equal(sigaction(SIGBUS, &landing, &before), 0);
-    assert_int_equal(preserved_read(&preserved, 0, 3000, got, sizeof(got)), -EIO);
-    assert_int_equal(sigaction(SIGBUS, &before, NULL), 0);
-    check(1, 1, NOISE);
 }
 
 /* Whoever reads a page first finds damage anywhere in it, whatever bytes he wants; a page
@@ -703,9 +649,6 @@ int main(void)
         WITH_BUFFER(spool_that_cannot_be_written),
         WITH_BUFFER(spool_that_fails_when_the_limit_is_lowered),
         WITH_BUFFER(spool_that_cannot_be_read),
-        WITH_BUFFER(spool_that_cannot_be_mapped),
-        WITH_BUFFER(spool_is_read_without_system_calls),
-        WITH_BUFFER(spool_that_is_lost),
         WITH_BUFFER(spooled_pages_are_checked_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -40,7 +40,7 @@ static void check_open(void)
 {
     struct spool spool = {.file = -1};
     struct stat status;
-    assert_int_equal(spool_open(&spool, directory, 1), 0);
+    assert_int_equal(spool_open(&spool, directory), 0);
     assert_int_equal(fstat(spool.file, &status), 0);
     assert_int_equal(status.st_nlink, 0);
     assert_int_equal(status.st_mode & 0777, 0600);
