@@ -36,7 +36,7 @@ struct rdb_uffd_statistics {
     uint64_t last_faults;
     uint64_t last_unprotects;
     uint64_t last_huge_pages_split; /* since this machine is slow to read parts of them */
-    uint64_t last_fault_delay_usec; /* the fault server had no CPU, within 40 ms */
+    uint64_t last_fault_sched_wait_usec; /* the fault server had no CPU, within 40 ms */
     uint64_t last_pages_preserved;
     uint64_t last_spool_peak_bytes;
     uint64_t last_regions;
@@ -74,8 +74,8 @@ struct rdb_uffd_statistics {
     uint64_t child_peak_bytes; /* of such pages, at once */
     uint64_t advices_refused;
     uint64_t deferred_free_bytes; /* freed by the server, held until the snapshot ends */
-    uint64_t evicted_bytes;    /* … and given back meanwhile, in this one or the last */
-    uint64_t prefaulted_bytes; /* touched ahead for the next snapshot's new values */
+    uint64_t evicted_bytes; /* … and given back meanwhile, in this one or the last */
+    uint64_t ready_bytes;   /* touched ahead for the next snapshot's new values */
     uint64_t saver_faults;
     uint64_t huge_pages_mended;
     bool vectored_madvise;
