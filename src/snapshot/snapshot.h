@@ -121,9 +121,8 @@ struct snapshot {
 
     /* Upkeep thread; what is wanted of it, anyone. */
     struct thread upkeep;
-    _Atomic uint32_t chores; /* futex word: something to do */
-    _Atomic bool
-        upkeep_at_work; /* the upkeep thread's; who reports a crash looks at it */
+    _Atomic uint32_t chores;     /* futex word: something to do */
+    _Atomic bool upkeep_at_work; /* its own; who reports a crash looks at it */
     _Atomic uint64_t huge_pages_mended;
     _Atomic bool mend_wanted;
     _Atomic bool

@@ -1,5 +1,7 @@
 #include "replicas.h"
 
+#include "rdbfile.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,4 +162,22 @@ void receive_dump(struct server *server, const char *wish, const char *path)
     redisFree(replica);
     free(bytes);
     wait_until_no_child(server, 10);
+}
+
+#define UNCOMPRESSED "rdb-no-compress 1"
+
+void receive_uncompressed(struct server *server, const char *path)
+{
+    if (server_command(server, "REPLCONF rdb-no-compress 0")->type == REDIS_REPLY_ERROR)
+        not_applicable("no replica can ask for that");
+    receive_dump(server, UNCOMPRESSED, path);
+}
+
+void check_uncompressed_by_fork(struct server *server, const char *path)
+{
+    const char *forked = format_text("%s/forked.rdb", test_directory());
+    server_config_set(server, "uffd.enabled", "no");
+    receive_dump(server, UNCOMPRESSED, forked);
+    const char *difference = rdb_keys_difference(forked, path);
+    CHECK(!difference, "%s", difference);
 }

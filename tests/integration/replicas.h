@@ -25,6 +25,11 @@ void check_same_data(struct server *master, struct server *replica);
 /* What the server sends through its pipe to a replica that asks for a whole dump, into
  * `path`. `wish`: what it tells by REPLCONF, or NULL. Ends when the server has ended too. */
 void receive_dump(struct server *server, const char *wish, const char *path);
+/* The same with strings as they are, which replicas of Redis 8.6 ask for; not applicable
+ * where none can. */
+void receive_uncompressed(struct server *server, const char *path);
+/* Whether a forked child sends such a dump with the same keys. The module is off then. */
+void check_uncompressed_by_fork(struct server *server, const char *path);
 
 /* ---- without a file ---- */
 

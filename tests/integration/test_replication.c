@@ -330,20 +330,13 @@ static void functions_only(void)
  * that read a dump from the socket. */
 static void uncompressed(void)
 {
-    const char *wish = "rdb-no-compress 1";
     struct server *master = master_start(diskless_config, test_seed());
-    const char *by_child = format_text("%s/by-child.rdb", test_directory());
     const char *ours = format_text("%s/ours.rdb", test_directory());
     const char *packed = format_text("%s/packed.rdb", test_directory());
-    if (server_command(master, "REPLCONF rdb-no-compress 0")->type == REDIS_REPLY_ERROR)
-        not_applicable("no replica can ask for that");
+    receive_uncompressed(master, ours);
     receive_dump(master, NULL, packed);
-    receive_dump(master, wish, ours);
     check_fork_free(master, 2);
-    server_config_set(master, "uffd.enabled", "no");
-    receive_dump(master, wish, by_child);
-    const char *difference = rdb_keys_difference(by_child, ours);
-    CHECK(!difference, "%s", difference);
+    check_uncompressed_by_fork(master, ours);
     CHECK(rdb_keys_difference(packed, ours), "the wish changes nothing");
     server_stop(master);
 }

@@ -55,11 +55,16 @@ static void point(struct server *server, const char *name, const char *state)
     server_ok(server, "UFFD.FAULT %s %s", name, state);
 }
 
+static void check_values_by_child(struct server *server)
+{
+    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
+          "values were not saved through the child");
+}
+
 static void check_by_child(struct server *server, int saves)
 {
     check_fork_free(server, saves);
-    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
-          "values were not saved through the child");
+    check_values_by_child(server);
     redisReply *save = server_ok(server, "UFFD.HISTORY 1")->element[0];
     static const char *const costs[] = {"child_values", "child_fork_usec",
                                         "child_wait_usec", "child_pages",
@@ -127,8 +132,7 @@ static void as_they_were(void)
         const char *fault = fault_when_all_change(server);
         CHECK(!fault, "%s", fault);
     }
-    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
-          "values were not saved through the child");
+    check_values_by_child(server);
     server_stop(server);
 }
 
@@ -198,19 +202,12 @@ static void aux_to_a_replica(void)
 /* What a replica of Redis 8.6 may ask for holds for what modules write, too. */
 static void uncompressed_for_a_replica(void)
 {
-    const char *wish = "rdb-no-compress 1";
     struct server *master = start();
     const char *ours = format_text("%s/ours.rdb", test_directory());
-    const char *forked = format_text("%s/forked.rdb", test_directory());
-    if (server_command(master, "REPLCONF rdb-no-compress 0")->type == REDIS_REPLY_ERROR)
-        not_applicable("no replica can ask for that");
     server_ok(master, "TYPED.MEMO 1000 1");
-    receive_dump(master, wish, ours);
+    receive_uncompressed(master, ours);
     check_by_child(master, 2);
-    server_config_set(master, "uffd.enabled", "no");
-    receive_dump(master, wish, forked);
-    const char *difference = rdb_keys_difference(forked, ours);
-    CHECK(!difference, "%s", difference);
+    check_uncompressed_by_fork(master, ours);
     server_stop(master);
 }
 
@@ -398,8 +395,7 @@ static void no_child_to_be_had(void)
         point(server, points[i], "off");
     }
     server_save(server);
-    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
-          "values were not saved through the child");
+    check_values_by_child(server);
     server_stop(server);
 }
 
@@ -428,8 +424,7 @@ static void ended_by_the_server(void)
     server_ok(server, "TYPED.POPULATE %d key: %d 1", KEYS, VALUE_BYTES);
     server_ok(server, "TYPED.MOOD nothing");
     server_save(server);
-    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
-          "values were not saved through the child");
+    check_values_by_child(server);
     server_ok(server, "TYPED.MOOD hang");
     server_save_start(server);
     server_stop(server);
@@ -495,8 +490,7 @@ static void other_module_unloaded(void)
     point(server, "held_saver", "off");
     const char *fault = snapshot_fault(&snapshot, config());
     CHECK(!fault, "%s", fault);
-    CHECK(server_info_number(server, "uffd_last_child_values") >= KEYS,
-          "values were not saved through the child");
+    check_values_by_child(server);
     server_stop(server);
 }
 
