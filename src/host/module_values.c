@@ -70,13 +70,19 @@ static void claim_variables(const void *inside)
         image_find(inside, (uintptr_t)set_value, claim_variable, NULL);
 }
 
-/* A module that is linked in the old way has no variable of its own where the server has
- * one by the same name. */
+/* Where the server has a variable by the same name, a module may be linked with that: as
+ * all were before headers said otherwise. */
+static bool is_linked_with(const void *variable, const void *function)
+{
+    return image_is_same(variable, (const void *)set_value) &&
+           image_refers(function, variable);
+}
+
 static bool is_seen(const void *function)
 {
     for (size_t i = 0; i < watch.variable_count; i++)
         if (image_is_same(watch.variables[i], function) ||
-            image_is_same(watch.variables[i], (const void *)set_value))
+            is_linked_with(watch.variables[i], function))
             return true;
     return false;
 }

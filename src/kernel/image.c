@@ -5,6 +5,7 @@
 
 struct search {
     uintptr_t inside, value;
+    bool read_only; /* there, too */
     image_found found;
     void *context;
 };
@@ -60,7 +61,8 @@ static int search_image(struct dl_phdr_info *image, size_t size, void *context)
     const struct search *search = context;
     if (!holds(image, search->inside))
         return 0;
-    struct range read_only = read_only_part(image);
+    struct range read_only =
+        search->read_only ? (struct range){0, 0} : read_only_part(image);
     for (size_t i = 0; i < image->dlpi_phnum; i++) {
         const ElfW(Phdr) *header = &image->dlpi_phdr[i];
         if (header->p_type == PT_LOAD && header->p_flags & PF_W &&
@@ -72,8 +74,24 @@ static int search_image(struct dl_phdr_info *image, size_t size, void *context)
 
 void image_find(const void *inside, uintptr_t value, image_found found, void *context)
 {
-    struct search search = {(uintptr_t)inside, value, found, context};
+    struct search search = {(uintptr_t)inside, value, false, found, context};
     dl_iterate_phdr(search_image, &search);
+}
+
+static bool find_one(uintptr_t *word, void *context)
+{
+    (void)word;
+    *(bool *)context = true;
+    return false;
+}
+
+bool image_refers(const void *inside, const void *variable)
+{
+    bool refers = false;
+    struct search search = {(uintptr_t)inside, (uintptr_t)variable, true, find_one,
+                            &refers};
+    dl_iterate_phdr(search_image, &search);
+    return refers;
 }
 
 bool image_is_same(const void *one, const void *other)

@@ -64,7 +64,10 @@ static int (*create_command)(context *, const char *name,
 static type *(*create_type)(context *, const char *name, int version, void *methods);
 static key *(*open_key)(context *, string *name, int mode);
 static void (*close_key)(key *);
-static int (*set_value)(key *, type *, void *value);
+#ifndef set_value
+static
+#endif
+    int (*set_value)(key *, type *, void *value);
 static void *(*get_value)(key *);
 static int (**setter)(key *, type *, void *value) = &set_value;
 static type *(*type_of)(key *);

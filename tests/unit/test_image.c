@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,12 +89,21 @@ static void tells_objects_apart(void **state)
     assert_false(image_is_same(&zeroed, NULL));
 }
 
+/* Whoever is linked with a variable has its address in a part that is read-only by now. */
+static void finds_who_refers(void **state)
+{
+    (void)state;
+    assert_true(image_refers((const void *)strlen, &stdout));
+    assert_false(image_refers((const void *)strlen, &zeroed));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_variables_with_and_without_content),
         cmocka_unit_test(finds_nothing_else),
         cmocka_unit_test(tells_objects_apart),
+        cmocka_unit_test(finds_who_refers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
