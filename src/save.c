@@ -71,7 +71,7 @@ static void begin_saving(struct snapshot *snapshot)
 static int capture(struct snapshot *snapshot, char *reason)
 {
     struct server_capture *captured = &snapshot->capture;
-    int error = server_capture(&snapshot->request, !snapshot_child_obstacle(snapshot),
+    int error = server_capture(&snapshot->request, snapshot_child_obstacle(snapshot),
                                captured, reason, REASON_BYTES);
     if (error)
         return error;

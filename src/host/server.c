@@ -310,7 +310,7 @@ int server_dump_version(void)
 
 bool server_layout_is_of_file(void)
 {
-    return server_layout->keyspace == KEYSPACE_OF_FILE;
+    return server_layout && server_layout->keyspace == KEYSPACE_OF_FILE;
 }
 
 bool server_has_lru_clock(void)

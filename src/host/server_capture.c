@@ -271,18 +271,19 @@ static void forget_descriptors(struct server_capture *capture)
     capture->socket_count = 0;
 }
 
-/* Without a child, or where it is not proved which value is which, only a fork saves them. */
-static int look_for_values(bool child, struct server_capture *capture, char *reason,
-                           size_t reason_size)
+static int look_for_values(const char *no_child, struct server_capture *capture,
+                           char *reason, size_t reason_size)
 {
     int error = module_values_find(reason, reason_size);
-    if (!error || !child || server_layout->keyspace == KEYSPACE_OF_FILE)
-        return error;
-    capture->needs_child = true;
-    return 0;
+    capture->needs_child = error && !no_child;
+    if (!error || capture->needs_child)
+        return 0;
+    size_t length = strlen(reason);
+    snprintf(reason + length, reason_size - length, " (%s)", no_child);
+    return error;
 }
 
-int server_capture(const struct child_request *request, bool child,
+int server_capture(const struct child_request *request, const char *no_child,
                    struct server_capture *capture, char *reason, size_t reason_size)
 {
     DEMAND_MAIN_THREAD();
@@ -292,7 +293,7 @@ int server_capture(const struct child_request *request, bool child,
     int error = refuse_request(request, &wish, reason, reason_size);
     capture->no_data = wish & WISH_NO_DATA;
     if (!error && !capture->no_data)
-        error = look_for_values(child, capture, reason, reason_size);
+        error = look_for_values(no_child, capture, reason, reason_size);
     if (error)
         return error;
     error = capture_all(request, wish, capture);

@@ -47,11 +47,11 @@ struct server_capture {
     size_t trailer_length;
 };
 
-/* Fills `capture` for a save of this cause. `child`: one can be had that saves values of
- * modules' types and what else modules write. 0; -ENOTSUP with `reason` when it
- * cannot be served without a fork (values of module types, …); -errno.
+/* Fills `capture` for a save of this cause. `no_child`: why there can be none that saves
+ * values of modules' types and what else modules write; NULL: there can. 0; -ENOTSUP with
+ * `reason` when it cannot be served without a fork (values of module types, …); -errno.
  * On failure nothing is left to release. Main thread. */
-int server_capture(const struct child_request *request, bool child,
+int server_capture(const struct child_request *request, const char *no_child,
                    struct server_capture *capture, char *reason, size_t reason_size);
 /* Closes and frees what server_capture() made. Main thread or saver's. */
 void server_capture_release(struct server_capture *capture);

@@ -120,6 +120,9 @@ const char *snapshot_child_obstacle(struct snapshot *snapshot)
     /* It works in the arena that the freeze has switched to, and leaves the past alone. */
     if (!deferred_free_is_installed())
         return "free() cannot be replaced";
+    /* It is not proved which value is which. */
+    if (server_layout_is_of_file())
+        return "the layout is a file's";
     if (!missing)
         return NULL;
     snprintf(text, sizeof(text), "the server does not export %s", missing);

@@ -252,6 +252,12 @@ static void nothing_else(void)
 
 /* ---- what goes wrong ---- */
 
+static void check_reason_says(struct server *server, const char *why)
+{
+    const char *reason = server_info(server, "uffd_last_fallback_reason");
+    CHECK(strstr(reason, why), "the reason given is: %s", reason);
+}
+
 /* A server that does not export what only the child calls is served in all else. */
 static void server_lacks_what_it_calls(void)
 {
@@ -261,6 +267,7 @@ static void server_lacks_what_it_calls(void)
     server_ok(server, "TYPED.POPULATE %d key: %d 1", KEYS, VALUE_BYTES);
     server_save(server);
     CHECK(server_info_number(server, "uffd_fork_fallbacks") == 1, "no fork");
+    check_reason_says(server, "does not export rdbSaveObject");
     server_stop(server);
 }
 
@@ -315,6 +322,7 @@ static void check_next_forks(struct server *server)
     server_save(server);
     CHECK(server_info_number(server, "uffd_fork_fallbacks") == forks + 1,
           "the next save was trusted");
+    check_reason_says(server, "the child for them has failed");
     server_config_set(server, "uffd.enabled", "no");
     server_config_set(server, "uffd.enabled", "yes");
     server_save(server);
@@ -389,8 +397,7 @@ static void no_child_to_be_had(void)
     for (int i = 0; i < 2; i++) {
         point(server, points[i], "on");
         server_save(server);
-        const char *reason = server_info(server, "uffd_last_fallback_reason");
-        CHECK(strstr(reason, "need a child"), "the reason given is: %s", reason);
+        check_reason_says(server, "need a child");
         CHECK(server_info_number(server, "uffd_fork_fallbacks") == i + 1, "no fork");
         point(server, points[i], "off");
     }
