@@ -107,6 +107,12 @@ static void reaped(void)
     save_end(&the_snapshot);
 }
 
+static void fork_took(uint64_t usec)
+{
+    if (the_snapshot.settings.enabled) /* else it was not noted */
+        history_note_freeze(&the_service.history, usec);
+}
+
 /* Whoever asks the module in there, a script that is debugged or a crash report, must not
  * be answered from memory that is not there. */
 static void leave_parents_memory(struct snapshot *snapshot)
@@ -136,6 +142,7 @@ static const struct child_operations child_operations = {
     .kill = kill_save,
     .wait = wait_for_child,
     .reaped = reaped,
+    .fork_took = fork_took,
     .forked = forked,
 };
 

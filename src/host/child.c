@@ -14,6 +14,7 @@
 #include "host/got.h"
 #include "kernel/contract.h"
 #include "kernel/symbols.h"
+#include "kernel/thread.h"
 
 #define STACK_FRAMES 16
 /* A transfer makes three pipes right before it forks. */
@@ -157,6 +158,15 @@ static pid_t refuse_fork(const struct child_request *request, int error)
     return -1;
 }
 
+static pid_t fork_for_server(void)
+{
+    uint64_t began = clock_usec();
+    pid_t pid = real.fork();
+    if (pid > 0)
+        child.operations->fork_took(clock_usec() - began);
+    return pid;
+}
+
 static pid_t stand_in_fork(void)
 {
     struct child_request request = {.cause = CHILD_OTHER};
@@ -181,7 +191,7 @@ static pid_t stand_in_fork(void)
         break;
     }
     forget_child();
-    return real.fork();
+    return fork_for_server();
 }
 
 /* In the child of a real fork everything goes to the kernel. */

@@ -23,6 +23,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Who called fork(), told apart by the exported functions on the stack. */
@@ -60,6 +61,9 @@ struct child_operations {
     void (*wait)(void);
     /* waitpid() is about to hand out the end of our pid. Main thread. */
     void (*reaped)(void);
+    /* The server has a real child for what begin() would not do; the fork took so long.
+     * Main thread. */
+    void (*fork_took)(uint64_t usec);
     /* In the child of a real fork: the snapshot, if any, is not this process's. */
     void (*forked)(void);
 };

@@ -15,11 +15,21 @@ void history_add(struct history *history, const struct history_entry *entry)
         history->count++;
 }
 
+static size_t place_of(const struct history *history, size_t back)
+{
+    return (history->next + HISTORY_SAVES - 1 - back) % HISTORY_SAVES;
+}
+
+void history_note_freeze(struct history *history, uint64_t usec)
+{
+    history->entries[place_of(history, 0)].freeze_usec = usec;
+}
+
 const struct history_entry *history_at(const struct history *history, size_t back)
 {
     if (back >= history->count)
         return NULL;
-    return &history->entries[(history->next + HISTORY_SAVES - 1 - back) % HISTORY_SAVES];
+    return &history->entries[place_of(history, back)];
 }
 
 enum history_result history_result_of(int error)

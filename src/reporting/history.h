@@ -15,7 +15,7 @@ enum history_result {
     HISTORY_OK,
     HISTORY_FAILED,
     HISTORY_CANCELLED, /* ended by a signal: SHUTDOWN, FLUSHALL, a lost replica … */
-    HISTORY_FORKED,    /* the server's own fork did it: only cause and reason known */
+    HISTORY_FORKED,    /* the server's own fork did it: cause, reason and pause known */
     HISTORY_REFUSED,   /* `fallback no` */
 };
 
@@ -59,6 +59,8 @@ struct history {
 void history_clear(struct history *history);
 /* Copies the entry; the oldest one goes when there are HISTORY_SAVES. */
 void history_add(struct history *history, const struct history_entry *entry);
+/* The pause of the newest, which is known later than the rest. */
+void history_note_freeze(struct history *history, uint64_t usec);
 /* 0: the newest. NULL when there are not so many. */
 const struct history_entry *history_at(const struct history *history, size_t back);
 /* Of a save of ours that ended with 0 or -errno. */

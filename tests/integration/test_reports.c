@@ -146,6 +146,10 @@ static void results(void)
     check_last_save(server, "command", "forked");
     CHECK(strstr(answer_text(last_save(server), "reason"), "spool"), "reason: %s",
           answer_text(last_save(server), "reason"));
+    double fork_usec = server_info_number(server, "latest_fork_usec");
+    double paused = (double)answer_number(last_save(server), "freeze_usec");
+    CHECK(paused > 0 && paused <= fork_usec, "paused for %.0f us, forked for %.0f",
+          paused, fork_usec);
     server_config_set(server, "uffd.fallback", "no");
     server_error(server, "BGSAVE");
     check_last_save(server, "command", "refused");

@@ -95,6 +95,7 @@ static struct {
     pid_t pid_in_begin;
     unsigned begins, kills, waits, reaps, forks;
     int signal;
+    uint64_t fork_usec;
 } toy;
 
 static enum child_decision toy_begin(const struct child_request *request, int *error)
@@ -127,6 +128,11 @@ static void toy_reaped(void)
     toy.reaps++;
 }
 
+static void toy_fork_took(uint64_t usec)
+{
+    toy.fork_usec = usec;
+}
+
 static void toy_forked(void)
 {
     toy.forks++;
@@ -136,6 +142,7 @@ static const struct child_operations toy_operations = {.begin = toy_begin,
                                                        .kill = toy_kill,
                                                        .wait = toy_wait,
                                                        .reaped = toy_reaped,
+                                                       .fork_took = toy_fork_took,
                                                        .forked = toy_forked};
 
 static int set_up(void **state)
@@ -289,6 +296,7 @@ static void leaves_other_forks_alone(void **state)
     check_forks_for_real(fork_by_timer);
     assert_int_equal(toy.begins, 0);
     assert_int_equal(toy.forks, 0); /* only in the child */
+    assert_int_equal(toy.fork_usec, 0);
 }
 
 static void forks_for_real_when_told_to(void **state)
@@ -297,6 +305,7 @@ static void forks_for_real_when_told_to(void **state)
     toy.decision = CHILD_REAL_FORK;
     check_forks_for_real(save);
     assert_int_equal(toy.begins, 1);
+    assert_true(toy.fork_usec > 0);
     assert_int_equal(child_pid(), 0);
     assert_int_equal(toy.reaps, 0);
 }
