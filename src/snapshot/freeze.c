@@ -14,13 +14,14 @@
 #include "memory/decommitted.h"
 #include "memory/deferred_unmap.h"
 #include "memory/protection.h"
+#include "memory_budget.h"
 #include "rescue.h"
 #include "service.h"
 #include "watchdog.h"
 
-/* Of the limit, for pages that the child for modules' values has; and at most. */
+/* Of the limit, or of the room where that is less, for pages that the child for modules'
+ * values has. */
 #define VALUE_CHILD_SHARE 4
-#define VALUE_CHILD_MOST  (UINT64_C(64) << 20)
 
 int freeze_explain(char *reason, int error, const char *what)
 {
@@ -225,9 +226,9 @@ static int protect_heap(struct snapshot *snapshot, bool again)
  * of the server's is done from here until it is protected. */
 static int make_value_child(struct snapshot *snapshot)
 {
-    uint64_t memory = snapshot->limit / VALUE_CHILD_SHARE;
-    if (memory > VALUE_CHILD_MOST)
-        memory = VALUE_CHILD_MOST;
+    uint64_t room = memory_budget_spare(snapshot);
+    uint64_t memory =
+        (snapshot->limit < room ? snapshot->limit : room) / VALUE_CHILD_SHARE;
     snapshot->values.compress = snapshot->capture.compress;
     int error = value_child_prepare(&snapshot->values);
     if (!error)

@@ -240,6 +240,21 @@ static void counts_within_the_limit(void)
     server_stop(server);
 }
 
+/* A quarter of it. */
+static void all_within_a_large_limit(void)
+{
+    struct server *server = start_empty("buffer-limit 384mb", "");
+    server_config_set(server, "rdbcompression", "no");
+    server_ok(server, "TYPED.MEMO %d 1", 80 << 20);
+    server_save(server);
+    CHECK(server_info_number(server, "uffd_last_child_peak_bytes") >= 80 << 20,
+          "it had %s bytes at most", server_info(server, "uffd_last_child_peak_bytes"));
+    CHECK(server_info_number(server, "uffd_last_child_pages_dropped") == 0,
+          "pages were dropped");
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
 /* There is no other key by which the layout could be proved. */
 static void nothing_else(void)
 {
@@ -521,6 +536,7 @@ int main(int argc, char **argv)
         {"aux_to_a_replica", aux_to_a_replica, 30},
         {"uncompressed_for_a_replica", uncompressed_for_a_replica, 30},
         {"within_a_small_limit", within_a_small_limit, 30},
+        {"all_within_a_large_limit", all_within_a_large_limit, 60},
         {"counts_within_the_limit", counts_within_the_limit, 30},
         {"nothing_else", nothing_else, 30},
         {"server_lacks_what_it_calls", server_lacks_what_it_calls, 30},
