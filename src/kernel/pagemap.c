@@ -32,9 +32,11 @@ struct scan_request {
 #define PAGE_IS_PFNZERO (UINT64_C(1) << 5)
 #define PAGE_IS_HUGE    (UINT64_C(1) << 6)
 #define PAGE_IS_GUARD   (UINT64_C(1) << 8) /* Linux 6.15 */
-/* An entry of the page map, one for each page (Linux 5.14). */
+/* An entry of the page map, one for each page. The last two: Linux 5.14, 6.15. */
+#define ENTRY_IS_PRESENT   (UINT64_C(1) << 63)
+#define ENTRY_IS_OWN       (UINT64_C(1) << 56)
 #define ENTRY_IS_PROTECTED (UINT64_C(1) << 57)
-#define ENTRY_IS_GUARD     (UINT64_C(1) << 58) /* Linux 6.15 */
+#define ENTRY_IS_GUARD     (UINT64_C(1) << 58)
 #define ENTRIES_AT_ONCE    256
 #define PAGE_SHIFT         12
 /* Ranges that one call tells of. */
@@ -176,8 +178,8 @@ int pagemap_find_unprotected(int pagemap, uint64_t start, uint64_t end,
     return error ? error : (int)found.count;
 }
 
-/* The shared page of zeros, which costs nothing, counts too. */
-static int count_present_in_entries(int pagemap, uint64_t start, uint64_t end)
+/* Of which all `bits` are set. */
+static int count_entries(int pagemap, uint64_t start, uint64_t end, uint64_t bits)
 {
     uint64_t entries[COUNTED_PAGES];
     size_t bytes = (size_t)((end - start) >> PAGE_SHIFT) * sizeof(entries[0]);
@@ -187,10 +189,15 @@ static int count_present_in_entries(int pagemap, uint64_t start, uint64_t end)
                         (off_t)((start >> PAGE_SHIFT) * sizeof(entries[0])));
     if (got < 0)
         return -errno;
-    int present = 0;
+    int count = 0;
     for (size_t i = 0; i < (size_t)got / sizeof(entries[0]); i++)
-        present += entries[i] >> 63;
-    return present;
+        count += (entries[i] & bits) == bits;
+    return count;
+}
+
+int pagemap_count_own(int pagemap, uint64_t start, uint64_t end)
+{
+    return count_entries(pagemap, start, end, ENTRY_IS_PRESENT | ENTRY_IS_OWN);
 }
 
 int pagemap_count_present(int pagemap, uint64_t start, uint64_t end)
@@ -206,8 +213,8 @@ int pagemap_count_present(int pagemap, uint64_t start, uint64_t end)
             .return_mask = PAGE_IS_PRESENT,
         };
         int count = scan_pages(pagemap, &request, ranges, SEEN_AT_ONCE, &scanned);
-        if (count < 0)
-            return count_present_in_entries(pagemap, start, end);
+        if (count < 0) /* the shared page of zeros, which costs nothing, counts too */
+            return count_entries(pagemap, start, end, ENTRY_IS_PRESENT);
         for (int i = 0; i < count; i++)
             pages += (ranges[i].end - ranges[i].start) >> PAGE_SHIFT;
         if (scanned <= at)

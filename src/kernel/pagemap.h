@@ -34,6 +34,9 @@ int pagemap_find_unprotected(int pagemap, uint64_t start, uint64_t end,
 /* How many pages of [start, end), at most 2 MB, are in memory, or -errno. The kernel's
  * shared page of zeros is not one of them; before Linux 6.7 nothing tells it apart. */
 int pagemap_count_present(int pagemap, uint64_t start, uint64_t end);
+/* Of these, how many no other process has: a forked child shares all until one of the two
+ * writes. Or -errno. */
+int pagemap_count_own(int pagemap, uint64_t start, uint64_t end);
 /* 1 if all of [start, end) is in huge pages, 0 if not, or -errno. */
 int pagemap_is_huge(int pagemap, uint64_t start, uint64_t end);
 

@@ -32,7 +32,8 @@
 /* ---- put together ---------------------------------------------------------------- */
 
 /* The kernel fills no holes where a userfaultfd watches: it would answer EBUSY, having
- * looked at all of it. So huge pages cost no more memory than what there is. */
+ * looked at all of it. So huge pages cost no more memory than what there is. What a forked
+ * child shares would be copied for it: 2 MB for each page that was written to. */
 static bool can_be_mended(struct snapshot *snapshot, int pagemap, uint64_t at)
 {
     /* A collapse would fill what is given back. And it takes the huge page before it gives
@@ -40,7 +41,7 @@ static bool can_be_mended(struct snapshot *snapshot, int pagemap, uint64_t at)
     if (decommitted_overlaps(at, at + HUGE_PAGE_BYTES) ||
         memory_budget_spare(snapshot) < 2 * HUGE_PAGE_BYTES)
         return false;
-    return pagemap_count_present(pagemap, at, at + HUGE_PAGE_BYTES) ==
+    return pagemap_count_own(pagemap, at, at + HUGE_PAGE_BYTES) ==
            HUGE_PAGE_BYTES / PAGE_BYTES;
 }
 

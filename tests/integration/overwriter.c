@@ -146,18 +146,29 @@ long overwriter_stop(struct overwriter *overwriter, double *worst_msec)
 
 /* ---- the kernel's view ----------------------------------------------------------- */
 
-size_t process_resident(struct server *server)
+static size_t rolled_up(struct server *server, const char *field)
 {
     FILE *file = fopen(format_text("/proc/%d/smaps_rollup", server->pid), "r");
-    char line[256];
+    char line[256], name[32];
     size_t kilobytes = 0;
+    bool found = false;
     CHECK(file, "no smaps_rollup");
-    while (fgets(line, sizeof line, file))
-        if (sscanf(line, "Rss: %zu kB", &kilobytes) == 1)
-            break;
+    while (!found && fgets(line, sizeof line, file))
+        found = sscanf(line, "%31[^:]: %zu kB", name, &kilobytes) == 2 &&
+                strcmp(name, field) == 0;
     fclose(file);
-    CHECK(kilobytes, "smaps_rollup has no Rss");
+    CHECK(found, "smaps_rollup has no %s", field);
     return kilobytes << 10;
+}
+
+size_t process_resident(struct server *server)
+{
+    return rolled_up(server, "Rss");
+}
+
+size_t process_huge(struct server *server)
+{
+    return rolled_up(server, "AnonHugePages");
 }
 
 int process_mappings(struct server *server)

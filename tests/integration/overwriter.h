@@ -30,6 +30,8 @@ long overwriter_stop(struct overwriter *overwriter, double *worst_msec);
 /* What the kernel says of the server: resident bytes, shared memory included,
  * and lines of its memory map. */
 size_t process_resident(struct server *server);
+/* … of which in huge pages. */
+size_t process_huge(struct server *server);
 int process_mappings(struct server *server);
 
 #endif

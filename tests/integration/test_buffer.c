@@ -325,6 +325,32 @@ static void another_allocator(void)
     server_stop(server);
 }
 
+/* ---- a child of the server's own fork --------------------------------------------- */
+
+#define FORKED_KEYS 100000
+
+/* All that it shares would be copied where huge pages that writes have split are put
+ * together again: 2 MB for each page. */
+static void forked_child_keeps_sharing(void)
+{
+    needs_module();
+    struct server *server =
+        server_start(&(struct server_options){.config = FILL_CONFIG, .fault = ""});
+    server_ok(server, "DEBUG POPULATE %d key 1000", FORKED_KEYS);
+    WAIT_UNTIL(process_huge(server) > 80 * MEGABYTE, 20, "it is not on huge pages");
+    server_ok(server, "UFFD.FAULT spool_open on");
+    server_config_set(server, "rdb-key-save-delay", "-2"); /* after each second key */
+    server_save_start(server);
+    for (int i = 0; i < FORKED_KEYS; i += 100)
+        server_ok(server, "SETRANGE key:%d 0 x", i);
+    CHECK(server_save_wait(server), "the save has failed");
+    double copied = server_info_number(server, "rdb_last_cow_size");
+    test_note("%.1f MB copied", copied / MEGABYTE);
+    CHECK(number(server, "fork_fallbacks") == 1, "no fork");
+    CHECK(copied < 40 * MEGABYTE, "more was copied than what was written to");
+    server_stop(server);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
@@ -337,6 +363,7 @@ int main(int argc, char **argv)
         {"purging_allocator", purging_allocator, 120},
         {"memory_accounting", memory_accounting, 120},
         {"another_allocator", another_allocator, 30},
+        {"forked_child_keeps_sharing", forked_child_keeps_sharing, 60},
         {0},
     };
     return test_run("buffer", cases, argc, argv);
