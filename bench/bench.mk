@@ -6,7 +6,7 @@ BENCH_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/*.c))
 $(BUILD)/bench/loadgen: $(BENCH_OBJECTS)
 	$(call say,LINK)$(CC) $(CFLAGS) -o $@ $^ -lm -lpthread
 
-loadgen: $(BUILD)/bench/loadgen
+loadgen: $(BUILD)/bench/loadgen $(BUILD)/tests/modules/typed.so
 
 bench: all loadgen ## measure against fork, about an hour; rewrites docs/BENCHMARKS.md and its plots
 	bench/run

@@ -116,6 +116,12 @@ function scenario_table(s) {
         row(s, "bytes of pages per byte of buffer and spool", "pages.per_byte", 1, 2, 0)
         row(s, "faults", "save.1.uffd_last_faults", 1, 0, 0)
         row(s, "un-protect calls", "save.1.uffd_last_unprotects", 1, 0, 0)
+        if (s ~ /^module/) {
+            row(s, "values saved in the child", "save.1.uffd_last_child_values", 1, 0, 0)
+            row(s, "making it, ms of the freeze", "save.1.uffd_last_child_fork_usec", 1000, 2, 0)
+            row(s, "pages given to it, MB", "save.1.uffd_last_child_pages", 256, 0, 0)
+            row(s, "at most at once, MB", "save.1.uffd_last_child_peak_bytes", 1048576, 0, 0)
+        }
         row(s, "writer waits", "save.1.uffd_writer_waits", 1, 0, 0)
         row(s, "writer waits, ms together", "save.1.uffd_writer_wait_usec", 1000, 1, 0)
     }

@@ -3,6 +3,7 @@
 #   variants  servers that are compared, the first one is the base of the ratios
 #   keys size values   the dataset (values zeros: DEBUG POPULATE; json: stored by loadgen; types: keys of every type;
 #                      lists: lists of 250 values)
+#   typed        so many of the keys are values of a module's types (the tests' module)
 #   restarted    the server is then stopped and loads the dataset from its dump
 #   hogs         programs that use a CPU each as long as the load lasts
 #   server_arguments   of every variant
@@ -17,7 +18,7 @@
 main_scenarios="idle set20k set40k zipf20k get90 mixed five-saves four-k saturated saturated-save saturated-dirty-rate-10 limit128 ten-saves json json-patched heap8g heap8g-1gb"
 # Beside the installed server those of tests/servers/list, where they have been fetched (make servers).
 # Where fork, or fork on huge pages, might be ahead.
-pressure_scenarios="set20k zipf20k saturated-save idle five-saves on-installed busy restarted loaded-late heap16g heap8g saturated-io-threads types saturated-50m-keys lists"
+pressure_scenarios="set20k zipf20k saturated-save idle five-saves on-installed busy restarted loaded-late heap16g heap8g saturated-io-threads types saturated-50m-keys lists module-tenth module-all"
 servers_cache=${XDG_CACHE_HOME:-$HOME/.cache}/rdb_uffd/servers
 # The installed server and those of tests/servers/list that have been fetched (make servers).
 server_scenarios() {
@@ -41,7 +42,7 @@ usual_variants="fork uffd"
 
 scenario() {
     variants=$usual_variants keys=$default_keys size=100 values=zeros rounds=$pairs interleaved= alternating=
-    restarted= hogs=0 server_arguments=
+    restarted= hogs=0 typed=0 server_arguments=
     server_program=redis-server check_program=redis-check-rdb written=
     case $1 in
     idle)
@@ -141,6 +142,12 @@ scenario() {
         title="50,000 lists of 250 values of 200 bytes, 1,000 LPUSH/s"
         keys=50000 size=200 values=lists written=5000000 # loadgen has a list for every 100 keys
         load="$one_save --rate 1000 --mix lpush=100" ;;
+    module-tenth)
+        title="A GB, a tenth of it values of a module's types, 5,000 SET/s to the others"
+        variants="fork fork-huge uffd-child uffd-child-1gb" keys=950000 size=1000 typed=95000 ;;
+    module-all)
+        title="A GB, all of it but 20 MB values of a module's types, 5,000 SET/s to the others"
+        variants="fork fork-huge uffd-child-8gb" keys=950000 size=1000 typed=930000 rounds=1 ;;
     on-*)
         keys=1000000
         if [ "$1" = on-installed ]; then
@@ -160,6 +167,10 @@ scenario() {
     *)
         fail "no scenario $1; there are: $main_scenarios $pressure_scenarios $(server_scenarios) heap-MEGABYTES saturated-dirty-rate-SECONDS" ;;
     esac
+    if [ $typed != 0 ]; then
+        server_arguments="--loadmodule $typed_module plain" written=$((keys - typed))
+        load="$one_save --rate 5000"
+    fi
     load="$load --keys ${written:-$keys} --value-size $size"
 }
 
@@ -170,6 +181,8 @@ variant_arguments() {
     fork) ;;
     fork-huge | uffd) echo "--loadmodule $module" ;;
     uffd-late) echo "--enable-module-command yes" ;;
+    uffd-child) echo "--loadmodule $module value-child yes" ;;
+    uffd-child-*) echo "--loadmodule $module value-child yes buffer-limit ${1#uffd-child-}" ;;
     uffd-one) echo "--loadmodule $module threads 1" ;;
     uffd-4k) echo "--loadmodule $module huge-pages no" ;;
     uffd-1gb) echo "--loadmodule $module buffer-limit 1gb" ;;
