@@ -149,6 +149,7 @@ static void check_estimate(const char *command, int per_second, int in_place)
     redisReply *rate = server_ok(server, command);
     long while_measured = atomic_load(&load->done) - before;
     json_fill(server->connection, KEYS, BYTES, seed + 3);
+    sleep_msec(1500); /* what is free is given back once a second */
     before = atomic_load(&load->done);
     server_save(server);
     long while_saved = atomic_load(&load->done) - before;
