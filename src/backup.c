@@ -34,7 +34,7 @@ void backup_init(void)
 
 static bool has_ended(struct snapshot *snapshot)
 {
-    return atomic_load_explicit(&snapshot->end, memory_order_acquire) != END_NOT_YET;
+    return atomic_load_explicit(&snapshot->backup_is_over, memory_order_acquire);
 }
 
 void backup_settle(struct snapshot *snapshot)

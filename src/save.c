@@ -52,6 +52,7 @@ static void begin_saving(struct snapshot *snapshot)
     atomic_store_explicit(&snapshot->keys_saved, 0, memory_order_relaxed);
     atomic_store_explicit(&snapshot->bytes_written, 0, memory_order_relaxed);
     atomic_store_explicit(&snapshot->backup_is_open, false, memory_order_relaxed);
+    atomic_store_explicit(&snapshot->backup_is_over, false, memory_order_relaxed);
     snapshot->backup_refusal[0] = '\0';
     atomic_store_explicit(&snapshot->kill_signal, 0, memory_order_relaxed);
     atomic_store_explicit(&snapshot->result_taken, false, memory_order_relaxed);

@@ -69,6 +69,7 @@
     POINT(NO_AUDIT, "no_audit")               /* lost pages are not looked for */        \
     POINT(NO_PAGEMAP_SCAN, "no_pagemap_scan") /* a kernel before 6.7, for that */        \
     POINT(HELD_SAVER, "held_saver")           /* the saver begins when this is off */    \
+    POINT(SLOW_END, "slow_end")         /* … tells of its end half a second later */   \
     POINT(HELD_UPKEEP, "held_upkeep")   /* upkeep does no chores until this is off */    \
     POINT(OUTPUT_WRITE, "output_write") /* EIO from the dump file */                     \
     POINT(NO_NAMELESS, "no_nameless")   /* files cannot be made without a name */        \

@@ -21,6 +21,8 @@
 /* … while it is being published: a second. */
 #define PUBLISHING_WAITS 100
 #define WAIT_MSEC        10
+/* FAULT_SLOW_END */
+#define SLOW_END_USEC 500000
 
 static void release_memory(struct snapshot *snapshot)
 {
@@ -94,10 +96,13 @@ static void end_child(struct snapshot *snapshot, int status)
     uint32_t end = END_NOT_YET;
     if (atomic_compare_exchange_strong_explicit(&snapshot->end, &end, END_BY_SAVER,
                                                 memory_order_seq_cst,
-                                                memory_order_relaxed))
+                                                memory_order_relaxed)) {
+        if (fault_point(FAULT_SLOW_END))
+            sleep_usec(SLOW_END_USEC);
         snapshot_end_child(snapshot, status);
-    else
+    } else {
         atomic_store_explicit(&snapshot->end, END_RETURNED, memory_order_release);
+    }
 }
 
 /* Not before: on a busy machine the main thread loses its CPU in the freeze, and its own

@@ -79,10 +79,13 @@ void snapshot_count(struct snapshot *snapshot, enum history_result result)
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
-/* Of a backup the main thread learns by `end`, at its next tick. */
+/* Of a backup the main thread learns at its next tick. In both cases it may begin the next
+ * save from here on. */
 void snapshot_end_child(struct snapshot *snapshot, int status)
 {
-    if (!snapshot_is_backup(snapshot))
+    if (snapshot_is_backup(snapshot))
+        atomic_store_explicit(&snapshot->backup_is_over, true, memory_order_release);
+    else
         child_exited(status);
 }
 

@@ -374,6 +374,24 @@ static void saves_meanwhile(void)
     server_stop(server);
 }
 
+/* Who began the next save before the last one's end had been told was told of that end as of
+ * its own: a BGSAVE had ended well that had not begun. */
+static void told_before_the_next_save(void)
+{
+    struct server *server = backup_start();
+    server_ok(server, "UFFD.FAULT slow_end on");
+    server_ok(server, "UFFD.BACKUP first.rdb WAIT");
+    server_ok(server, "UFFD.FAULT slow_end off");
+    server_config_set(server, "rdb-key-save-delay", BACKUP_SLOW);
+    server_save_start(server);
+    CHECK(server_save_wait(server), "the save failed");
+    CHECK(server_info_number(server, "uffd_snapshots_ok") == 1 &&
+              backup_exists(server, "dump.rdb"),
+          "it has not ended");
+    check_fork_free(server, 1);
+    server_stop(server);
+}
+
 static void access_is_limited(void)
 {
     struct server *server = backup_start();
@@ -413,6 +431,7 @@ int main(int argc, char **argv)
         {"in_transaction", in_transaction, 20},
         {"one_at_a_time", one_at_a_time, 30},
         {"saves_meanwhile", saves_meanwhile, 30},
+        {"told_before_the_next_save", told_before_the_next_save, 30},
         {"access_is_limited", access_is_limited, 20},
         {0},
     };
