@@ -27,7 +27,12 @@ $(TEST_SANDBOX): tests/sandbox/no-placing.c
 	@mkdir -p $(dir $@)
 	$(call say,LINK)$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -o $@ $<
 
-tests-built: $(TESTED) $(INTEGRATION_TESTS) $(TEST_MODULES) $(TEST_SANDBOX) \
+LITMUS := $(BUILD)/tests/model/litmus
+$(LITMUS): tests/model/litmus.c
+	@mkdir -p $(dir $@)
+	$(call say,LINK)$(CC) $(CFLAGS) $(WARNINGS) $(STANDARD) -o $@ $<
+
+tests-built: $(TESTED) $(if $(WITHOUT_MODULE),,$(LITMUS)) $(INTEGRATION_TESTS) $(TEST_MODULES) $(TEST_SANDBOX) \
 	$(PLACE)uffd-watch $(if $(CROSS),,$(BUILD)/tools/layouts/from_binary)
 
 test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SERVERS=all)
@@ -36,11 +41,11 @@ test: ## install what is missing, build, run all tests (ONLY=name, STRICT=1, SER
 	@RDB_UFFD_MODULE=$(abspath $(TESTED_MODULE)) RELEASED_MODULE=$(CURDIR)/rdb_uffd.so \
 		MODULE_HAS_CHECKS=$(findstring $(CHECKED),$(TESTED_MODULE)) FUZZ_BUILD=$(CURDIR)/$(FUZZ_BUILD) \
 		TEST_MODULES=$(CURDIR)/$(BUILD)/tests/modules \
-		LAYOUTS_TOOL=$(CURDIR)/$(BUILD)/tools/layouts/from_binary \
+		LITMUS=$(CURDIR)/$(LITMUS) LAYOUTS_TOOL=$(CURDIR)/$(BUILD)/tools/layouts/from_binary \
 		TEST_SANDBOX=$(CURDIR)/$(TEST_SANDBOX) UFFD_WATCH=$(CURDIR)/uffd-watch \
 		REFERENCE_FILE=$(CURDIR)/docs/SETTINGS-AND-INFO.md OPERATIONS_FILE=$(CURDIR)/docs/OPERATIONS.md \
 		tests/integration/run-tests \
-		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS) tests/model/run) \
+		$(if $(WITHOUT_MODULE),,$(UNIT_TESTS) tests/model/run tests/model/run-litmus) \
 		$(if $(FUZZED),tests/fuzz/run-fuzz) $(INTEGRATION_TESTS) \
 		tests/integration/test_install tests/integration/test_documents tests/integration/test_layouts \
 		tests/integration/test_images
@@ -67,8 +72,8 @@ model: ## check the models of the protocol (spin), and that mistakes in them are
 	@tests/model/run
 
 .PHONY: litmus
-litmus: ## ask herd7 whether arm64 allows what must not be, and finds it once a fence is gone
-	@tests/model/run-litmus
+litmus: $(LITMUS) ## does arm64 allow what must not be, and is it found once a fence is gone? (herd7 is asked too if there)
+	@LITMUS=$(CURDIR)/$(LITMUS) tests/model/run-litmus
 
 .PHONY: test-arm64
 test-arm64: ## unit tests and some suites on arm64: as it is on such a machine, else in an emulator (TESTS="identity/ ...")

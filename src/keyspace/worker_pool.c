@@ -195,7 +195,7 @@ static void walk_task(struct worker *worker, uint32_t number, uint64_t from, uin
     result->where = walk->where;
     if (atomic_compare_exchange_strong_explicit(&result->state, &working, RESULT_DONE,
                                                 memory_order_release,
-                                                memory_order_relaxed))
+                                                memory_order_acquire))
         futex_wake_all(&result->state);
     else
         atomic_store_explicit(&result->state, RESULT_FREE, memory_order_release);
@@ -451,10 +451,11 @@ static int wait_for_oldest(struct worker_pool *pool, struct walk *walk,
         return 0;
     }
     futex_wait(&result->state, RESULT_WORKING, PATIENCE_MSEC);
-    /* Before it is abandoned: it may be somebody else's as soon as its thread sees. */
+    /* Before it is abandoned (release): it may be somebody else's as soon as its thread
+     * sees that (acquire, walk_task()). */
     uint64_t from = result->from, to = result->to;
     if (!atomic_compare_exchange_strong_explicit(&result->state, &working,
-                                                 RESULT_ABANDONED, memory_order_relaxed,
+                                                 RESULT_ABANDONED, memory_order_release,
                                                  memory_order_relaxed))
         return 0;
     int error = walk_directly(pool, walk, from, to);

@@ -119,9 +119,11 @@ void heap_unlock(struct heap *heap)
     futex_wake_all(&heap->locked);
 }
 
+/* What has changed is in the memory map before it is counted (release), and what was counted
+ * (acquire) before the map is read: what is not seen there is counted afterwards. */
 void heap_note_change(struct heap *heap)
 {
-    atomic_fetch_add_explicit(&heap->changes, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&heap->changes, 1, memory_order_release);
 }
 
 void heap_ask_for_huge_pages(void *start, size_t length, bool wanted)
@@ -350,7 +352,7 @@ static int scan_and_register(struct heap *heap)
 int heap_refresh(struct heap *heap, bool all)
 {
     DEMAND_HELD(&heap->locked);
-    uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_relaxed);
+    uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_acquire);
     struct mappings_extent extent;
     int error = -EAGAIN;
     if (all)

@@ -41,6 +41,8 @@ static void pack_job(struct packer *packer, struct packer_job *job)
     note_duration(packer, clock_usec() - began);
 }
 
+/* Said first, then looked (seq_cst): packer_post() does it the other way round, and one of
+ * the two sees the other. */
 static void wait_for_jobs(struct packer *packer, uint32_t packed)
 {
     atomic_store_explicit(&packer->asleep, 1, memory_order_seq_cst);
@@ -66,6 +68,7 @@ static void *run_packer(void *argument)
     uint32_t packed = 0, avoided = UINT32_MAX;
     thread_get_cpus(0, &all);
     while (!atomic_load_explicit(&packer->stopping, memory_order_acquire)) {
+        /* The jobs that packer_post() has filled in before. */
         uint32_t posted = atomic_load_explicit(&packer->posted, memory_order_acquire);
         if (posted == packed) {
             wait_for_jobs(packer, packed);
@@ -74,6 +77,8 @@ static void *run_packer(void *argument)
         keep_off_writer(packer, &all, &avoided);
         while (packed != posted) {
             pack_job(packer, &packer->jobs[packed % PACKER_JOBS]);
+            /* The piece is there, and the page is not looked at any more: whoever finds
+             * this by acquire may use its slot for something else. */
             atomic_store_explicit(&packer->packed, ++packed, memory_order_release);
         }
         futex_wake_all(&packer->packed);

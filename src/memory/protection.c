@@ -31,7 +31,8 @@ struct helper {
     struct thread thread;
     struct protection *protection;
     /* Which share it is about to take, or has; NO_PLACE: none. Said before it takes it,
-     * so that whoever finds no share left also finds who has the last ones. */
+     * so that whoever finds no share left also finds who has the last ones; and after what
+     * it had before is protected (release; acquire in do_what_helpers_have()). */
     _Atomic uint64_t place;
 };
 
@@ -99,7 +100,7 @@ static bool take_share(struct protection *protection, struct helper *helper,
         bool past = *start >= set->regions[i].end;
         uint64_t after = past ? ((uint64_t)i + 1) << SHARE_BITS : next + 1;
         if (helper)
-            atomic_store_explicit(&helper->place, next, memory_order_relaxed);
+            atomic_store_explicit(&helper->place, next, memory_order_release);
         if (!atomic_compare_exchange_weak_explicit(&protection->next, &next, after,
                                                    memory_order_acq_rel,
                                                    memory_order_acquire))
@@ -154,7 +155,7 @@ static void *help(void *argument)
         atomic_fetch_add_explicit(&protection->inside, 1, memory_order_seq_cst);
         if (atomic_load_explicit(&protection->open, memory_order_seq_cst))
             protect_shares(protection, helper);
-        atomic_store_explicit(&helper->place, NO_PLACE, memory_order_relaxed);
+        atomic_store_explicit(&helper->place, NO_PLACE, memory_order_release);
         atomic_fetch_sub_explicit(&protection->inside, 1, memory_order_release);
         futex_wake_all(&protection->inside);
     }

@@ -51,7 +51,9 @@ static int open_file(const char *directory)
 /* ---- the clerk ------------------------------------------------------------------- */
 
 /* A disk that does not answer lets nobody go who opens or closes a file there, so a thread
- * does it that nobody needs: others wait for it, not for ever. */
+ * does it that nobody needs: others wait for it, not for ever. `errand` is stored with
+ * release and loaded with acquire by both: the directory, or the file to be closed, was there
+ * before it is sent, and the file that was opened before it is at rest. */
 enum errand {
     AT_REST,
     OPENING,
@@ -248,6 +250,8 @@ int spool_write_batch(struct spool *spool, struct spool_batch *batch, uint32_t *
     DEMAND_THREAD(THREAD_UPKEEP);
     size_t bytes = batch->count * RAW_PIECE_ROOM;
     batch->count = 0;
+    /* Said before write_at_end() looks for the file: see spool_close(). What is written is
+     * there for whoever learns of its place from us (post_request(), release). */
     atomic_store_explicit(&spool->batch, 1, memory_order_seq_cst);
     fault_point_hang(FAULT_HUNG_UPKEEP);
     int error = append(spool, batch->bytes, bytes, place);

@@ -8,10 +8,12 @@
 #include "snapshot.h"
 #include "value_child/inside.h"
 
+/* `freezing` first: who freezes sets `frozen` before it takes that back, so whoever finds
+ * neither was here before, and is waited for. */
 static bool is_frozen(void)
 {
-    return (atomic_load_explicit(&the_snapshot.frozen, memory_order_acquire) ||
-            atomic_load_explicit(&the_snapshot.freezing, memory_order_acquire)) &&
+    return (atomic_load_explicit(&the_snapshot.freezing, memory_order_acquire) ||
+            atomic_load_explicit(&the_snapshot.frozen, memory_order_acquire)) &&
            (!the_service.in_forked_child || inside_is_here());
 }
 

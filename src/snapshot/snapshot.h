@@ -231,11 +231,12 @@ static inline bool upkeep_is_to_leave(struct snapshot *snapshot)
 
 /* Neither is there a snapshot nor does the module go. Under heap_lock() also the last
  * word: `frozen` is set before the lock is given up, the phase a moment later, and in that
- * moment the view must not be renumbered. */
+ * moment the view must not be renumbered. `frozen` is looked at first: it ends before the
+ * phase does. */
 static inline bool snapshot_is_idle(struct snapshot *snapshot)
 {
-    return snapshot_phase(snapshot) == PHASE_NONE &&
-           !atomic_load_explicit(&snapshot->frozen, memory_order_acquire) &&
+    return !atomic_load_explicit(&snapshot->frozen, memory_order_acquire) &&
+           snapshot_phase(snapshot) == PHASE_NONE &&
            !atomic_load_explicit(&snapshot->rescuing, memory_order_seq_cst) &&
            !atomic_load_explicit(&snapshot->unreleased, memory_order_acquire) &&
            !upkeep_is_to_leave(snapshot);
