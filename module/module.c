@@ -211,7 +211,9 @@ int RedisModule_OnLoad(api_context *context, api_string **arguments, int count)
             "version " RDB_UFFD_VERSION " is in memory under this path, "
             "and another file lies there: load it by another path (with "
             "// for one of its /), or restart the server");
-    bool fault_points = fault_points_init();
+    int fault_points = fault_points_init();
+    if (fault_points < 0)
+        return refuse_to_load("RDB_UFFD_FAULT names no fault point");
     if (settings_load(context, arguments, count) != API_OK)
         return API_ERR;
     identify_server(context);

@@ -1,5 +1,6 @@
 #include "kernel/fault_points.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -63,18 +64,19 @@ void fault_point_crash(enum fault_point_id point)
         *(volatile char *)nowhere = 1;
 }
 
-bool fault_points_init(void)
+int fault_points_init(void)
 {
     for (size_t i = 0; i < sizeof(fault_points_on) / sizeof(*fault_points_on); i++)
         atomic_store_explicit(&fault_points_on[i], 0, memory_order_relaxed);
     const char *list = getenv("RDB_UFFD_FAULT");
     if (!list)
-        return false;
+        return 0;
     char copy[256];
     strncpy(copy, list, sizeof(copy) - 1);
     copy[sizeof(copy) - 1] = '\0';
     char *rest = copy;
     for (char *name; (name = strsep(&rest, ","));)
-        fault_point_set(name, true);
-    return true;
+        if (*name && !fault_point_set(name, true))
+            return -EINVAL;
+    return 1;
 }

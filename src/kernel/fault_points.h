@@ -138,8 +138,9 @@ void fault_point_crash(enum fault_point_id point);
 /* As something that the kernel does not let go of: until the point is switched off.
  * Without the point, nothing. */
 void fault_point_hang(enum fault_point_id point);
-/* Reads the environment. Returns true if the variable is set at all. */
-bool fault_points_init(void);
+/* Reads the environment. 1 if the variable is set, 0 if not; -EINVAL when it names a point
+ * that there is not: a test with it could not fail. */
+int fault_points_init(void);
 /* Switches one by name. False when there is no such point. */
 bool fault_point_set(const char *name, bool on);
 

@@ -428,6 +428,11 @@ static void unknown_fault(void)
     server = server_start(NULL);
     server_error(server, "UFFD.FAULT corrupt_pointer on");
     server_stop(server);
+    server = server_start(&(struct server_options){.fault = "spool_write,no_such_point",
+                                                   .without_module = true});
+    server_error(server, "MODULE LOAD %s", module_path());
+    CHECK(server_log_count(server, "RDB_UFFD_FAULT names no fault point"), "no reason");
+    server_stop(server);
 }
 
 int main(int argc, char **argv)
