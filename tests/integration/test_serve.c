@@ -9,10 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define ANSWER_BYTES 262144
+/* Debian's package, which is too much to be installed for this alone. */
+#define BROWSER "/usr/bin/chromium"
+/* A page on which nothing is shown has less. */
+#define PICTURE_BYTES_LEAST 10000
 
 static int served_port;
 
@@ -230,16 +235,47 @@ static void wrong_places(void)
     CHECK(run_program(path, words) == 2, "with --once");
 }
 
+/* What a real one makes of the page: all of it allowed by what it says of itself (the policy),
+ * and to be seen. */
+static void in_a_browser(void)
+{
+    struct server *server = server_start(NULL);
+    server_save(server);
+    serve(format_text("127.0.0.1:%d", server->port), "127.0.0.1:1");
+    WAIT_UNTIL(strstr(get("/"), "not there"), 10, "the second server is not shown");
+    char *output = format_text("%s/browser", test_directory());
+    char *picture = format_text("%s/page.png", test_directory());
+    const char *url = format_text("http://127.0.0.1:%d/", served_port);
+    const char *const words[] = {BROWSER,
+                                 "--headless",
+                                 "--no-sandbox",
+                                 "--enable-logging=stderr",
+                                 format_text("--user-data-dir=%s/user", test_directory()),
+                                 "--window-size=800,700",
+                                 format_text("--screenshot=%s", picture),
+                                 url,
+                                 NULL};
+    CHECK(run_program(output, words) == 0, "%s has failed", BROWSER);
+    struct stat shown;
+    CHECK(stat(picture, &shown) == 0 && shown.st_size > PICTURE_BYTES_LEAST,
+          "nothing is to be seen");
+    const char *const find[] = {"/bin/grep", "-E", "CONSOLE|Refused", output, NULL};
+    CHECK(run_program(NULL, find) == 1, "the browser objects");
+}
+
 int main(int argc, char **argv)
 {
-    static const struct test_case cases[] = {
+    static struct test_case cases[] = {
         {"metrics", metrics, 30},
         {"health", health, 60},
         {"page", page, 30},
         {"wrong_requests", wrong_requests, 30},
         {"slow_clients", slow_clients, 60},
         {"wrong_places", wrong_places, 20},
+        {"in_a_browser", in_a_browser, 60},
         {0},
     };
+    if (access(BROWSER, X_OK) != 0)
+        cases[sizeof(cases) / sizeof(cases[0]) - 2] = (struct test_case){0};
     return test_run("serve", cases, argc, argv);
 }
