@@ -108,7 +108,7 @@ struct snapshot {
     int walk_error;              /* the walk met what cannot be; else 0 */
     frozen_address stranger;     /* … or what no walker knows: KEYSPACE_STRANGER */
     _Atomic bool backup_is_open; /* destination.h */
-    _Atomic bool backup_is_over; /* what is known of it is there: the main thread takes it */
+    _Atomic bool backup_is_over; /* and all that is known of it there to be taken */
     _Atomic uint64_t bytes_written;
     char backup_refusal[160]; /* why it could not be opened, "" if it could */
     /* The CPU of the writer and the fault server has no time left: whoever else
