@@ -19,10 +19,8 @@ static const char *const options = "buffer-limit " LIMIT " compression no";
 static struct server *start_hanging(const char *module_arguments)
 {
     needs_module();
-    struct server *server =
-        server_start(&(struct server_options){.config = FILL_CONFIG "rdbcompression no\n",
-                                              .fault = "",
-                                              .module_arguments = module_arguments});
+    struct server *server = server_start(&(struct server_options){
+        .config = FILL_CONFIG, .fault = "", .module_arguments = module_arguments});
     server_config_set(server, "stop-writes-on-bgsave-error", "no");
     fill_large(server->connection, "large", 48 << 20, false, 1);
     return server;
