@@ -168,6 +168,7 @@ scenario() {
         fail "no scenario $1; there are: $main_scenarios $pressure_scenarios $(server_scenarios) heap-MEGABYTES saturated-dirty-rate-SECONDS" ;;
     esac
     if [ $typed != 0 ]; then
+        [ -e "$typed_module" ] || fail "no build/tests/modules/typed.so: run make loadgen"
         server_arguments="--loadmodule $typed_module plain" written=$((keys - typed))
         load="$one_save --rate 5000"
     fi
