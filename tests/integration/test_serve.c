@@ -181,6 +181,51 @@ static void page(void)
     WAIT_UNTIL(strstr(get("/"), "<td>ok<td>"), 10, "no save has ended");
 }
 
+/* What belongs to the save that runs is not said of the last one, and how much there is of
+ * what is used. */
+static void page_amid_a_save(void)
+{
+    struct server *server = server_start(NULL);
+    server_ok(server, "DEBUG POPULATE 10000 key 100");
+    server_save(server);
+    serve(format_text("127.0.0.1:%d", server->port), NULL);
+    WAIT_UNTIL(strstr(get("/"), ">last save<td>"), 10, "no last save");
+    server_config_set(server, "rdb-key-save-delay", "200");
+    server_save_start(server);
+    const char *html;
+    WAIT_UNTIL(strstr(html = get("/"), " s left"), 10, "not saving: %s", html);
+    expect(html, ">saving<");
+    expect(html, " of 10000 keys");
+    expect(html, ">this save<td>");
+    CHECK(!strstr(html, "last save"), "both saves: %s", html);
+    double limit = server_info_number(server, "uffd_buffer_limit_bytes") / 1048576;
+    expect(html, format_text(" of %.1f MB, most ", limit));
+    CHECK(server_save_wait(server), "the save failed");
+    WAIT_UNTIL(strstr(get("/"), ">last save<td>"), 10, "it has not ended");
+}
+
+/* That it is idle is not all there is to say of a server that forks, or has failed to save. */
+static void page_in_trouble(void)
+{
+    struct server *forks =
+                      server_start(&(struct server_options){.fault = "no_userfaultfd"}),
+                  *fails = server_start(&(struct server_options){.fault = ""});
+    serve(format_text("127.0.0.1:%d", forks->port),
+          format_text("127.0.0.1:%d", fails->port));
+    WAIT_UNTIL(strstr(get("/"), "<span class='state bad'>saves fork<"), 10,
+               "it is not said that saves fork: %s", get("/"));
+    server_ok(fails, "UFFD.FAULT output_write on");
+    server_save_start(fails);
+    CHECK(!server_save_wait(fails), "the save succeeded");
+    WAIT_UNTIL(strstr(get("/"), "<span class='state bad'>last save failed<"), 10,
+               "it is not said that the save failed: %s", get("/"));
+    expect(get("/"), "<td class=bad>failed<td>");
+    server_ok(fails, "UFFD.FAULT output_write off");
+    server_save(fails);
+    WAIT_UNTIL(strstr(get("/"), ">idle<"), 10, "still in trouble: %s", get("/"));
+    expect(get("/"), "<td>ok<td>");
+}
+
 static void wrong_requests(void)
 {
     struct server *server = server_start(NULL);
@@ -235,9 +280,32 @@ static void wrong_places(void)
     CHECK(run_program(path, words) == 2, "with --once");
 }
 
-/* What a real one makes of the page: all of it allowed by what it says of itself (the policy),
- * and to be seen. */
-static void in_a_browser(void)
+/* What it prints, while it does what the option says, of a window that is so wide. */
+static char *browse(const char *option, int width, const char *url)
+{
+    char *output = format_text("%s/browser", test_directory());
+    unlink(output);
+    const char *const words[] = {BROWSER,
+                                 "--headless",
+                                 "--no-sandbox",
+                                 "--enable-logging=stderr",
+                                 format_text("--user-data-dir=%s/user", test_directory()),
+                                 format_text("--window-size=%d,700", width),
+                                 option,
+                                 url,
+                                 NULL};
+    CHECK(run_program(output, words) == 0, "%s has failed", BROWSER);
+    return output;
+}
+
+static bool has_line(const char *path, const char *pattern)
+{
+    const char *const words[] = {"/bin/grep", "-qE", pattern, path, NULL};
+    return run_program(NULL, words) == 0;
+}
+
+/* Two servers, one of which is not there, and saves that were seen to end. */
+static void serve_for_a_browser(void)
 {
     if (access(BROWSER, X_OK) != 0)
         not_applicable("there is no %s", BROWSER);
@@ -245,24 +313,45 @@ static void in_a_browser(void)
     server_save(server);
     serve(format_text("127.0.0.1:%d", server->port), "127.0.0.1:1");
     WAIT_UNTIL(strstr(get("/"), "not there"), 10, "the second server is not shown");
-    char *output = format_text("%s/browser", test_directory());
+    server_save(server);
+    WAIT_UNTIL(strstr(get("/"), "<td>ok<td>"), 10, "no save has ended");
+}
+
+/* What a real one makes of the page: all of it allowed by what it says of itself (the policy),
+ * and to be seen. */
+static void in_a_browser(void)
+{
+    serve_for_a_browser();
     char *picture = format_text("%s/page.png", test_directory());
-    const char *url = format_text("http://127.0.0.1:%d/", served_port);
-    const char *const words[] = {BROWSER,
-                                 "--headless",
-                                 "--no-sandbox",
-                                 "--enable-logging=stderr",
-                                 format_text("--user-data-dir=%s/user", test_directory()),
-                                 "--window-size=800,700",
-                                 format_text("--screenshot=%s", picture),
-                                 url,
-                                 NULL};
-    CHECK(run_program(output, words) == 0, "%s has failed", BROWSER);
+    const char *output = browse(format_text("--screenshot=%s", picture), 800,
+                                format_text("http://127.0.0.1:%d/", served_port));
     struct stat shown;
     CHECK(stat(picture, &shown) == 0 && shown.st_size > PICTURE_BYTES_LEAST,
           "nothing is to be seen");
-    const char *const find[] = {"/bin/grep", "-E", "CONSOLE|Refused", output, NULL};
-    CHECK(run_program(NULL, find) == 1, "the browser objects");
+    CHECK(!has_line(output, "CONSOLE|Refused"), "the browser objects");
+}
+
+/* As on a telephone, whose width no window of the browser's can have: the page in a frame, as
+ * its attribute, where it may say how wide it has become. */
+static void in_a_narrow_browser(void)
+{
+    serve_for_a_browser();
+    char *path = format_text("%s/frame.html", test_directory());
+    FILE *file = fopen(path, "w");
+    CHECK(file, "%s", path);
+    fputs("<title></title><iframe width=360 height=700 srcdoc=\"", file);
+    for (const char *at = body(get("/")); *at; at++)
+        if (*at == '"' || *at == '&')
+            fprintf(file, "&#%d;", *at);
+        else
+            putc(*at, file);
+    fputs("<script>const page=document.documentElement;parent.document.title="
+          "'too wide by '+(page.scrollWidth-page.clientWidth)</script>\"></iframe>",
+          file);
+    fclose(file);
+    const char *output = browse("--dump-dom", 800, format_text("file://%s", path));
+    CHECK(has_line(output, "<title>too wide"), "the page is not shown");
+    CHECK(has_line(output, "<title>too wide by 0<"), "one must scroll sideways");
 }
 
 int main(int argc, char **argv)
@@ -271,10 +360,13 @@ int main(int argc, char **argv)
         {"metrics", metrics, 30},
         {"health", health, 60},
         {"page", page, 30},
+        {"page_amid_a_save", page_amid_a_save, 60},
+        {"page_in_trouble", page_in_trouble, 60},
         {"wrong_requests", wrong_requests, 30},
         {"slow_clients", slow_clients, 60},
         {"wrong_places", wrong_places, 20},
         {"in_a_browser", in_a_browser, 60},
+        {"in_a_narrow_browser", in_a_narrow_browser, 60},
         {0},
     };
     return test_run("serve", cases, argc, argv);

@@ -156,6 +156,20 @@ static void on_terminal(void)
     close(master);
 }
 
+static void trouble_on_terminal(void)
+{
+    needs_module();
+    struct server *server =
+        server_start(&(struct server_options){.fault = "no_userfaultfd"});
+    setenv("TERM", "xterm", 1);
+    unsetenv("NO_COLOR");
+    int master = watch_on_terminal(address_of(server), "0.3");
+    const char *text = write_and_read(server, master, 1);
+    expect(text, "\033[31midle\033[0m");
+    expect(text, "saves keep using fork: ");
+    close(master);
+}
+
 /* Columns of the faults in the last picture. */
 static int columns_drawn(const char *text)
 {
@@ -482,6 +496,7 @@ int main(int argc, char **argv)
     static const struct test_case cases[] = {
         {"once", once, 30},
         {"on_terminal", on_terminal, 30},
+        {"trouble_on_terminal", trouble_on_terminal, 30},
         {"another_size", another_size, 30},
         {"json", json, 30},
         {"prometheus", prometheus, 30},

@@ -133,6 +133,26 @@ double watched_number(const struct watched *server, const char *field)
     return strtod(watched_text(server, field), NULL);
 }
 
+double watched_seconds_left(const struct watched *server)
+{
+    double total = watched_number(server, "uffd_keys_total"),
+           share = total > 0 ? watched_number(server, "uffd_keys_saved") / total : 0,
+           passed = watched_number(server, "uffd_save_elapsed_msec") / 1000;
+    return share > 0.01 && passed > 0.5 ? passed / share * (1 - share) : -1;
+}
+
+const char *watched_trouble(const struct watched *server)
+{
+    if (watched_number(server, "uffd_supported") == 0)
+        return "saves fork";
+    /* Of the server, so that saves count which only it knows of. */
+    if (strcmp(watched_text(server, "rdb_last_bgsave_status"), "err") == 0)
+        return "last save failed";
+    if (strcmp(watched_text(server, "aof_last_bgrewrite_status"), "err") == 0)
+        return "last rewrite failed";
+    return NULL;
+}
+
 static void note_freeze(struct watched *server)
 {
     memmove(server->freezes_msec + 1, server->freezes_msec,

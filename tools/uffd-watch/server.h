@@ -52,6 +52,10 @@ bool watched_look(struct watched *server, const struct login *login);
  * none. */
 const char *watched_text(const struct watched *server, const char *field);
 double watched_number(const struct watched *server, const char *field);
+/* Of the save under way; less than 0: it cannot be told yet. */
+double watched_seconds_left(const struct watched *server);
+/* What is wrong with its saves, in two or three words; NULL: nothing. */
+const char *watched_trouble(const struct watched *server);
 void watched_close(struct watched *server);
 
 double steady_seconds(void);

@@ -26,13 +26,12 @@ static void show_progress(const struct watched *server)
 {
     double done = watched_number(server, "uffd_keys_saved");
     double total = watched_number(server, "uffd_keys_total");
-    double share = total > 0 ? done / total : 0;
-    double passed = watched_number(server, "uffd_save_elapsed_msec") / 1000;
+    double share = total > 0 ? done / total : 0, left = watched_seconds_left(server);
     printf("  ");
     show_bar(share);
     printf("  %.0f of %.0f keys", done, total);
-    if (share > 0.01 && passed > 0.5)
-        printf(", about %.0f s left", passed / share * (1 - share));
+    if (left >= 0)
+        printf(", about %.0f s left", left);
     putchar('\n');
 }
 
@@ -117,9 +116,11 @@ static void show_live(const struct watched *server, const struct screen *screen)
         show_ended(screen, &server->ended[i]);
 }
 
-static int colour_of(const char *state)
+static int colour_of(const struct watched *server)
 {
-    return strcmp(state, "idle") == 0 ? GREEN : YELLOW;
+    if (strcmp(watched_text(server, "uffd_state"), "idle") != 0)
+        return YELLOW;
+    return watched_trouble(server) ? RED : GREEN;
 }
 
 static void show_one(const struct watched *server, const struct screen *screen)
@@ -137,7 +138,7 @@ static void show_one(const struct watched *server, const struct screen *screen)
     printf("%s %s  ", valkey ? "valkey" : "redis",
            watched_text(server, valkey ? "valkey_version" : "redis_version"));
     printf("uffd %s  ", watched_text(server, "uffd_version"));
-    paint(screen, colour_of(watched_text(server, "uffd_state")));
+    paint(screen, colour_of(server));
     printf("%s", watched_text(server, "uffd_state"));
     paint(screen, PLAIN);
     putchar('\n');
