@@ -1,4 +1,5 @@
 /* Words in the variables of a loaded object. */
+#include <gnu/libc-version.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -89,12 +90,13 @@ static void tells_objects_apart(void **state)
     assert_false(image_is_same(&zeroed, NULL));
 }
 
-/* Whoever is linked with a variable has its address in a part that is read-only by now. */
+/* Whoever is linked with a variable has its address in a part that is read-only by now. A
+ * function that no sanitizer has one of its own for: strlen() would be the sanitizer's. */
 static void finds_who_refers(void **state)
 {
     (void)state;
-    assert_true(image_refers((const void *)strlen, &stdout));
-    assert_false(image_refers((const void *)strlen, &zeroed));
+    assert_true(image_refers((const void *)gnu_get_libc_version, &stdout));
+    assert_false(image_refers((const void *)gnu_get_libc_version, &zeroed));
 }
 
 int main(void)
