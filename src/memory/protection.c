@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "kernel/contract.h"
 #include "kernel/fault_points.h"
@@ -12,6 +13,8 @@
 
 #define STACK_BYTES (64 * 1024)
 #define HELPERS_MAX 3
+/* A set of more the caller protects alone. */
+#define REGIONS_MAX 4096
 /* Shares end at multiples of these, so that no huge page is split. */
 #define FIRST_BYTES (UINT64_C(64) << 20)
 #define MOST_BYTES  (UINT64_C(4) << 30)
@@ -26,6 +29,11 @@
 #define SHARE_BITS 32
 #define SHARE_MASK ((UINT64_C(1) << SHARE_BITS) - 1)
 #define NO_PLACE   UINT64_MAX
+
+struct job {
+    int userfaultfd;
+    struct region_set set;
+};
 
 struct helper {
     struct thread thread;
@@ -47,29 +55,32 @@ struct protection {
     _Atomic uint64_t next;   /* place of the next share that nobody has */
     _Atomic int error;       /* the first */
     _Atomic uint64_t bytes;  /* that were protected */
-    /* Of the job; constant while it is open. */
-    int userfaultfd;
-    const struct region_set *set;
+    /* What helpers share. Constant while one is inside: who is late from the last one would
+     * else protect with another's descriptor, or tell another of its error. */
+    struct job job;
+    struct region storage[REGIONS_MAX]; /* of its set */
 };
 
-static int protect_range(struct protection *protection, uint64_t start, uint64_t end)
+static int protect_range(struct protection *protection, int userfaultfd, uint64_t start,
+                         uint64_t end)
 {
     int error;
     if (start == end)
         return 0;
     do {
-        error = userfaultfd_protect(protection->userfaultfd, start, end - start);
+        error = userfaultfd_protect(userfaultfd, start, end - start);
     } while (error == -EAGAIN);
     atomic_fetch_add_explicit(&protection->bytes, end - start, memory_order_relaxed);
     return error;
 }
 
 /* Part of region `i` of the set. */
-static int protect(struct protection *protection, size_t i, uint64_t start, uint64_t end)
+static int protect(struct protection *protection, const struct job *job, size_t i,
+                   uint64_t start, uint64_t end)
 {
     if (i == 1 && fault_point(FAULT_PROTECT_FAILS))
         return -ENOMEM;
-    return protect_range(protection, start, end);
+    return protect_range(protection, job->userfaultfd, start, end);
 }
 
 static uint64_t share_end(const struct region *region, uint64_t at, uint64_t bytes)
@@ -90,7 +101,7 @@ static uint64_t share_start(const struct region *region, uint64_t share)
 static bool take_share(struct protection *protection, struct helper *helper,
                        size_t *region, uint64_t *start, uint64_t *end)
 {
-    const struct region_set *set = protection->set;
+    const struct region_set *set = &protection->job.set;
     uint64_t next = atomic_load_explicit(&protection->next, memory_order_acquire);
     for (;;) {
         size_t i = next >> SHARE_BITS;
@@ -133,7 +144,7 @@ static void protect_shares(struct protection *protection, struct helper *helper)
          * take it for one that kept it (view/audit.h). */
         if (helper && atomic_load_explicit(&protection->taken_over, memory_order_acquire))
             return;
-        int error = protect(protection, region, start, end);
+        int error = protect(protection, &protection->job, region, start, end);
         if (error)
             note_error(protection, error);
     }
@@ -172,7 +183,7 @@ bool protection_is_at_work(struct protection *protection)
  * machine was seconds. */
 static void do_what_helpers_have(struct protection *protection)
 {
-    const struct region_set *set = protection->set;
+    const struct region_set *set = &protection->job.set;
     for (unsigned i = 0; i < protection->count; i++) {
         uint64_t place =
             atomic_load_explicit(&protection->helpers[i].place, memory_order_acquire);
@@ -182,7 +193,7 @@ static void do_what_helpers_have(struct protection *protection)
         uint64_t start = share_start(&set->regions[region], place & SHARE_MASK);
         if (start >= set->regions[region].end)
             continue;
-        int error = protect(protection, region, start,
+        int error = protect(protection, &protection->job, region, start,
                             share_end(&set->regions[region], start, SHARE_BYTES));
         if (error)
             note_error(protection, error);
@@ -211,9 +222,14 @@ static void let_a_helper_begin(struct protection *protection)
         sleep_usec(100);
 }
 
-/* From a place on. */
-static int protect_together(struct protection *protection, uint64_t place)
+/* From a place on. No helper is inside. */
+static int protect_together(struct protection *protection, const struct job *job,
+                            uint64_t place)
 {
+    protection->job.userfaultfd = job->userfaultfd;
+    protection->job.set.count = job->set.count;
+    memcpy(protection->storage, job->set.regions,
+           job->set.count * sizeof(*protection->storage));
     atomic_store_explicit(&protection->next, place, memory_order_relaxed);
     atomic_store_explicit(&protection->error, 0, memory_order_relaxed);
     atomic_store_explicit(&protection->taken_over, false, memory_order_relaxed);
@@ -237,16 +253,17 @@ static bool is_slow(uint64_t bytes, uint64_t usec)
 
 /* Alone, as long as it goes fast. `*place`: where others may go on; past the end when all
  * is done. */
-static int protect_fast(struct protection *protection, bool alone, uint64_t *place)
+static int protect_fast(struct protection *protection, const struct job *job, bool alone,
+                        uint64_t *place)
 {
-    const struct region_set *set = protection->set;
+    const struct region_set *set = &job->set;
     uint64_t bytes = FIRST_BYTES;
     for (size_t i = 0; i < set->count; i++) {
         const struct region *region = &set->regions[i];
         for (uint64_t at = region->start, end; at < region->end; at = end) {
             uint64_t began = clock_usec();
             end = share_end(region, at, bytes);
-            int error = protect(protection, i, at, end);
+            int error = protect(protection, job, i, at, end);
             if (error)
                 return error;
             bool slow = is_slow(end - at, clock_usec() - began) ||
@@ -268,16 +285,16 @@ int protection_set(struct protection *protection, int userfaultfd,
                    const struct region_set *set)
 {
     DEMAND_MAIN_THREAD();
+    const struct job job = {userfaultfd, *set};
     uint64_t place = 0;
     /* One that is late still looks at the last job. */
-    bool alone = !protection->count || protection_is_at_work(protection);
+    bool alone = !protection->count || set->count > REGIONS_MAX ||
+                 protection_is_at_work(protection);
     atomic_store_explicit(&protection->bytes, 0, memory_order_relaxed);
-    protection->userfaultfd = userfaultfd;
-    protection->set = set;
-    int error = protect_fast(protection, alone, &place);
+    int error = protect_fast(protection, &job, alone, &place);
     if (error || place >> SHARE_BITS >= set->count)
         return error;
-    return protect_together(protection, place);
+    return protect_together(protection, &job, place);
 }
 
 void protection_wait(struct protection *protection)
@@ -302,6 +319,7 @@ struct protection *protection_create(void)
     struct thread_cpus cpus;
     if (!made)
         return NULL;
+    regions_init(&made->job.set, made->storage, REGIONS_MAX);
     thread_get_cpus(0, &cpus);
     unsigned wanted = thread_count_cpus(&cpus) - 1;
     for (unsigned i = 0; i < wanted && i < HELPERS_MAX; i++) {
