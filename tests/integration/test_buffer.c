@@ -208,9 +208,10 @@ static void deferred_frees_are_bounded(void)
         most = held > most ? held : most;
     }
     CHECK(saving(server), "the save was over too soon for the case to show anything");
-    test_note("at most %.1f MB held", most / MEGABYTE);
+    test_note("at most %.3f MB held", most / MEGABYTE);
     CHECK(most > 1 * MEGABYTE, "no free was put off");
-    CHECK(most <= 32 * MEGABYTE, "too many frees were put off");
+    /* Beyond 32 MB only what can be evicted: a client's buffer, say. */
+    CHECK(most <= 33 * MEGABYTE, "too many frees were put off");
     check_exact(&snapshot);
     wait_for_number(server, "deferred_free_bytes", 0, 0, 10);
     double dataset = server_info_number(server, "used_memory");
