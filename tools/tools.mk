@@ -82,28 +82,29 @@ $(PLACE)uffd-watch: $(WATCH_OBJECTS) ## build the live view for the terminal
 -include $(WATCH_OBJECTS:.o=.d)
 
 PREFIX ?= /usr/local
+# What programs read. In share/doc are texts for people only: many systems leave that out.
+DATA = $(DESTDIR)$(PREFIX)/share/rdb_uffd
 .PHONY: install uninstall dist
 install: rdb_uffd.so uffd-watch ## install below PREFIX (/usr/local), DESTDIR for packagers
 	install -D -m 0755 rdb_uffd.so $(DESTDIR)$(PREFIX)/lib/redis/modules/rdb_uffd.so
 	install -D -m 0755 uffd-watch $(DESTDIR)$(PREFIX)/bin/uffd-watch
-	install -d $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd
+	install -d $(DATA)/prometheus $(DATA)/grafana $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd
 	sed 's|^loadmodule .*|loadmodule $(PREFIX)/lib/redis/modules/rdb_uffd.so|' redis-module.conf \
-		>$(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/redis-module.conf
-	install -D -m 0644 docs/OPERATIONS.md $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/OPERATIONS.md
-	install -m 0644 docs/BACKUP.md docs/SETTINGS-AND-INFO.md $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/
-	install -D -m 0644 packaging/seccomp/rdb_uffd.json $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/seccomp.json
-	install -D -m 0644 packaging/systemd/rdb_uffd.conf $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/systemd-drop-in.conf
-	install -D -m 0644 packaging/udev/60-rdb_uffd.rules $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/60-rdb_uffd.rules
-	install -d $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/prometheus
-	install -m 0644 packaging/prometheus/* $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/prometheus
-	install -D -m 0644 packaging/grafana/rdb_uffd.json $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd/grafana/rdb_uffd.json
+		>$(DATA)/redis-module.conf
+	install -m 0644 packaging/seccomp/rdb_uffd.json $(DATA)/seccomp.json
+	install -m 0644 packaging/systemd/rdb_uffd.conf $(DATA)/systemd-drop-in.conf
+	install -m 0644 packaging/udev/60-rdb_uffd.rules $(DATA)/60-rdb_uffd.rules
+	install -m 0644 packaging/prometheus/* $(DATA)/prometheus
+	install -m 0644 packaging/grafana/rdb_uffd.json $(DATA)/grafana/rdb_uffd.json
+	install -m 0644 docs/OPERATIONS.md docs/BACKUP.md docs/SETTINGS-AND-INFO.md \
+		$(DESTDIR)$(PREFIX)/share/doc/rdb_uffd
 	install -D -m 0644 docs/man/rdb_uffd.7 $(DESTDIR)$(PREFIX)/share/man/man7/rdb_uffd.7
 	install -D -m 0644 docs/man/uffd-watch.1 $(DESTDIR)$(PREFIX)/share/man/man1/uffd-watch.1
 
 uninstall: ## remove what install has put there
 	rm -f $(DESTDIR)$(PREFIX)/lib/redis/modules/rdb_uffd.so $(DESTDIR)$(PREFIX)/bin/uffd-watch \
 		$(DESTDIR)$(PREFIX)/share/man/man7/rdb_uffd.7 $(DESTDIR)$(PREFIX)/share/man/man1/uffd-watch.1
-	rm -rf $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd
+	rm -rf $(DATA) $(DESTDIR)$(PREFIX)/share/doc/rdb_uffd
 
 ARCHIVE ?= rdb_uffd-$(VERSION).tar.gz
 dist: ## a source archive of what is committed, the same bytes wherever it is made
