@@ -14,8 +14,10 @@
 #include <unistd.h>
 
 #define ANSWER_BYTES 262144
-/* Debian's package, which is too much to be installed for this alone. */
-#define BROWSER "/usr/bin/chromium"
+/* Of Debian's packages, which are too much to be installed for this alone. */
+#define BROWSER    "/usr/bin/chromium"
+#define PROMETHEUS "/usr/bin/prometheus"
+#define PROMTOOL   "/usr/bin/promtool"
 /* A page on which nothing is shown has less. */
 #define PICTURE_BYTES_LEAST 10000
 
@@ -354,6 +356,86 @@ static void in_a_narrow_browser(void)
     CHECK(has_line(output, "<title>too wide by 0<"), "one must scroll sideways");
 }
 
+/* ---- a real Prometheus ----------------------------------------------------------- */
+
+static void start_prometheus(int port)
+{
+    char *config = format_text("%s/prometheus.yml", test_directory());
+    FILE *file = fopen(config, "w");
+    CHECK(file, "%s", config);
+    fprintf(file,
+            "global: {scrape_interval: 1s}\nscrape_configs: [{job_name: uffd, "
+            "static_configs: [{targets: [\"127.0.0.1:%d\"]}]}]\n",
+            served_port);
+    fclose(file);
+    pid_t pid = fork();
+    CHECK(pid >= 0, "fork");
+    if (pid == 0) {
+        int log = open(format_text("%s/prometheus.log", test_directory()),
+                       O_WRONLY | O_CREAT, 0644);
+        dup2(log, STDERR_FILENO);
+        execl(PROMETHEUS, PROMETHEUS, format_text("--config.file=%s", config),
+              format_text("--storage.tsdb.path=%s/series", test_directory()),
+              format_text("--web.listen-address=127.0.0.1:%d", port), (char *)NULL);
+        _exit(127);
+    }
+}
+
+/* What Grafana makes of an expression in the dashboard's text; `*end`: behind it. */
+static const char *as_grafana_asks(const char *at, const char **end)
+{
+    static const char server[] = "$server", interval[] = "$__rate_interval";
+    char *made = calloc(1, 512), *to = made;
+    while (*at != '"' && to < made + 500)
+        if (strncmp(at, server, strlen(server)) == 0) {
+            to = stpcpy(to, ".*");
+            at += strlen(server);
+        } else if (strncmp(at, interval, strlen(interval)) == 0) {
+            to = stpcpy(to, "4s");
+            at += strlen(interval);
+        } else {
+            at += *at == '\\';
+            *to++ = *at++;
+        }
+    *end = at;
+    return made;
+}
+
+static bool has_answer(int port, const char *expression)
+{
+    char *path = format_text("%s/answer", test_directory());
+    unlink(path);
+    const char *const words[] = {PROMTOOL,   "query",
+                                 "instant",  format_text("http://127.0.0.1:%d", port),
+                                 expression, NULL};
+    return run_program(path, words) == 0 && has_line(path, "=> [0-9]");
+}
+
+/* Every question of the dashboard, asked as Grafana asks it, has an answer. */
+static void dashboard_in_prometheus(void)
+{
+    if (access(PROMETHEUS, X_OK) != 0 || access(PROMTOOL, X_OK) != 0)
+        not_applicable("there is no %s", PROMETHEUS);
+    struct server *server = server_start(NULL);
+    server_save(server);
+    serve(format_text("127.0.0.1:%d", server->port), NULL);
+    int port = free_port(), questions = 0;
+    start_prometheus(port);
+    WAIT_UNTIL(has_answer(port, "increase(uffd_snapshots_ok_total[4s])"), 60,
+               "it has read nothing");
+    CHECK(!has_answer(port, "uffd_gone{server=~\".*\"}"), "an answer to anything");
+    char *json = calloc(1, ANSWER_BYTES);
+    FILE *file = fopen("packaging/grafana/rdb_uffd.json", "r");
+    CHECK(file && fread(json, 1, ANSWER_BYTES - 1, file) > 0, "no dashboard");
+    fclose(file);
+    for (const char *at = json; (at = strstr(at, "\"expr\": \"")); questions++) {
+        const char *asked = as_grafana_asks(at + strlen("\"expr\": \""), &at);
+        CHECK(has_answer(port, asked), "no answer to %s", asked);
+    }
+    CHECK(questions >= 30, "%d questions", questions);
+    test_note("%d questions", questions);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
@@ -367,6 +449,7 @@ int main(int argc, char **argv)
         {"wrong_places", wrong_places, 20},
         {"in_a_browser", in_a_browser, 60},
         {"in_a_narrow_browser", in_a_narrow_browser, 60},
+        {"dashboard_in_prometheus", dashboard_in_prometheus, 120},
         {0},
     };
     return test_run("serve", cases, argc, argv);
