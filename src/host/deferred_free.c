@@ -6,15 +6,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "host/entry.h"
 #include "host/got.h"
+#include "kernel/advice.h"
 #include "kernel/contract.h"
 #include "kernel/memory.h"
 #include "kernel/symbols.h"
 #include "kernel/thread.h"
 
-#define NOTES_MAX           (512 * 1024)
+/* What has 16 bytes, the least that a value frees, reaches DEFERRED_FREE_BYTES_MAX before.
+ * A value that can be evicted takes two, until after the save: at 10,000 SET/s of 4 KB half
+ * a million were not enough for a save and the next one. */
+#define NOTES_MAX           (2 * 1024 * 1024)
 #define FREES_BETWEEN_LOOKS 64
 /* A page at least: it may be evicted. */
 #define LARGE_BYTES 4096
@@ -92,6 +97,8 @@ static void free_one(void)
     size_t bytes = real.usable_size(memory);
     *bytes_like(bytes) -= bytes;
     free_now(memory);
+    if (last == 0) /* the notes took memory too */
+        advice_give(late.notes, NOTES_MAX * sizeof(*late.notes), MADV_DONTNEED);
 }
 
 static void put_off(void *memory)

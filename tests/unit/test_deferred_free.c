@@ -1,6 +1,7 @@
 /* Putting off the frees of a server, which is this program: it has functions of the names by
  * which a server allocates and frees. */
 #include <errno.h>
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -60,6 +61,29 @@ static void are_put_off(void **state)
     assert_int_equal(deferred_free_bytes(), 0);
 }
 
+/* As many as are small: two for each of a million values that are overwritten. */
+static void are_put_off_until_they_are_too_large(void **state)
+{
+    (void)state;
+    const size_t count = 1200 * 1000;
+    void **blocks = malloc(count * sizeof(*blocks));
+    assert_int_equal(deferred_free_install(frees_nothing, frees_nothing), 0);
+    for (size_t i = 0; i < count; i++)
+        blocks[i] = zmalloc(8);
+    uint64_t bytes = malloc_usable_size(blocks[0]), before = deferred_free_bytes();
+    deferred_free_begin(false, NULL);
+    for (size_t i = 0; i < count; i++)
+        zfree(blocks[i]);
+    assert_int_equal(deferred_free_bytes() - before, count * bytes);
+    assert_true(count * bytes > DEFERRED_FREE_BYTES_MAX / 2);
+    deferred_free_end();
+    while (deferred_free_some(1000))
+        ;
+    assert_int_equal(deferred_free_bytes(), 0);
+    deferred_free_remove();
+    free(blocks);
+}
+
 static void by_an_unknown_function(void **state)
 {
     (void)state;
@@ -77,6 +101,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(are_put_off, start),
+        cmocka_unit_test_setup(are_put_off_until_they_are_too_large, start),
         cmocka_unit_test_setup(by_an_unknown_function, start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
