@@ -16,9 +16,9 @@
 #include "kernel/symbols.h"
 #include "kernel/thread.h"
 
-/* What has 16 bytes, the least that a value frees, reaches DEFERRED_FREE_BYTES_MAX before.
- * A value that can be evicted takes two, until after the save: at 10,000 SET/s of 4 KB half
- * a million were not enough for a save and the next one. */
+/* Of 16 bytes each, they come to DEFERRED_FREE_BYTES_MAX. A value that can be evicted takes
+ * two, until after the save: at 10,000 SET/s of 4 KB half a million were not enough for a
+ * save and the next one. */
 #define NOTES_MAX           (2 * 1024 * 1024)
 #define FREES_BETWEEN_LOOKS 64
 /* A page at least: it may be evicted. */

@@ -184,10 +184,8 @@ static int copy_regions(struct dirty *dirty, const struct region_set *regions)
     struct region *storage = memory_map(count * sizeof(*storage));
     if (!storage)
         return -ENOMEM;
-    memcpy(storage, regions->regions, regions->count * sizeof(*storage));
     regions_init(&dirty->regions, storage, count);
-    dirty->regions.count = regions->count;
-    return 0;
+    return regions_copy(regions, &dirty->regions);
 }
 
 /* What cannot be registered is not counted. */

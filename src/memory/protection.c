@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <stdatomic.h>
-#include <string.h>
 
 #include "kernel/contract.h"
 #include "kernel/fault_points.h"
@@ -61,26 +60,20 @@ struct protection {
     struct region storage[REGIONS_MAX]; /* of its set */
 };
 
-static int protect_range(struct protection *protection, int userfaultfd, uint64_t start,
-                         uint64_t end)
-{
-    int error;
-    if (start == end)
-        return 0;
-    do {
-        error = userfaultfd_protect(userfaultfd, start, end - start);
-    } while (error == -EAGAIN);
-    atomic_fetch_add_explicit(&protection->bytes, end - start, memory_order_relaxed);
-    return error;
-}
-
 /* Part of region `i` of the set. */
 static int protect(struct protection *protection, const struct job *job, size_t i,
                    uint64_t start, uint64_t end)
 {
+    int error;
     if (i == 1 && fault_point(FAULT_PROTECT_FAILS))
         return -ENOMEM;
-    return protect_range(protection, job->userfaultfd, start, end);
+    if (start == end)
+        return 0;
+    do {
+        error = userfaultfd_protect(job->userfaultfd, start, end - start);
+    } while (error == -EAGAIN);
+    atomic_fetch_add_explicit(&protection->bytes, end - start, memory_order_relaxed);
+    return error;
 }
 
 static uint64_t share_end(const struct region *region, uint64_t at, uint64_t bytes)
@@ -226,10 +219,10 @@ static void let_a_helper_begin(struct protection *protection)
 static int protect_together(struct protection *protection, const struct job *job,
                             uint64_t place)
 {
+    int error = regions_copy(&job->set, &protection->job.set);
+    if (error)
+        return error;
     protection->job.userfaultfd = job->userfaultfd;
-    protection->job.set.count = job->set.count;
-    memcpy(protection->storage, job->set.regions,
-           job->set.count * sizeof(*protection->storage));
     atomic_store_explicit(&protection->next, place, memory_order_relaxed);
     atomic_store_explicit(&protection->error, 0, memory_order_relaxed);
     atomic_store_explicit(&protection->taken_over, false, memory_order_relaxed);
@@ -288,7 +281,7 @@ int protection_set(struct protection *protection, int userfaultfd,
     const struct job job = {userfaultfd, *set};
     uint64_t place = 0;
     /* One that is late still looks at the last job. */
-    bool alone = !protection->count || set->count > REGIONS_MAX ||
+    bool alone = !protection->count || set->count > protection->job.set.capacity ||
                  protection_is_at_work(protection);
     atomic_store_explicit(&protection->bytes, 0, memory_order_relaxed);
     int error = protect_fast(protection, &job, alone, &place);

@@ -94,20 +94,23 @@ const struct region *regions_find(const struct region_set *set, uint64_t address
     return region && region->start <= address ? region : NULL;
 }
 
-int regions_subtract(const struct region_set *set, const struct region_set *without,
-                     struct region_set *result)
+int regions_copy(const struct region_set *set, struct region_set *result)
 {
     if (set->count > result->capacity)
         return -ENOSPC;
     memmove(result->regions, set->regions, set->count * sizeof(*set->regions));
     result->count = set->count;
-    for (size_t i = 0; i < without->count; i++) {
-        int error =
-            regions_remove(result, without->regions[i].start, without->regions[i].end);
-        if (error)
-            return error;
-    }
     return 0;
+}
+
+int regions_subtract(const struct region_set *set, const struct region_set *without,
+                     struct region_set *result)
+{
+    int error = regions_copy(set, result);
+    for (size_t i = 0; i < without->count && !error; i++)
+        error =
+            regions_remove(result, without->regions[i].start, without->regions[i].end);
+    return error;
 }
 
 uint64_t regions_bytes(const struct region_set *set)

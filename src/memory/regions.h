@@ -32,6 +32,8 @@ int regions_remove(struct region_set *set, uint64_t start, uint64_t end);
 const struct region *regions_find(const struct region_set *set, uint64_t address);
 /* The first region that ends after `address`, NULL if none does. */
 const struct region *regions_at_or_after(const struct region_set *set, uint64_t address);
+/* `result` becomes what `set` is. 0 or -ENOSPC. */
+int regions_copy(const struct region_set *set, struct region_set *result);
 /* `result` becomes what is in `set` and not in `without`. 0 or -ENOSPC. */
 int regions_subtract(const struct region_set *set, const struct region_set *without,
                      struct region_set *result);
