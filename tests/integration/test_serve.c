@@ -55,15 +55,18 @@ static pid_t serve(const char *first, const char *second)
     needs_module();
     served_port = free_port();
     const char *program = getenv("UFFD_WATCH");
-    char *at = format_text("127.0.0.1:%d", served_port);
-    pid_t pid = fork();
+    const char *const words[] = {program ? program : "./uffd-watch",
+                                 "--interval",
+                                 "0.2",
+                                 "--timeout",
+                                 "0.5",
+                                 "--serve",
+                                 format_text("127.0.0.1:%d", served_port),
+                                 first,
+                                 second,
+                                 NULL};
+    pid_t pid = start_program(format_text("%s/watch.log", test_directory()), words);
     CHECK(pid >= 0, "fork");
-    if (pid == 0) {
-        program = program ? program : "./uffd-watch";
-        execl(program, program, "--interval", "0.2", "--timeout", "0.5", "--serve", at,
-              first, second, (char *)NULL);
-        _exit(127);
-    }
     int descriptor = -1;
     WAIT_UNTIL((descriptor = connect_to_it()) >= 0, 10, "nobody listens");
     close(descriptor);
@@ -368,17 +371,12 @@ static void start_prometheus(int port)
             "static_configs: [{targets: [\"127.0.0.1:%d\"]}]}]\n",
             served_port);
     fclose(file);
-    pid_t pid = fork();
-    CHECK(pid >= 0, "fork");
-    if (pid == 0) {
-        int log = open(format_text("%s/prometheus.log", test_directory()),
-                       O_WRONLY | O_CREAT, 0644);
-        dup2(log, STDERR_FILENO);
-        execl(PROMETHEUS, PROMETHEUS, format_text("--config.file=%s", config),
-              format_text("--storage.tsdb.path=%s/series", test_directory()),
-              format_text("--web.listen-address=127.0.0.1:%d", port), (char *)NULL);
-        _exit(127);
-    }
+    const char *const words[] = {
+        PROMETHEUS, format_text("--config.file=%s", config),
+        format_text("--storage.tsdb.path=%s/series", test_directory()),
+        format_text("--web.listen-address=127.0.0.1:%d", port), NULL};
+    CHECK(start_program(format_text("%s/prometheus.log", test_directory()), words) >= 0,
+          "fork");
 }
 
 /* What Grafana makes of an expression in the dashboard's text; `*end`: behind it. */
@@ -424,10 +422,7 @@ static void dashboard_in_prometheus(void)
     WAIT_UNTIL(has_answer(port, "increase(uffd_snapshots_ok_total[4s])"), 60,
                "it has read nothing");
     CHECK(!has_answer(port, "uffd_gone{server=~\".*\"}"), "an answer to anything");
-    char *json = calloc(1, ANSWER_BYTES);
-    FILE *file = fopen("packaging/grafana/rdb_uffd.json", "r");
-    CHECK(file && fread(json, 1, ANSWER_BYTES - 1, file) > 0, "no dashboard");
-    fclose(file);
+    const char *json = source_text("packaging/grafana/rdb_uffd.json");
     for (const char *at = json; (at = strstr(at, "\"expr\": \"")); questions++) {
         const char *asked = as_grafana_asks(at + strlen("\"expr\": \""), &at);
         CHECK(has_answer(port, asked), "no answer to %s", asked);

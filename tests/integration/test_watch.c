@@ -97,6 +97,13 @@ static int watch_on_terminal(const char *address, const char *interval)
     return master;
 }
 
+static int watch_in_colour(const char *address)
+{
+    setenv("TERM", "xterm", 1);
+    unsetenv("NO_COLOR");
+    return watch_on_terminal(address, "0.3");
+}
+
 /* Some writes, so that there are faults, and what the terminal shows meanwhile. */
 static const char *write_and_read(struct server *server, int master, double seconds)
 {
@@ -134,10 +141,8 @@ static void on_terminal(void)
     struct server *server = start("");
     server_config_set(server, "rdb-key-save-delay", "200");
     server_save_start(server);
-    setenv("TERM", "xterm", 1);
     setenv("LC_ALL", "C.UTF-8", 1);
-    unsetenv("NO_COLOR");
-    int master = watch_on_terminal(address_of(server), "0.3");
+    int master = watch_in_colour(address_of(server));
     const char *text = write_and_read(server, master, 2);
     expect(text, "\033[H\033[J");
     expect(text, "saving");
@@ -161,9 +166,7 @@ static void trouble_on_terminal(void)
     needs_module();
     struct server *server =
         server_start(&(struct server_options){.fault = "no_userfaultfd"});
-    setenv("TERM", "xterm", 1);
-    unsetenv("NO_COLOR");
-    int master = watch_on_terminal(address_of(server), "0.3");
+    int master = watch_in_colour(address_of(server));
     const char *text = write_and_read(server, master, 1);
     expect(text, "\033[31midle\033[0m");
     expect(text, "saves keep using fork: ");
@@ -315,18 +318,6 @@ static void prometheus(void)
 }
 
 /* ---- what operators are given ---------------------------------------------------- */
-
-/* The tests run in the source tree. */
-static const char *source_text(const char *path)
-{
-    FILE *file = fopen(path, "r");
-    CHECK(file, "no %s", path);
-    char *text = calloc(1, 65536);
-    size_t length = fread(text, 1, 65535, file);
-    fclose(file);
-    CHECK(length > 0 && length < 65535, "%s: %zu bytes", path, length);
-    return text;
-}
 
 /* Every name uffd_… in the expression is a metric that there is. */
 static void check_expression(const char *expression, const char *metrics)

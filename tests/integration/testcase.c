@@ -150,11 +150,20 @@ bool test_is_soak(void)
     return soak && strcmp(soak, "") != 0 && strcmp(soak, "0") != 0;
 }
 
-int run_program(const char *output_file, const char *const *arguments)
+const char *source_text(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    CHECK(file, "no %s", path);
+    char *text = calloc(1, 65536);
+    size_t length = fread(text, 1, 65535, file);
+    fclose(file);
+    CHECK(length > 0 && length < 65535, "%s: %zu bytes", path, length);
+    return text;
+}
+
+pid_t start_program(const char *output_file, const char *const *arguments)
 {
     pid_t pid = fork();
-    if (pid < 0)
-        return 127;
     if (pid == 0) {
         int output = open(output_file ? output_file : "/dev/null",
                           O_WRONLY | O_CREAT | O_APPEND, 0644);
@@ -164,6 +173,14 @@ int run_program(const char *output_file, const char *const *arguments)
         execvp(arguments[0], (char *const *)arguments);
         _exit(127);
     }
+    return pid;
+}
+
+int run_program(const char *output_file, const char *const *arguments)
+{
+    pid_t pid = start_program(output_file, arguments);
+    if (pid < 0)
+        return 127;
     int status;
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)

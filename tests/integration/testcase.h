@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct test_case {
     const char *name;
@@ -78,8 +79,13 @@ uint64_t test_seed(void);
 bool test_is_repeated(void);
 /* True in `make soak`: run long. */
 bool test_is_soak(void);
+/* A file of the source tree, which the tests run in, at `path` there. */
+const char *source_text(const char *path);
 /* splitmix64: the next number of the sequence. */
 uint64_t random_next(uint64_t *state);
+/* Starts a program, its output appended to `output_file` (NULL: dropped), which ends with
+ * the case. Its process, -1 if it could not be started. */
+pid_t start_program(const char *output_file, const char *const *arguments);
 /* Runs a program, its output appended to `output_file` (NULL: dropped).
  * Returns its exit code, 127 if it could not be started. */
 int run_program(const char *output_file, const char *const *arguments);
