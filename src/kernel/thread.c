@@ -177,13 +177,19 @@ void thread_set_cpus(pid_t id, const struct thread_cpus *cpus)
         syscall(SYS_sched_setaffinity, id, sizeof(cpus->mask), cpus->mask);
 }
 
+void thread_only_cpu(struct thread_cpus *cpus, uint32_t cpu)
+{
+    memset(cpus, 0, sizeof(*cpus));
+    if (cpu < 8 * sizeof(cpus->mask))
+        cpus->mask[cpu / BITS_PER_WORD] = 1UL << (cpu % BITS_PER_WORD);
+}
+
 void thread_stay_on(pid_t id, uint32_t cpu)
 {
-    struct thread_cpus only = {{0}};
-    if (cpu >= 8 * sizeof(only.mask))
-        return;
-    only.mask[cpu / BITS_PER_WORD] = 1UL << (cpu % BITS_PER_WORD);
-    thread_set_cpus(id, &only);
+    struct thread_cpus only;
+    thread_only_cpu(&only, cpu);
+    if (thread_count_cpus(&only))
+        thread_set_cpus(id, &only);
 }
 
 void thread_leave_out_cpu(struct thread_cpus *cpus, uint32_t cpu)

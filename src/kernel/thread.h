@@ -50,6 +50,7 @@ void thread_get_cpus(pid_t id, struct thread_cpus *cpus);
 void thread_set_cpus(pid_t id, const struct thread_cpus *cpus);
 unsigned thread_count_cpus(const struct thread_cpus *cpus);
 uint32_t thread_own_cpu(void);
+void thread_only_cpu(struct thread_cpus *cpus, uint32_t cpu);
 void thread_leave_out_cpu(struct thread_cpus *cpus, uint32_t cpu);
 /* Moves the thread to `cpu` alone, or the calling one to all of `allowed` but `cpu`
  * (when that leaves any). */

@@ -4,6 +4,9 @@
 #include "kernel/memory.h"
 #include "keyspace/dict.h"
 
+#define CACHE_LINE  64 /* of the CPUs that there are, the shorter one */
+#define LINES_AHEAD 6
+
 static int read_objects(struct walk *walk, const struct frozen_entry *entries,
                         size_t count)
 {
@@ -13,9 +16,28 @@ static int read_objects(struct walk *walk, const struct frozen_entry *entries,
         if (error)
             return error;
         if (batch->objects[i].encoding != ENCODING_INTEGER)
-            view_prefetch(walk->reader, batch->objects[i].pointer - 1);
+            view_hint(walk->reader, batch->objects[i].pointer - 1);
     }
+    view_give_hints(walk->reader);
     return 0;
+}
+
+/* At what is behind a value's first line, if that says how long it is; of what is longer than
+ * LINES_AHEAD the CPU itself sees what comes. */
+static void hint_at_rest(struct walk *walk, const struct frozen_object *object)
+{
+    uint64_t length = CACHE_LINE;
+    if (object->encoding == ENCODING_INTEGER || walk->reader->live)
+        return;
+    if (object->type == OBJECT_STRING &&
+        frozen_string_length(walk, object->pointer, &length))
+        return; /* who writes it will say so */
+    if (length > LINES_AHEAD * CACHE_LINE)
+        length = LINES_AHEAD * CACHE_LINE;
+    frozen_address end = object->pointer + length;
+    for (frozen_address at = (object->pointer | (CACHE_LINE - 1)) + 1; at < end;
+         at += CACHE_LINE)
+        view_hint(walk->reader, at);
 }
 
 static int read_names(struct walk *walk, const struct frozen_entry *entries, size_t count)
@@ -31,10 +53,9 @@ static int read_names(struct walk *walk, const struct frozen_entry *entries, siz
             return error;
         if (object->value_inside)
             object->pointer = string_behind(name->address, name->length);
-        /* The second line of a value that is longer than what is left of its
-         * first. */
-        view_prefetch(walk->reader, object->pointer + 64);
+        hint_at_rest(walk, object);
     }
+    view_give_hints(walk->reader);
     return 0;
 }
 
@@ -69,6 +90,7 @@ static int find_expires(struct walk *walk, const struct frozen_entry *entries,
             return error;
         dict_prefetch(walk, expires, batch->hashes[i]);
     }
+    view_give_hints(walk->reader);
     for (size_t i = 0; i < count; i++) {
         uint64_t value;
         int found = dict_find(walk, expires, batch->hashes[i], entries[i].key, &value);

@@ -110,7 +110,8 @@ static int walk_run(struct table_iteration *iteration, const frozen_address *buc
     struct frozen_entry heads[BUCKETS];
     for (size_t i = 0; i < count; i++)
         if (buckets[i])
-            view_prefetch(walk->reader, buckets[i]);
+            view_hint(walk->reader, buckets[i]);
+    view_give_hints(walk->reader);
     for (size_t i = 0; i < count; i++) {
         if (!buckets[i])
             continue;
@@ -118,8 +119,9 @@ static int walk_run(struct table_iteration *iteration, const frozen_address *buc
         if (error)
             return error;
         if (heads[i].next)
-            view_prefetch(walk->reader, heads[i].next);
+            view_hint(walk->reader, heads[i].next);
     }
+    view_give_hints(walk->reader);
     for (size_t i = 0; i < count; i++) {
         if (!buckets[i])
             continue;
@@ -147,8 +149,7 @@ int dict_walk_buckets(struct table_iteration *iteration, frozen_address table,
         int error = frozen_read(iteration->walk, buckets, table + at * sizeof(*buckets),
                                 count * sizeof(*buckets));
         if (!error) {
-            view_prefetch(iteration->walk->reader,
-                          table + (at + BUCKETS) * sizeof(*buckets));
+            view_hint(iteration->walk->reader, table + (at + BUCKETS) * sizeof(*buckets));
             error = walk_run(iteration, buckets, count);
         }
         if (error)
@@ -168,7 +169,7 @@ void dict_prefetch(struct walk *walk, const struct frozen_table *dict, uint64_t 
 {
     for (int i = 0; i < 2; i++)
         if (dict->used[i])
-            view_prefetch(walk->reader, bucket_of(dict, i, hash));
+            view_hint(walk->reader, bucket_of(dict, i, hash));
 }
 
 static int find_in_table(struct walk *walk, const struct frozen_table *dict, int table,

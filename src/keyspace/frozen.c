@@ -5,6 +5,7 @@
 
 #define SDS_TYPE_MASK    7
 #define SDS_TYPE_5_SHIFT 3
+#define SHORT_HEADER     3
 
 void walk_release(struct walk *walk)
 {
@@ -39,33 +40,38 @@ static int header_length(const unsigned char *header, uint64_t *length)
     }
 }
 
-/* Header and bytes apart. */
-static int read_piecemeal(struct walk *walk, frozen_address address,
-                          struct frozen_string *string)
+/* No more than what belongs to the string: its neighbours' bytes would be a cache miss that
+ * nobody has asked for ahead. Nearly all headers are of at most SHORT_HEADER bytes. */
+static int read_header(struct walk *walk, frozen_address address, unsigned char *header,
+                       uint64_t *length)
 {
-    unsigned char *start = string->window + SDS_HEADER_MAX;
-    int error = frozen_read(walk, start - 1, address - 1, 1);
+    unsigned char *end = header + SDS_HEADER_MAX;
+    size_t have =
+        frozen_is_in_page(address - SHORT_HEADER, SHORT_HEADER) ? SHORT_HEADER : 1;
+    int error = frozen_read(walk, end - have, address - have, have);
     if (error)
         return error;
-    size_t bytes = frozen_string_header(string);
-    if (!bytes)
-        return -EBADMSG;
-    error = frozen_read(walk, start - bytes, address - bytes, bytes);
-    if (!error)
-        error = header_length(string->window, &string->length);
-    if (!error && frozen_string_is_inline(string))
-        error = frozen_read(walk, start, address, string->length);
-    return error;
+    size_t bytes = sds_header_bytes(end[-1]);
+    if (bytes > have)
+        error = frozen_read(walk, end - bytes, address - bytes, bytes);
+    return error ? error : header_length(header, length);
+}
+
+int frozen_string_length(struct walk *walk, frozen_address address, uint64_t *length)
+{
+    unsigned char header[SDS_WINDOW];
+    return read_header(walk, address, header, length);
 }
 
 int frozen_string_read(struct walk *walk, frozen_address address,
                        struct frozen_string *string)
 {
     string->address = address;
-    if (!frozen_is_in_page(address - SDS_HEADER_MAX, SDS_WINDOW))
-        return read_piecemeal(walk, address, string);
-    int error = frozen_read(walk, string->window, address - SDS_HEADER_MAX, SDS_WINDOW);
-    return error ? error : header_length(string->window, &string->length);
+    int error = read_header(walk, address, string->window, &string->length);
+    if (!error && frozen_string_is_inline(string))
+        error =
+            frozen_read(walk, string->window + SDS_HEADER_MAX, address, string->length);
+    return error;
 }
 
 int frozen_string_save(struct walk *walk, const struct frozen_string *string)

@@ -91,7 +91,7 @@ static inline uint32_t half_at(const unsigned char *bytes, size_t offset)
  *   3     len32  alloc32  flags
  *   4     len64  alloc64  flags
  *
- * One read takes the largest header and the first bytes together. */
+ * Short strings are kept with their header. */
 #define SDS_HEADER_MAX 17
 #define SDS_WINDOW     64
 #define SDS_INLINE     (SDS_WINDOW - SDS_HEADER_MAX)
@@ -102,7 +102,9 @@ struct frozen_string {
     unsigned char window[SDS_WINDOW]; /* the string starts at SDS_HEADER_MAX */
 };
 
-/* Reads header and first bytes. 0 or -errno. */
+/* Reads the header alone. 0 or -errno. */
+int frozen_string_length(struct walk *walk, frozen_address address, uint64_t *length);
+/* Reads the header, and all bytes if they fit into the window. 0 or -errno. */
 int frozen_string_read(struct walk *walk, frozen_address address,
                        struct frozen_string *string);
 /* True if all its bytes are in the window. */
@@ -110,11 +112,16 @@ static inline bool frozen_string_is_inline(const struct frozen_string *string)
 {
     return string->length <= SDS_INLINE;
 }
-/* Bytes of its header, 0: that is no header; and what stands above the type in its flags. */
-static inline size_t frozen_string_header(const struct frozen_string *string)
+/* Bytes of the header with these flags, 0: that is none. */
+static inline size_t sds_header_bytes(unsigned char flags)
 {
     static const uint8_t bytes[8] = {1, 3, 5, 9, 17};
-    return bytes[string->window[SDS_HEADER_MAX - 1] & 7];
+    return bytes[flags & 7];
+}
+/* Of its header; and what stands above the type in its flags. */
+static inline size_t frozen_string_header(const struct frozen_string *string)
+{
+    return sds_header_bytes(string->window[SDS_HEADER_MAX - 1]);
 }
 static inline unsigned frozen_string_flags(const struct frozen_string *string)
 {

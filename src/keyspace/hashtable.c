@@ -81,8 +81,9 @@ int hashtable_walk_buckets(struct table_iteration *iteration, frozen_address buc
                                 count * BUCKET_BYTES);
         for (size_t i = 0; i < count && !error; i++)
             if (run[i * BUCKET_BYTES] & CHAINED)
-                view_prefetch(iteration->walk->reader,
-                              word_at(run, (i + 1) * BUCKET_BYTES - 8));
+                view_hint(iteration->walk->reader,
+                          word_at(run, (i + 1) * BUCKET_BYTES - 8));
+        view_give_hints(iteration->walk->reader);
         for (size_t i = 0; i < count && !error; i++)
             error = take_chain(iteration, run + i * BUCKET_BYTES);
         if (error)

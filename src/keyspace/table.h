@@ -70,6 +70,7 @@ static inline int table_visit_batch(struct table_iteration *iteration)
     iteration->count = 0;
     if (!count)
         return 0;
+    view_give_hints(iteration->walk->reader);
     return iteration->visit(iteration->walk, iteration->entries, count,
                             iteration->context);
 }
@@ -80,8 +81,9 @@ static inline int table_take(struct table_iteration *iteration,
     if (!iteration->left)
         return -EBADMSG;
     iteration->left--;
-    view_prefetch(iteration->walk->reader, entry->key - 1);
-    view_prefetch(iteration->walk->reader, entry->value);
+    view_hint(iteration->walk->reader, entry->key - 1);
+    if (entry->value != entry->key)
+        view_hint(iteration->walk->reader, entry->value);
     iteration->entries[iteration->count++] = *entry;
     return iteration->count == TABLE_BATCH ? table_visit_batch(iteration) : 0;
 }

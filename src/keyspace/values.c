@@ -159,7 +159,8 @@ static int quicklist_save(struct walk *walk, frozen_address address)
         if (error)
             break;
         at = word_at(node, 8);
-        view_prefetch(walk->reader, at);
+        view_hint(walk->reader, at);
+        view_give_hints(walk->reader);
         error = node_save(walk, node);
     }
     return error ? error : left ? -EBADMSG : 0;
@@ -276,7 +277,8 @@ static int skiplist_save(struct walk *walk, frozen_address address)
         if (error)
             break;
         at = node.backward;
-        view_prefetch(walk->reader, at);
+        view_hint(walk->reader, at);
+        view_give_hints(walk->reader);
         error = frozen_sds_save(walk, node.element);
         if (!error)
             error = rdb_encode_binary_double(walk->encoder, node.score);

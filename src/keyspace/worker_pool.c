@@ -20,10 +20,12 @@
  * do; then it walks it itself. */
 #define PATIENCE_MSEC 2
 /* A task that took longer than this, and of which its thread had the CPU for less than
- * one part in so many: that thread stays away for a while. */
-#define STARVING_USEC 10000
-#define STARVING_PART 8
-#define STARVED_MSEC  500
+ * one part in so many: that thread stays away for a while, and twice as long each time it
+ * finds no time again. */
+#define STARVING_USEC      10000
+#define STARVING_PART      8
+#define STARVED_MSEC_LEAST 16
+#define STARVED_MSEC_MOST  512
 
 /* What is taken next, in one word so that taking is one step: no worker may stop
  * between two that belong together.
@@ -72,6 +74,7 @@ struct worker {
     struct keyspace_observer observer;
     struct thread thread;
     _Atomic pid_t id;
+    int starved_msec; /* its own: how long it stayed away the last time, 0: it had time */
 };
 
 struct worker_pool {
@@ -220,7 +223,14 @@ static bool walk_task_in_time(struct worker *worker, uint32_t number, uint64_t f
     walk_task(worker, number, from, to);
     uint64_t wall = clock_usec() - began;
     uint64_t cpu = thread_cpu_usec(worker->id) - cpu_began;
-    return wall < STARVING_USEC || cpu > wall / STARVING_PART;
+    bool in_time = wall < STARVING_USEC || cpu > wall / STARVING_PART;
+    if (in_time)
+        worker->starved_msec = 0;
+    else if (!worker->starved_msec)
+        worker->starved_msec = STARVED_MSEC_LEAST;
+    else if (worker->starved_msec < STARVED_MSEC_MOST)
+        worker->starved_msec *= 2;
+    return in_time;
 }
 
 /* Returns true when there may be more to do after a pause. */
@@ -265,7 +275,7 @@ static void *worker_thread(void *argument)
             atomic_load_explicit(&pool->open, memory_order_seq_cst) && do_tasks(worker);
         atomic_fetch_sub_explicit(&pool->inside, 1, memory_order_release);
         futex_wake_all(&pool->inside);
-        futex_wait(&pool->jobs, jobs, more ? STARVED_MSEC : -1);
+        futex_wait(&pool->jobs, jobs, more ? worker->starved_msec : -1);
     }
     return NULL;
 }

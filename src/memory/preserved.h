@@ -199,8 +199,12 @@ static inline unsigned preserved_in_huge_page(const struct preserved *preserved,
     return found;
 }
 
-/* A hint that these bytes of a page that has been preserved will be read soon. */
-void preserved_prefetch(const struct preserved *preserved, uint32_t page, size_t offset);
+/* A hint that the index entry of a page that has been preserved will be looked at soon. */
+void preserved_prefetch_entry(const struct preserved *preserved, uint32_t page);
+/* Where these bytes of it are at the moment, for a hint and nothing else; NULL: not in memory
+ * as they are. */
+const void *preserved_place(const struct preserved *preserved, uint32_t page,
+                            size_t offset);
 
 /* Bytes held now, index structures included; never above the limit. */
 uint64_t preserved_bytes(const struct preserved *preserved);

@@ -9,13 +9,19 @@
 #include "memory/packer.h"
 #include "memory/preserved_internal.h"
 
-void preserved_prefetch(const struct preserved *preserved, uint32_t page, size_t offset)
+void preserved_prefetch_entry(const struct preserved *preserved, uint32_t page)
+{
+    __builtin_prefetch((const void *)entry_of(preserved, page), 0, 3);
+}
+
+const void *preserved_place(const struct preserved *preserved, uint32_t page,
+                            size_t offset)
 {
     _Atomic uint32_t *entry = entry_of(preserved, page);
     uint32_t seen = entry ? atomic_load_explicit(entry, memory_order_relaxed) : 0;
-    if (ENTRY_TAG(seen) == ENTRY_RAW)
-        __builtin_prefetch(
-            (unsigned char *)slot_bytes(preserved, ENTRY_PLACE(seen)) + offset, 0, 3);
+    if (ENTRY_TAG(seen) != ENTRY_RAW)
+        return NULL;
+    return (unsigned char *)slot_bytes(preserved, ENTRY_PLACE(seen)) + offset;
 }
 
 static bool still_there(_Atomic uint32_t *entry, uint32_t seen)

@@ -75,7 +75,10 @@ static const char *wanted_cpus(const struct snapshot *snapshot)
 }
 
 /* The writer and the fault server share one CPU; this thread takes another, and so do
- * those that help it, where there are enough. */
+ * those that help it, where there are enough. Where there is only one besides, a helper,
+ * which runs when nobody else wants to, takes what the writer leaves of its own: left to
+ * choose, it stays with this thread, since the writer is never idle for long enough for the
+ * scheduler to move anybody there. */
 void pace_take_cpus(struct snapshot *snapshot, const struct thread_cpus *all,
                     struct thread_cpus *for_workers)
 {
@@ -89,6 +92,9 @@ void pace_take_cpus(struct snapshot *snapshot, const struct thread_cpus *all,
     thread_stay_off(all, writer_cpu);
     *for_workers = *all;
     thread_leave_out_cpu(for_workers, writer_cpu);
-    if (thread_count_cpus(for_workers) <= worker_pool_size(snapshot->workers))
-        *for_workers = *all;
+    if (thread_count_cpus(for_workers) > worker_pool_size(snapshot->workers))
+        return;
+    *for_workers = *all;
+    if (thread_count_cpus(all) == 2)
+        thread_only_cpu(for_workers, writer_cpu);
 }

@@ -19,6 +19,7 @@
 #define TIMED_TO_JUDGE  512
 #define SLOW_TO_JUDGE   16
 #define SLOW_NSEC       2000
+#define NOT_KEPT        UINT32_MAX
 
 int view_create(struct view *view, struct preserved *preserved)
 {
@@ -134,15 +135,63 @@ void view_reader_init_live(struct view_reader *reader, struct checked_reader *li
     reader->live = live;
 }
 
-static bool enter_region(struct view_reader *reader, uint64_t from, uint64_t length)
+static bool enter(struct view_reader *reader, frozen_address address)
 {
-    const struct view_region *region = find_region(reader->view, from);
-    if (!region || length > region->end - from)
+    const struct view_region *region = find_region(reader->view, address);
+    if (!region)
         return false;
     reader->region_start = region->start;
     reader->region_end = region->end;
     reader->region_first_chunk = region->first_chunk;
     return true;
+}
+
+static bool enter_region(struct view_reader *reader, uint64_t from, uint64_t length)
+{
+    return enter(reader, from) && length <= reader->region_end - from;
+}
+
+static uint32_t page_in_region(const struct view_reader *reader, frozen_address address)
+{
+    return chunk_in_region(reader->region_start, reader->region_first_chunk, address) *
+               PAGES_PER_CHUNK +
+           (uint32_t)(address >> PAGE_SHIFT) % PAGES_PER_CHUNK;
+}
+
+static bool is_in_region(const struct view_reader *reader, frozen_address address)
+{
+    return address >= reader->region_start && address < reader->region_end;
+}
+
+/* Looks for the region too: a table and what its buckets lead to are seldom in the same, and
+ * a hint at a live page that is not what will be read is worth nothing.
+ *
+ * In three rounds, since what an instruction waits for (the translation of an address, an
+ * index entry) keeps all but the next few dozen instructions from being begun. */
+void view_give_hints(struct view_reader *reader)
+{
+    const struct preserved *preserved = reader->view ? reader->view->preserved : NULL;
+    const void *places[VIEW_HINTS];
+    uint32_t kept[VIEW_HINTS]; /* pages that have been preserved */
+    size_t count = reader->hint_count;
+    reader->hint_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        frozen_address at = reader->hints[i];
+        places[i] = (const void *)(uintptr_t)at;
+        kept[i] = NOT_KEPT;
+        if (!preserved || !(is_in_region(reader, at) || enter(reader, at)))
+            continue;
+        uint32_t page = page_in_region(reader, at);
+        if (!preserved_has(preserved, page))
+            continue;
+        preserved_prefetch_entry(preserved, page);
+        kept[i] = page;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (kept[i] != NOT_KEPT)
+            places[i] = preserved_place(preserved, kept[i], reader->hints[i] & PAGE_MASK);
+    for (size_t i = 0; i < count; i++)
+        __builtin_prefetch(places[i], 0, 3);
 }
 
 int view_check(struct view_reader *reader, frozen_address from, uint64_t length)

@@ -87,6 +87,8 @@ static inline bool view_is_slow(const struct view *view)
     return atomic_load_explicit(&view->slow, memory_order_relaxed);
 }
 
+#define VIEW_HINTS 128
+
 /* One reader of a view. A reader belongs to one thread; any number of readers
  * may work on one view at the same time. */
 struct view_reader {
@@ -98,6 +100,8 @@ struct view_reader {
     uint64_t preserved_reads; /* reads answered from the preserved copy */
     /* Reads of live memory until one is timed; how many were, and how many were slow. */
     unsigned until_timed, timed, timed_slow;
+    unsigned hint_count;
+    frozen_address hints[VIEW_HINTS];
 };
 
 void view_reader_init(struct view_reader *reader, struct view *view);
@@ -117,20 +121,17 @@ int view_read(struct view_reader *reader, void *to, frozen_address from, size_t 
  * or what a reader of live memory may not read any more: -E2BIG. */
 int view_check(struct view_reader *reader, frozen_address from, uint64_t length);
 
-/* A hint that `from` will be read soon, from where it is now. Any value is harmless. */
-static inline void view_prefetch(const struct view_reader *reader, frozen_address from)
+/* Hands all hints to the CPU. */
+void view_give_hints(struct view_reader *reader);
+
+/* Bytes at this address will be read soon, from where it is now: any value is harmless. A
+ * read that nobody has hinted at waits for memory alone; hints that are handed on together
+ * wait together. They are kept until view_give_hints(), or until there are VIEW_HINTS. */
+static inline void view_hint(struct view_reader *reader, frozen_address address)
 {
-    if (from >= reader->region_start && from < reader->region_end) {
-        uint32_t page =
-            reader->region_first_chunk * PAGES_PER_CHUNK +
-            (uint32_t)((from >> PAGE_SHIFT) -
-                       (reader->region_start >> CHUNK_SHIFT) * PAGES_PER_CHUNK);
-        if (preserved_has(reader->view->preserved, page)) {
-            preserved_prefetch(reader->view->preserved, page, from & PAGE_MASK);
-            return;
-        }
-    }
-    __builtin_prefetch((const void *)(uintptr_t)from, 0, 3);
+    reader->hints[reader->hint_count++] = address;
+    if (reader->hint_count == VIEW_HINTS)
+        view_give_hints(reader);
 }
 
 #endif

@@ -96,7 +96,8 @@ static void serves_a_view(void **state)
     struct view_reader live;
     unsigned char bytes[16];
     view_reader_init_live(&live, &reader);
-    view_prefetch(&live, at(2 * PAGE));
+    view_hint(&live, at(2 * PAGE));
+    view_give_hints(&live);
     assert_int_equal(view_read(&live, bytes, at(2 * PAGE), 0), 0);
     assert_int_equal(view_read(&live, bytes, at(2 * PAGE), 1), -EFAULT);
     assert_int_equal(view_read(&live, bytes, at(5), sizeof(bytes)), 0);

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "kernel/thread.h"
+#include "keyspace/worker_pool.h"
 #include "snapshot/snapshot.h"
 
 #define LONG_USEC UINT64_C(100000000)
@@ -83,11 +84,40 @@ static void who_waited_for_a_cpu_has_made_way(void **state)
     assert_int_equal(rested_usec(), 0);
 }
 
+static void place(unsigned cpus, unsigned workers, struct thread_cpus *for_workers)
+{
+    static const struct rdb_uffd_host anywhere = {.saver_cpus = "", .rewriter_cpus = ""};
+    struct thread_cpus all = {{(1UL << cpus) - 1}}, before;
+    thread_get_cpus(0, &before);
+    snapshot.host = &anywhere;
+    snapshot.fault_server.writer_cpu = 0;
+    assert_int_equal(worker_pool_resize(snapshot.workers, workers), workers);
+    pace_take_cpus(&snapshot, &all, for_workers);
+    thread_set_cpus(0, &before);
+}
+
+/* Two CPUs: a helper that was free to choose stayed on the saver's, which has no time for
+ * it, while the writer's was idle for half of the time. */
+static void helpers_go_where_there_is_time(void **state)
+{
+    (void)state;
+    struct thread_cpus cpus;
+    snapshot.workers = worker_pool_create();
+    place(2, 1, &cpus);
+    assert_int_equal(cpus.mask[0], 1);
+    place(3, 1, &cpus);
+    assert_int_equal(cpus.mask[0], 6);
+    place(3, 2, &cpus);
+    assert_int_equal(cpus.mask[0], 7);
+    worker_pool_destroy(snapshot.workers);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rests_for_writers),
         cmocka_unit_test(who_waited_for_a_cpu_has_made_way),
+        cmocka_unit_test(helpers_go_where_there_is_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -157,6 +157,12 @@ static unsigned read_at_random(unsigned reads)
     for (unsigned i = 0; i < reads; i++) {
         uint64_t count = 1 + number(&state, i % 16 ? 8 : 2048);
         uint64_t first = number(&state, WORDS - count);
+        view_hint(&reader, (uintptr_t)(toy->words + first));
+        if (i % 4 == 0) {
+            view_hint(&reader,
+                      i % 64 ? (uintptr_t)(toy->words + number(&state, WORDS)) : state);
+            view_give_hints(&reader);
+        }
         assert_int_equal(
             view_read(&reader, got, (uintptr_t)(toy->words + first), count * 8), 0);
         for (uint64_t k = 0; k < count; k++)
@@ -419,6 +425,37 @@ static void refuses_what_was_not_frozen(void **state)
     release();
 }
 
+/* The bucket that leads to an entry was read in another region. Looked for in that alone, the
+ * page was taken for one that is live. */
+static void hints_go_to_the_region_they_are_in(void **state)
+{
+    (void)state;
+    uint64_t start = (uintptr_t)toy->words, got;
+    uint64_t parts[] = {start, start + TOY_BYTES / 2};
+    struct view_reader reader;
+    regions_init(&toy->regions, toy->region, 4);
+    for (size_t i = 0; i < 2; i++)
+        regions_add(&toy->regions, parts[i], parts[i] + TOY_BYTES / 4);
+    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
+    view_reader_init(&reader, &toy->view);
+    assert_int_equal(view_read(&reader, &got, parts[0], 8), 0);
+    view_hint(&reader, parts[1] + 8);
+    assert_true(reader.region_start == parts[0]);
+    view_give_hints(&reader);
+    assert_true(reader.region_start == parts[1]);
+    view_hint(&reader, 0);
+    view_hint(&reader, UINT64_MAX);
+    view_hint(&reader, start - 1);
+    view_give_hints(&reader);
+    assert_true(reader.region_start == parts[1]);
+    for (unsigned i = 0; i < VIEW_HINTS; i++)
+        view_hint(&reader, parts[0] + i);
+    assert_true(reader.region_start == parts[0]);
+    assert_int_equal(view_read(&reader, &got, parts[0], 8), 0);
+    assert_true(got == mark(0));
+    release();
+}
+
 /* With no room and the policy to give up, the writer goes on and the reader is told. */
 static void gives_up_when_told_to(void **state)
 {
@@ -537,6 +574,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_request_waits_for_the_right_duty, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_was_not_frozen, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(hints_go_to_the_region_they_are_in, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(gives_up_when_told_to, set_up, tear_down),
         cmocka_unit_test_setup_teardown(huge_pages_are_split_where_reads_are_slow,
                                         set_up_huge, tear_down),
