@@ -252,6 +252,7 @@ static void leave_server(void)
     guard_remove();
     deferred_free_remove();
     allocator_restore();
+    allocator_leave_growth();
     environment_restore();
 }
 

@@ -11,17 +11,25 @@
 #include "memory/arena_pool.h"
 #include "memory/pages.h"
 
-/* jemalloc makes four arenas per CPU; more than this many are left to decay. */
-#define DECAY_ARENAS_MAX 256
+/* jemalloc makes four arenas per CPU; more than this many are left as they are. */
+#define ARENAS_MAX 256
 /* Values that stayed in the pool's arenas since earlier snapshots leave as much room
  * unused in the old ones, but for what was evicted there: so much more than one snapshot
  * may take, in all of them. */
 #define POOL_BYTES_MORE (UINT64_C(24) << 20)
 
+/* What an arena may ask the kernel for beyond what it needs. It doubles that as it grows, so
+ * that a heap of 8 GB came with 1.5 GB that nobody had touched yet: to protect that takes a
+ * mark for each of its pages, 6 ms a gigabyte, where huge pages take 0.1. */
+#define GROWTH_BYTES (UINT64_C(8) << 20)
+
 static mallctl_function mallctl;
 static const char *prefix = "";
 /* The main thread's own arena, + 1; 0: not known. Written before the first snapshot. */
 static _Atomic unsigned main_arena;
+
+/* What it was before, 0: not known. */
+static size_t growth_before;
 
 static struct {
     bool steered;
@@ -33,8 +41,8 @@ static struct {
     uint64_t fresh_bytes;    /* when last looked */
     uint64_t evicted;        /* in this snapshot, when last told */
     uint64_t evicted_before; /* in earlier ones, for values that are still in the pool */
-    ssize_t dirty_decay[DECAY_ARENAS_MAX];
-    ssize_t muzzy_decay[DECAY_ARENAS_MAX];
+    ssize_t dirty_decay[ARENAS_MAX];
+    ssize_t muzzy_decay[ARENAS_MAX];
     unsigned decay_count;
 } steering;
 
@@ -70,10 +78,46 @@ static bool get_unsigned(const char *name, unsigned *value)
     return mallctl(name, value, &length, NULL, 0) == 0;
 }
 
+/* Writing a setting of an arena that does not exist would create it. */
+static bool is_initialized(unsigned arena)
+{
+    char name[48];
+    bool initialized = false;
+    size_t length = sizeof(initialized);
+    snprintf(name, sizeof(name), "arena.%u.initialized", arena);
+    return mallctl(name, &initialized, &length, NULL, 0) == 0 && initialized;
+}
+
+static void set_growth(size_t bytes)
+{
+    unsigned count;
+    if (!mallctl || !get_unsigned("arenas.narenas", &count))
+        return;
+    for (unsigned i = 0; i < count && i < ARENAS_MAX; i++) {
+        char name[48];
+        size_t old = 0, length = sizeof(old);
+        snprintf(name, sizeof(name), "arena.%u.retain_grow_limit", i);
+        if (!is_initialized(i) || mallctl(name, &old, &length, NULL, 0) != 0 ||
+            old <= HUGE_PAGE_BYTES)
+            continue; /* the pool's have less */
+        if (!growth_before)
+            growth_before = old;
+        mallctl(name, NULL, NULL, &bytes, sizeof(bytes));
+    }
+}
+
+void allocator_leave_growth(void)
+{
+    DEMAND_MAIN_THREAD();
+    if (growth_before)
+        set_growth(growth_before);
+}
+
 int allocator_create_pool(void)
 {
     DEMAND_MAIN_THREAD();
     unsigned home;
+    set_growth(GROWTH_BYTES);
     /* Of the arenas that an earlier load of the module has left. */
     steering.evicted = steering.evicted_before = steering.fresh_bytes = 0;
     if (mallctl && get_unsigned("thread.arena", &home))
@@ -122,15 +166,10 @@ void allocator_stop_decay(void)
     unsigned count;
     if (!mallctl || steering.decay_count || !get_unsigned("arenas.narenas", &count))
         return;
-    steering.decay_count = count < DECAY_ARENAS_MAX ? count : DECAY_ARENAS_MAX;
+    steering.decay_count = count < ARENAS_MAX ? count : ARENAS_MAX;
     for (unsigned i = 0; i < steering.decay_count; i++) {
-        char name[48];
-        bool initialized = false;
-        size_t length = sizeof(initialized);
-        snprintf(name, sizeof(name), "arena.%u.initialized", i);
         steering.dirty_decay[i] = steering.muzzy_decay[i] = -1;
-        /* Writing a setting of an arena that does not exist would create it. */
-        if (mallctl(name, &initialized, &length, NULL, 0) != 0 || !initialized)
+        if (!is_initialized(i))
             continue;
         exchange_decay(i, "dirty", &steering.dirty_decay[i], -1);
         exchange_decay(i, "muzzy", &steering.muzzy_decay[i], -1);
@@ -229,8 +268,10 @@ bool allocator_stay_below(uint64_t bytes, uint64_t evicted)
 void allocator_restore(void)
 {
     DEMAND_MAIN_THREAD();
-    if (steering.decay_count)
+    if (steering.decay_count) {
         restart_decay();
+        set_growth(GROWTH_BYTES); /* threads that came later have arenas of their own */
+    }
     if (!steering.steered)
         return;
     if (!steering.at_home) {

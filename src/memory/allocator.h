@@ -27,8 +27,12 @@ const void *allocator_function(void);
 /* What stands before the names of its functions: "je_" as a rule where it is built in. */
 const char *allocator_prefix(void);
 
-/* Makes room for the arenas of memory/arena_pool.h. 0 or -errno: there will be none. */
+/* Makes room for the arenas of memory/arena_pool.h. 0 or -errno: there will be none. From
+ * here on the server's arenas grow in small steps: what they have asked for and not touched
+ * yet is slow to protect. */
 int allocator_create_pool(void);
+/* They grow as before. When the module leaves. */
+void allocator_leave_growth(void);
 /* Joins the calling thread to the main thread's arena, if allocator_create_pool() has
  * been called: when the last thread leaves an arena, jemalloc purges all of it at once,
  * which in the pause took up to seconds. For a thread that hardly allocates. */
