@@ -88,7 +88,7 @@ static int find_expires(struct walk *walk, const struct frozen_entry *entries,
         int error = hash_name(walk, &batch->names[i], &batch->hashes[i]);
         if (error)
             return error;
-        dict_prefetch(walk, expires, batch->hashes[i]);
+        dict_hint(walk, expires, batch->hashes[i]);
     }
     view_give_hints(walk->reader);
     for (size_t i = 0; i < count; i++) {

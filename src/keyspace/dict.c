@@ -165,7 +165,7 @@ static frozen_address bucket_of(const struct frozen_table *dict, int table, uint
     return dict->tables[table] + (hash & (dict->sizes[table] - 1)) * sizeof(uint64_t);
 }
 
-void dict_prefetch(struct walk *walk, const struct frozen_table *dict, uint64_t hash)
+void dict_hint(struct walk *walk, const struct frozen_table *dict, uint64_t hash)
 {
     for (int i = 0; i < 2; i++)
         if (dict->used[i])

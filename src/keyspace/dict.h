@@ -31,7 +31,7 @@ int dict_walk_buckets(struct table_iteration *iteration, frozen_address table,
  * `hash`. 1 when found, 0 when not, or -errno. */
 int dict_find(struct walk *walk, const struct frozen_table *dict, uint64_t hash,
               frozen_address key, uint64_t *value);
-/* A hint that dict_find() will be asked for this hash soon. */
-void dict_prefetch(struct walk *walk, const struct frozen_table *dict, uint64_t hash);
+/* That dict_find() will be asked for this hash: view_hint(). */
+void dict_hint(struct walk *walk, const struct frozen_table *dict, uint64_t hash);
 
 #endif

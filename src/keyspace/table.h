@@ -36,7 +36,7 @@ static inline uint64_t table_size(const struct frozen_table *table)
 
 /* Calls `visit` with up to TABLE_BATCH entries at a time, in order, until it
  * returns other than 0, which is then returned. What keys and values point to
- * has been prefetched. */
+ * has been hinted at. */
 typedef int (*table_visit)(struct walk *walk, const struct frozen_entry *entries,
                            size_t count, void *context);
 int table_walk(struct walk *walk, const struct frozen_table *table, table_visit visit,
