@@ -4,7 +4,6 @@
 #include "kernel/memory.h"
 #include "keyspace/dict.h"
 
-#define CACHE_LINE  64 /* of the CPUs that there are, the shorter one */
 #define LINES_AHEAD 6
 
 static int read_objects(struct walk *walk, const struct frozen_entry *entries,
@@ -22,22 +21,22 @@ static int read_objects(struct walk *walk, const struct frozen_entry *entries,
     return 0;
 }
 
-/* At what is behind a value's first line, if that says how long it is; of what is longer than
- * LINES_AHEAD the CPU itself sees what comes. */
+/* At what is behind a value's first line, if that says how long it is and asking costs next
+ * to nothing; of what is longer than LINES_AHEAD the CPU itself sees what comes. */
 static void hint_at_rest(struct walk *walk, const struct frozen_object *object)
 {
     uint64_t length = CACHE_LINE;
-    if (object->encoding == ENCODING_INTEGER || walk->reader->live)
+    if (object->encoding == ENCODING_INTEGER ||
+        !view_is_memory(walk->reader, object->pointer))
         return;
     if (object->type == OBJECT_STRING &&
         frozen_string_length(walk, object->pointer, &length))
         return; /* who writes it will say so */
-    if (length > LINES_AHEAD * CACHE_LINE)
-        length = LINES_AHEAD * CACHE_LINE;
-    frozen_address end = object->pointer + length;
-    for (frozen_address at = (object->pointer | (CACHE_LINE - 1)) + 1; at < end;
-         at += CACHE_LINE)
-        view_hint(walk->reader, at);
+    uint64_t lines =
+        (object->pointer % CACHE_LINE + length + CACHE_LINE - 1) / CACHE_LINE;
+    frozen_address first = object->pointer / CACHE_LINE * CACHE_LINE;
+    for (uint64_t i = 1; i < lines && i <= LINES_AHEAD; i++)
+        view_hint(walk->reader, first + i * CACHE_LINE);
 }
 
 static int read_names(struct walk *walk, const struct frozen_entry *entries, size_t count)

@@ -40,8 +40,7 @@ static int header_length(const unsigned char *header, uint64_t *length)
     }
 }
 
-/* No more than what belongs to the string: its neighbours' bytes would be a cache miss that
- * nobody has asked for ahead. Nearly all headers are of at most SHORT_HEADER bytes. */
+/* Nearly all headers are of at most SHORT_HEADER bytes. */
 static int read_header(struct walk *walk, frozen_address address, unsigned char *header,
                        uint64_t *length)
 {
@@ -63,10 +62,19 @@ int frozen_string_length(struct walk *walk, frozen_address address, uint64_t *le
     return read_header(walk, address, header, length);
 }
 
+/* From memory no more than what belongs to the string: its neighbours' bytes would be a
+ * cache miss that nobody has asked for ahead. Where a read costs more than that, one takes
+ * the largest header and the first bytes together. */
 int frozen_string_read(struct walk *walk, frozen_address address,
                        struct frozen_string *string)
 {
     string->address = address;
+    if (!view_is_memory(walk->reader, address) &&
+        frozen_is_in_page(address - SDS_HEADER_MAX, SDS_WINDOW)) {
+        int error =
+            frozen_read(walk, string->window, address - SDS_HEADER_MAX, SDS_WINDOW);
+        return error ? error : header_length(string->window, &string->length);
+    }
     int error = read_header(walk, address, string->window, &string->length);
     if (!error && frozen_string_is_inline(string))
         error =

@@ -38,6 +38,9 @@ struct walk {
 /* Frees what was mapped for it; roots, reader and encoder are the owner's. */
 void walk_release(struct walk *walk);
 
+/* Of the CPUs that there are the shorter one. */
+#define CACHE_LINE 64
+
 /* The longest a value can be: what the server itself could have allocated. */
 #define FROZEN_LENGTH_MAX (UINT64_C(1) << 40)
 

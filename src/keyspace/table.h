@@ -81,7 +81,9 @@ static inline int table_take(struct table_iteration *iteration,
     if (!iteration->left)
         return -EBADMSG;
     iteration->left--;
-    view_hint(iteration->walk->reader, entry->key - 1);
+    view_hint(iteration->walk->reader, entry->key - 1); /* a header, if it is a string */
+    if (entry->key % CACHE_LINE == 0)
+        view_hint(iteration->walk->reader, entry->key);
     if (entry->value != entry->key)
         view_hint(iteration->walk->reader, entry->value);
     iteration->entries[iteration->count++] = *entry;

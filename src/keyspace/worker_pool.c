@@ -273,6 +273,8 @@ static void *worker_thread(void *argument)
         atomic_fetch_add_explicit(&pool->inside, 1, memory_order_seq_cst);
         more =
             atomic_load_explicit(&pool->open, memory_order_seq_cst) && do_tasks(worker);
+        if (!more)
+            worker->starved_msec = 0;
         atomic_fetch_sub_explicit(&pool->inside, 1, memory_order_release);
         futex_wake_all(&pool->inside);
         futex_wait(&pool->jobs, jobs, more ? worker->starved_msec : -1);
@@ -281,13 +283,17 @@ static void *worker_thread(void *argument)
 }
 
 /* Somebody waits for them now: who runs when nobody else wants to may not run for
- * seconds. */
+ * seconds. The caller's CPU has nothing to do meanwhile. */
 static void hurry(struct worker_pool *pool)
 {
+    struct thread_cpus own;
+    thread_get_cpus(0, &own);
     for (unsigned i = 1; i <= pool->count; i++) {
         pid_t id = atomic_load_explicit(&pool->workers[i].id, memory_order_acquire);
-        if (id)
-            thread_end_idle(id);
+        if (!id)
+            continue;
+        thread_end_idle(id);
+        thread_set_cpus(id, &own);
     }
 }
 

@@ -92,9 +92,10 @@ void pace_take_cpus(struct snapshot *snapshot, const struct thread_cpus *all,
     thread_stay_off(all, writer_cpu);
     *for_workers = *all;
     thread_leave_out_cpu(for_workers, writer_cpu);
-    if (thread_count_cpus(for_workers) > worker_pool_size(snapshot->workers))
+    unsigned others = thread_count_cpus(for_workers);
+    if (others > worker_pool_size(snapshot->workers))
         return;
     *for_workers = *all;
-    if (thread_count_cpus(all) == 2)
+    if (others == 1 && thread_count_cpus(all) == 2)
         thread_only_cpu(for_workers, writer_cpu);
 }

@@ -13,11 +13,12 @@
 #define REGION_CAPACITY 65536
 /* Of so many reads of live memory one is timed, a short one. What misses caches and TLB
  * takes a tenth of SLOW_NSEC; an interrupt, or a page that must come from swap, is one
- * among many. With one slow read in 32 a save takes twice as long. */
+ * among many. With one slow read in 50 a save takes twice as long; a third of all reads
+ * only go on where another has just been, and never are. */
 #define READS_PER_TIMED 64
 #define SHORT_READ      256
 #define TIMED_TO_JUDGE  512
-#define SLOW_TO_JUDGE   16
+#define SLOW_TO_JUDGE   10
 #define SLOW_NSEC       2000
 #define NOT_KEPT        UINT32_MAX
 
@@ -161,6 +162,17 @@ static uint32_t page_in_region(const struct view_reader *reader, frozen_address 
 static bool is_in_region(const struct view_reader *reader, frozen_address address)
 {
     return address >= reader->region_start && address < reader->region_end;
+}
+
+bool view_is_memory(struct view_reader *reader, frozen_address address)
+{
+    if (!reader->view)
+        return false;
+    if (!is_in_region(reader, address) && !enter(reader, address))
+        return true;
+    const struct preserved *preserved = reader->view->preserved;
+    uint32_t page = page_in_region(reader, address);
+    return !preserved_has(preserved, page) || preserved_place(preserved, page, 0);
 }
 
 /* Looks for the region too: a table and what its buckets lead to are seldom in the same, and

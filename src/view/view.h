@@ -121,6 +121,10 @@ int view_read(struct view_reader *reader, void *to, frozen_address from, size_t 
  * or what a reader of live memory may not read any more: -E2BIG. */
 int view_check(struct view_reader *reader, frozen_address from, uint64_t length);
 
+/* Whether a read there is one of memory, by the reader itself: not of a page that has to be
+ * unpacked or read from the spool first, nor by a system call. */
+bool view_is_memory(struct view_reader *reader, frozen_address address);
+
 /* Hands all hints to the CPU. */
 void view_give_hints(struct view_reader *reader);
 
