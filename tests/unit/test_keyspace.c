@@ -411,6 +411,17 @@ static void a_tree_without_leaves_ends(void **state)
     }
 }
 
+/* What is hinted at there wrapped around, and did not come to its end. */
+static void pointers_at_the_end_of_the_addresses_end(void **state)
+{
+    (void)state;
+    for (uint64_t before = 1; before <= 256; before++) {
+        build_value(before % 6, before % 2 ? 9 : 2);
+        put(OBJECT_AT + 8, UINT64_MAX - before + 1);
+        assert_int_not_equal(save_built(), 0);
+    }
+}
+
 /* All four keys have the same module's value: each is asked for, ahead of the first that
  * is written, and what they need to be found is told. */
 static void values_of_modules_are_asked_for(void **state)
@@ -511,6 +522,7 @@ int main(void)
         cmocka_unit_test(a_length_is_not_allocated),
         cmocka_unit_test(a_list_without_end_ends),
         cmocka_unit_test(a_tree_without_leaves_ends),
+        cmocka_unit_test(pointers_at_the_end_of_the_addresses_end),
         cmocka_unit_test(values_of_modules_are_asked_for),
         cmocka_unit_test(newer_types_are_named),
     };
