@@ -69,7 +69,7 @@ static void are_put_off_until_they_are_too_large(void **state)
     void **blocks = malloc(count * sizeof(*blocks));
     assert_int_equal(deferred_free_install(frees_nothing, frees_nothing), 0);
     for (size_t i = 0; i < count; i++)
-        blocks[i] = zmalloc(8);
+        blocks[i] = zmalloc(24); /* which every allocator takes for 24 and no more */
     uint64_t bytes = malloc_usable_size(blocks[0]), before = deferred_free_bytes();
     deferred_free_begin(false, NULL);
     for (size_t i = 0; i < count; i++)
