@@ -13,8 +13,8 @@
 #define REGION_CAPACITY 65536
 /* Of so many reads of live memory one is timed, a short one. What misses caches and TLB
  * takes a tenth of SLOW_NSEC; an interrupt, or a page that must come from swap, is one
- * among many. With one slow read in 50 a save takes twice as long; a third of all reads
- * only go on where another has just been, and never are. */
+ * among many. Of reads that are not of where another has just been, two in three, one slow
+ * one in 32 makes a save twice as long. */
 #define READS_PER_TIMED 64
 #define SHORT_READ      256
 #define TIMED_TO_JUDGE  512
@@ -164,15 +164,21 @@ static bool is_in_region(const struct view_reader *reader, frozen_address addres
     return address >= reader->region_start && address < reader->region_end;
 }
 
+/* Its page, if that has been preserved, else NOT_KEPT. */
+static uint32_t kept_page(struct view_reader *reader, frozen_address address)
+{
+    if (!is_in_region(reader, address) && !enter(reader, address))
+        return NOT_KEPT;
+    uint32_t page = page_in_region(reader, address);
+    return preserved_has(reader->view->preserved, page) ? page : NOT_KEPT;
+}
+
 bool view_is_memory(struct view_reader *reader, frozen_address address)
 {
     if (!reader->view)
         return false;
-    if (!is_in_region(reader, address) && !enter(reader, address))
-        return true;
-    const struct preserved *preserved = reader->view->preserved;
-    uint32_t page = page_in_region(reader, address);
-    return !preserved_has(preserved, page) || preserved_place(preserved, page, 0);
+    uint32_t page = kept_page(reader, address);
+    return page == NOT_KEPT || preserved_place(reader->view->preserved, page, 0);
 }
 
 /* Looks for the region too: a table and what its buckets lead to are seldom in the same, and
@@ -190,14 +196,9 @@ void view_give_hints(struct view_reader *reader)
     for (size_t i = 0; i < count; i++) {
         frozen_address at = reader->hints[i];
         places[i] = (const void *)(uintptr_t)at;
-        kept[i] = NOT_KEPT;
-        if (!preserved || !(is_in_region(reader, at) || enter(reader, at)))
-            continue;
-        uint32_t page = page_in_region(reader, at);
-        if (!preserved_has(preserved, page))
-            continue;
-        preserved_prefetch_entry(preserved, page);
-        kept[i] = page;
+        kept[i] = preserved ? kept_page(reader, at) : NOT_KEPT;
+        if (kept[i] != NOT_KEPT)
+            preserved_prefetch_entry(preserved, kept[i]);
     }
     for (size_t i = 0; i < count; i++)
         if (kept[i] != NOT_KEPT)
