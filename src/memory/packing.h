@@ -1,12 +1,11 @@
-/* Pages packed with LZ4, and the form in which a page is stored outside of a
- * slot of its own.
+/* Pages packed, and the form in which a page is stored outside of a slot of its own.
  *
- *  piece  ┌──────────────────────┬────────────────┬─────────┐
- *         │ page │ sum │ length  │ `length` bytes │ padding │
- *         └──────────────────────┴────────────────┴─────────┘
+ *  piece  ┌────────────────────────────────────┬────────────────┬─────────┐
+ *         │ page │ sum │ length │ form │ lows  │ `length` bytes │ padding │
+ *         └────────────────────────────────────┴────────────────┴─────────┘
  *
- * The bytes are LZ4, or the page itself when length is 4096 (in the spool
- * only). A sum tells damage.
+ * The bytes are the page itself (in the spool only), words of pointers (packed_words.h), which
+ * are read as fast as the page itself nearly, or LZ4, for all else. A sum tells damage.
  * Every page is packed alone, and can be unpacked alone.
  */
 #ifndef RDB_UFFD_MEMORY_PACKING_H
@@ -16,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "memory/packed_words.h"
 #include "memory/pages.h"
 
 /* Pieces in memory start at multiples of this: a place then fits the 30 bits
@@ -24,11 +24,17 @@
 /* A page whose piece would be longer is kept raw: a quarter saved at most is not
  * worth unpacking at every read. */
 #define PIECE_BYTES_MAX 3072u
+/* And pages that take no more than this as words are not tried with LZ4. */
+#define PIECE_WORDS_MAX 2304u
+
+enum piece_form { PIECE_RAW, PIECE_LZ4, PIECE_WORDS };
 
 struct piece_header {
     uint32_t page;
-    uint32_t sum;    /* of page, length and bytes */
-    uint32_t length; /* of the bytes that follow */
+    uint32_t sum;      /* of all else */
+    uint16_t length;   /* of the bytes that follow */
+    uint8_t form;      /* enum piece_form */
+    uint8_t low_bytes; /* of PIECE_WORDS: words_pack() */
 };
 
 /* Room for any piece, the raw ones of the spool included. */

@@ -149,8 +149,8 @@ static void reset(struct preserved *preserved)
     preserved->first_cold = NO_SLOT;
     preserved->raw_count = 0;
     preserved->sweep = 0;
-    preserved->log_first = preserved->log_last = NO_SLOT;
-    preserved->log_start = preserved->log_used = 0;
+    preserved->words_log = preserved->lz4_log =
+        (struct packed_log){.first = NO_SLOT, .last = NO_SLOT};
     preserved->waits = preserved->wait_usec = 0;
     atomic_store_explicit(&preserved->pages, 0, memory_order_relaxed);
     atomic_store_explicit(&preserved->pages_packed, 0, memory_order_relaxed);

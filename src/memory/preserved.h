@@ -4,15 +4,16 @@
  *  directory          leaf (one slot)           slot
  *  [chunk 0] ──────▶  [page 0] 0: not preserved
  *  [chunk 1] 0        [page 1] RAW ───────────▶ 4096 bytes
- *  [chunk 2] ─▶ …     [page 2] PACKED ────────▶ a piece in the packed log
+ *  [chunk 2] ─▶ …     [page 2] PACKED ────────▶ a piece in a packed log
  *                     [page 3] SPOOLED ───────▶ a piece in the spool file
  *
  * A slot is 4096 bytes of one big mapping. Slots hold raw pages, leaves of the
- * index, or a part of the packed log; all of them count against the limit, and
+ * index, or a part of a packed log; all of them count against the limit, and
  * so do the directory, the table of slots and the packer's work space.
  *
- * The packed log is a chain of slots that pieces are written to one after the
- * other, across the ends of slots; its oldest slot leaves first, to the spool.
+ * A packed log is a chain of slots that pieces are written to one after the
+ * other, across the ends of slots; its oldest slot leaves first, to the spool. There are two:
+ * pages of pointers, which are read most, leave when there is nothing else.
  *
  *  slot 17            slot 4             slot 90
  *  ┌───┬──────┬────┐  ┌────┬─────┬──┐   ┌───┬──────────┐
@@ -47,6 +48,13 @@ enum buffer_policy {
 };
 
 struct packer;
+
+struct packed_log {
+    uint32_t first; /* the oldest slot, NO_SLOT: it is empty */
+    uint32_t start; /* where the first piece begins in it */
+    uint32_t last;  /* the slot written to */
+    uint32_t used;  /* bytes of it */
+};
 
 struct preserved {
     /* Set at preserved_begin(), constant until preserved_end(). */
@@ -83,10 +91,7 @@ struct preserved {
     uint32_t first_cold; /* freed slots whose memory was given back */
     uint32_t raw_count;  /* raw pages that nobody tried to pack yet */
     uint32_t sweep;      /* where the search for a page to move goes on */
-    uint32_t log_first;  /* the packed log's oldest slot, NO_SLOT: it is empty */
-    uint32_t log_start;  /* where the first piece begins in it */
-    uint32_t log_last;   /* the slot written to */
-    uint32_t log_used;   /* bytes of it */
+    struct packed_log words_log, lz4_log; /* by the form of their pieces */
     struct packer *packer;
     /* Pages that found no slot free: each kept its writer waiting. */
     uint64_t waits;
@@ -98,7 +103,7 @@ struct preserved {
     _Atomic uint32_t slots_resident; /* with memory behind them */
     _Atomic uint64_t bytes_peak;
     _Atomic uint64_t pages;        /* preserved in this snapshot */
-    _Atomic uint64_t pages_packed; /* … of them in the packed log now */
+    _Atomic uint64_t pages_packed; /* … of them in the packed logs now */
     _Atomic uint64_t packed_bytes;
     _Atomic uint64_t pages_spooled;
     /* … of them those that the limit sent there; the others were evicted. */

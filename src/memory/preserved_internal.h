@@ -18,7 +18,7 @@ enum slot_kind {
     SLOT_RAW,
     SLOT_PACKING,        /* raw, and with the packer: stays where it is */
     SLOT_INCOMPRESSIBLE, /* raw, and packing it was tried */
-    SLOT_LOG,            /* a part of the packed log */
+    SLOT_LOG,            /* a part of a packed log */
 };
 
 /* An index entry: two bits say where the page is, thirty bits where there.
@@ -29,7 +29,7 @@ enum entry_tag { ENTRY_RAW = 1, ENTRY_PACKED = 2, ENTRY_SPOOLED = 3 };
 #define ENTRY_PLACE(entry)     ((entry) >> 2)
 #define ENTRY_MAKE(tag, place) (((uint32_t)(place) << 2) | (uint32_t)(tag))
 
-/* A place in the packed log counts units of 64 bytes: thirty bits reach as many
+/* A place in a packed log counts units of 64 bytes: thirty bits reach as many
  * slots (64 GB). Pages beyond them stay raw. */
 #define UNITS_PER_SLOT ((uint32_t)(PAGE_BYTES / PIECE_UNIT))
 #define LOG_SLOTS_MAX  ((1u << 30) / UNITS_PER_SLOT)
@@ -77,8 +77,8 @@ uint32_t slots_allowed(const struct preserved *preserved);
 /* How many slots hold something. */
 uint32_t slots_in_use(const struct preserved *preserved);
 
-/* Copies `length` bytes of the packed log from byte `at` of `slot`, going on in
- * the next slot. Returns false if the log does not go on there, or cannot be read. Any
+/* Copies `length` bytes of a packed log that begin `at` bytes behind the start of `slot`, going
+ * on in the next slots. Returns false if the log does not go on there, or cannot be read. Any
  * thread; what a reader gets is worth nothing if the entry has changed meanwhile. */
 bool log_copy(const struct preserved *preserved, uint32_t slot, uint32_t at, void *to,
               size_t length);
@@ -90,7 +90,7 @@ void moving_post(struct preserved *preserved, uint32_t least);
 /* Packs one raw page without the packer's thread; a slot becomes free, or there
  * is more room in the log. 0, or -ENOENT when nothing is left to pack. */
 int moving_pack_one(struct preserved *preserved);
-/* Writes one raw page, or the oldest slot of the packed log, to the spool and
+/* Writes one raw page, or the oldest slot of a packed log, to the spool and
  * frees its slot. 0, -ENOENT when there is none, -errno of the spool. */
 int moving_spool_one(struct preserved *preserved);
 /* Writes a page that has no slot to the spool, packed first if `pack`. Returns

@@ -46,78 +46,95 @@ static void publish_place(struct preserved *preserved, uint32_t page, uint32_t e
     atomic_store_explicit(entry_of(preserved, page), entry, memory_order_release);
 }
 
-/* ---- the packed log -------------------------------------------------------------- */
+/* ---- the packed logs ------------------------------------------------------------- */
 
 bool log_copy(const struct preserved *preserved, uint32_t slot, uint32_t at, void *to,
               size_t length)
 {
     while (length) {
-        size_t part = PAGE_BYTES - at < length ? PAGE_BYTES - at : length;
-        if (guarded_copy(to, (unsigned char *)slot_bytes(preserved, slot) + at, part))
+        size_t part = 0;
+        if (at < PAGE_BYTES)
+            part = PAGE_BYTES - at < length ? PAGE_BYTES - at : length;
+        if (part &&
+            guarded_copy(to, (unsigned char *)slot_bytes(preserved, slot) + at, part))
             return false;
         to = (unsigned char *)to + part;
         length -= part;
         if (!length)
             break;
         slot = slot_word(preserved, slot);
-        at = 0;
+        at = part ? 0 : at - (uint32_t)PAGE_BYTES;
         if (slot >= preserved->slot_count)
             return false;
     }
     return true;
 }
 
-static uint32_t log_room(const struct preserved *preserved)
+static struct packed_log *log_of(struct preserved *preserved, const struct piece *piece)
 {
-    return preserved->log_last == NO_SLOT ? 0 : PAGE_BYTES - preserved->log_used;
+    return piece->header.form == PIECE_WORDS ? &preserved->words_log
+                                             : &preserved->lz4_log;
+}
+
+static uint32_t log_room(const struct packed_log *log)
+{
+    return log->last == NO_SLOT ? 0 : PAGE_BYTES - log->used;
+}
+
+static unsigned char *log_end(const struct preserved *preserved,
+                              const struct packed_log *log)
+{
+    return (unsigned char *)slot_bytes(preserved, log->last) + log->used;
+}
+
+static uint32_t place_of_end(const struct packed_log *log)
+{
+    return log->last * UNITS_PER_SLOT + log->used / PIECE_UNIT;
 }
 
 /* Room in the last slot first, the rest in `slot`, which becomes the last one. */
-static uint32_t write_across(struct preserved *preserved, uint32_t slot,
-                             const struct piece *piece, size_t bytes)
+static uint32_t write_across(struct preserved *preserved, struct packed_log *log,
+                             uint32_t slot, const struct piece *piece)
 {
-    uint32_t room = log_room(preserved), last = preserved->log_last;
+    size_t bytes = piece_bytes(&piece->header);
+    uint32_t room = log_room(log), last = log->last;
     uint32_t place = slot * UNITS_PER_SLOT;
     if (room) {
-        size_t part = bytes < room ? bytes : room;
-        memcpy((unsigned char *)slot_bytes(preserved, last) + preserved->log_used, piece,
-               part);
-        place = last * UNITS_PER_SLOT + preserved->log_used / PIECE_UNIT;
+        memcpy(log_end(preserved, log), piece, bytes < room ? bytes : room);
+        place = place_of_end(log);
     }
     if (bytes > room)
         memcpy(slot_bytes(preserved, slot), (const unsigned char *)piece + room,
                bytes - room);
     if (last == NO_SLOT) {
-        preserved->log_first = slot;
-        preserved->log_start = 0;
+        log->first = slot;
+        log->start = 0;
     } else {
         slot_set_word(preserved, last, slot);
     }
-    preserved->log_last = slot;
-    preserved->log_used = piece_room(&piece->header) - room;
+    log->last = slot;
+    log->used = piece_room(&piece->header) - room;
     return place;
 }
 
-/* The page in `slot` becomes the next piece of the log. Its slot is free
+/* The page in `slot` becomes the next piece of its log. Its slot is free
  * afterwards, or the log's new end. */
 static void log_add(struct preserved *preserved, uint32_t slot, const struct piece *piece)
 {
+    struct packed_log *log = log_of(preserved, piece);
     uint32_t page = piece->header.page, room = piece_room(&piece->header), place;
-    size_t bytes = piece_bytes(&piece->header);
-    bool fits = room <= log_room(preserved);
+    bool fits = room <= log_room(log);
     if (fits) {
-        memcpy((unsigned char *)slot_bytes(preserved, preserved->log_last) +
-                   preserved->log_used,
-               piece, bytes);
-        place = preserved->log_last * UNITS_PER_SLOT + preserved->log_used / PIECE_UNIT;
-        preserved->log_used += room;
+        memcpy(log_end(preserved, log), piece, piece_bytes(&piece->header));
+        place = place_of_end(log);
+        log->used += room;
     } else {
         publish_place(preserved, page, ENTRY_MOVING);
         /* A reader that loaded RAW earlier checks the entry after its copy: that
          * check must not see RAW once the slot's bytes have begun to change. */
         atomic_thread_fence(memory_order_seq_cst);
         preserved->slot_kinds[slot] = SLOT_LOG;
-        place = write_across(preserved, slot, piece, bytes);
+        place = write_across(preserved, log, slot, piece);
     }
     publish_place(preserved, page, ENTRY_MAKE(ENTRY_PACKED, place));
     atomic_fetch_add_explicit(&preserved->pages_packed, 1, memory_order_relaxed);
@@ -234,17 +251,15 @@ static int spool_slot(struct preserved *preserved, uint32_t slot)
     return 0;
 }
 
-static bool log_slot_has_more(const struct preserved *preserved)
+static bool log_slot_has_more(const struct packed_log *log)
 {
-    return preserved->log_start < (preserved->log_first == preserved->log_last
-                                       ? preserved->log_used
-                                       : PAGE_BYTES);
+    return log->start < (log->first == log->last ? log->used : PAGE_BYTES);
 }
 
-static int spool_first_piece(struct preserved *preserved)
+static int spool_first_piece(struct preserved *preserved, struct packed_log *log)
 {
     struct piece *piece = &preserved->packer->own_piece;
-    uint32_t slot = preserved->log_first, at = preserved->log_start, entry;
+    uint32_t slot = log->first, at = log->start, entry;
     log_copy(preserved, slot, at, &piece->header, sizeof(piece->header));
     if (!log_copy(preserved, slot, at, piece, piece_bytes(&piece->header)))
         return -EIO;
@@ -255,31 +270,33 @@ static int spool_first_piece(struct preserved *preserved)
     uint32_t room = piece_room(&piece->header);
     atomic_fetch_sub_explicit(&preserved->pages_packed, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&preserved->packed_bytes, room, memory_order_relaxed);
-    preserved->log_start += room;
+    log->start += room;
     return 0;
 }
 
 /* The oldest slot of the log, with the piece that ends in the next one. */
-static int spool_log_slot(struct preserved *preserved)
+static int spool_log_slot(struct preserved *preserved, struct packed_log *log)
 {
-    uint32_t slot = preserved->log_first;
-    while (log_slot_has_more(preserved)) {
-        int error = spool_first_piece(preserved);
+    uint32_t slot = log->first;
+    while (log_slot_has_more(log)) {
+        int error = spool_first_piece(preserved, log);
         if (error)
             return error;
     }
-    if (slot == preserved->log_last) {
-        preserved->log_first = preserved->log_last = NO_SLOT;
-        preserved->log_start = 0;
+    if (slot == log->last) {
+        log->first = log->last = NO_SLOT;
+        log->start = 0;
     } else {
-        preserved->log_first = slot_word(preserved, slot);
-        preserved->log_start -= PAGE_BYTES;
+        log->first = slot_word(preserved, slot);
+        log->start -= PAGE_BYTES;
     }
     atomic_thread_fence(memory_order_seq_cst);
     slot_free(preserved, slot);
     return 0;
 }
 
+/* What the walk reads most often goes last: a page of a table's entries is read for each of
+ * its hundred keys, at random, and from the spool by a system call each time. */
 int moving_spool_one(struct preserved *preserved)
 {
     uint32_t slot = next_of_kind(preserved, SLOT_RAW, slots_used(preserved));
@@ -287,5 +304,9 @@ int moving_spool_one(struct preserved *preserved)
         slot = next_of_kind(preserved, SLOT_INCOMPRESSIBLE, slots_used(preserved));
     if (slot != NO_SLOT)
         return spool_slot(preserved, slot);
-    return preserved->log_first == NO_SLOT ? -ENOENT : spool_log_slot(preserved);
+    if (preserved->lz4_log.first != NO_SLOT)
+        return spool_log_slot(preserved, &preserved->lz4_log);
+    return preserved->words_log.first == NO_SLOT
+               ? -ENOENT
+               : spool_log_slot(preserved, &preserved->words_log);
 }

@@ -30,13 +30,10 @@ static bool still_there(_Atomic uint32_t *entry, uint32_t seen)
     return atomic_load_explicit(entry, memory_order_relaxed) == seen;
 }
 
-/* The piece at a place of the log, as far as it goes. Returns the bytes copied. */
-static size_t copy_piece(const struct preserved *preserved, uint32_t place,
+/* The piece whose header was copied before, as far as it goes. Returns the bytes copied. */
+static size_t copy_piece(const struct preserved *preserved, uint32_t slot, uint32_t at,
                          struct piece *piece)
 {
-    uint32_t slot = place / UNITS_PER_SLOT;
-    uint32_t at = place % UNITS_PER_SLOT * PIECE_UNIT;
-    log_copy(preserved, slot, at, &piece->header, sizeof(piece->header));
     size_t bytes = piece_bytes(&piece->header);
     if (bytes > PIECE_BYTES_MAX || !log_copy(preserved, slot, at, piece, bytes))
         return 0;
@@ -51,6 +48,51 @@ static int unpack_part(const struct piece *piece, size_t bytes, uint32_t page,
     if (!error)
         memcpy(to, unpacked + offset, length);
     return error;
+}
+
+/* No more of a piece of words than is wanted, and without its sum, as of a raw page: it has
+ * never left memory. */
+static int read_words(const struct preserved *preserved, uint32_t slot, uint32_t at,
+                      unsigned low_bytes, size_t offset, void *to, size_t length)
+{
+    struct word_classes classes;
+    unsigned char kept[PAGE_BYTES];
+    at += (uint32_t)sizeof(struct piece_header);
+    if (low_bytes > sizeof(uint64_t) ||
+        !log_copy(preserved, slot, at, &classes, sizeof(classes)))
+        return -EIO;
+    struct word_span span = words_span(&classes, low_bytes, offset, length);
+    at += (uint32_t)(sizeof(classes) + span.start);
+    if (!log_copy(preserved, slot, at, kept, span.bytes))
+        return -EIO;
+    words_unpack(&classes, low_bytes, kept, offset, length, to);
+    return 0;
+}
+
+/* One attempt, as below. */
+static int read_packed(const struct preserved *preserved, uint32_t page,
+                       _Atomic uint32_t *entry, uint32_t seen, size_t offset, void *to,
+                       size_t length)
+{
+    uint32_t slot = ENTRY_PLACE(seen) / UNITS_PER_SLOT;
+    uint32_t at = ENTRY_PLACE(seen) % UNITS_PER_SLOT * PIECE_UNIT;
+    struct piece piece;
+    struct piece_header *header = &piece.header;
+    int error = 0;
+    size_t bytes = 0;
+    log_copy(preserved, slot, at, header, sizeof(*header));
+    bool words = header->form == PIECE_WORDS;
+    if (words)
+        error = read_words(preserved, slot, at, header->low_bytes, offset, to, length);
+    else
+        bytes = copy_piece(preserved, slot, at, &piece);
+    if (!still_there(entry, seen))
+        return -EAGAIN;
+    if (words)
+        return error || header->page != page ? -EIO : 0;
+    if (fault_point(FAULT_DAMAGED_PAGE))
+        piece.bytes[0] ^= 1;
+    return unpack_part(&piece, bytes, page, offset, to, length);
 }
 
 /* Readers that find a page unchecked at the same time check it twice. */
@@ -79,7 +121,7 @@ static int read_spooled(struct preserved *preserved, uint32_t page, uint32_t pla
     if (bytes < 0)
         return -EIO;
     int error = unpack_part(&piece, (size_t)bytes, page, offset, to, length);
-    if (!error && piece.header.length == PAGE_BYTES)
+    if (!error && piece.header.form == PIECE_RAW)
         note_checked(preserved, page);
     return error;
 }
@@ -88,8 +130,6 @@ static int read_spooled(struct preserved *preserved, uint32_t page, uint32_t pla
 static int read_once(struct preserved *preserved, uint32_t page, _Atomic uint32_t *entry,
                      uint32_t seen, size_t offset, void *to, size_t length)
 {
-    struct piece piece;
-    long bytes;
     int error;
     switch (ENTRY_TAG(seen)) {
     case ENTRY_RAW:
@@ -98,18 +138,12 @@ static int read_once(struct preserved *preserved, uint32_t page, _Atomic uint32_
             length);
         return still_there(entry, seen) ? error : -EAGAIN;
     case ENTRY_PACKED:
-        bytes = (long)copy_piece(preserved, ENTRY_PLACE(seen), &piece);
-        if (!still_there(entry, seen))
-            return -EAGAIN;
-        if (fault_point(FAULT_DAMAGED_PAGE))
-            piece.bytes[0] ^= 1;
-        break;
+        return read_packed(preserved, page, entry, seen, offset, to, length);
     case ENTRY_SPOOLED:
         return read_spooled(preserved, page, ENTRY_PLACE(seen), offset, to, length);
     default: /* ENTRY_MOVING: for the time of one small copy */
         return -EAGAIN;
     }
-    return unpack_part(&piece, (size_t)bytes, page, offset, to, length);
 }
 
 int preserved_read(struct preserved *preserved, uint32_t page, size_t offset, void *to,

@@ -47,9 +47,8 @@ static bool has_match_with_itself(const unsigned char *at, const unsigned char *
 
 static bool is_defined(const struct piece *piece)
 {
-    uint32_t length = piece->header.length;
-    return length >= PAGE_BYTES ||
-           !has_match_with_itself(piece->bytes, piece->bytes + length);
+    return piece->header.form != PIECE_LZ4 ||
+           !has_match_with_itself(piece->bytes, piece->bytes + piece->header.length);
 }
 
 /* Every part of the page has to be the same, however much of it is asked for. */
@@ -71,7 +70,7 @@ static void unpack_given(const uint8_t *bytes, size_t length, bool right, size_t
     memcpy(piece, bytes, length < sizeof(*piece) ? length : sizeof(*piece));
     if (right && length >= sizeof(piece->header)) {
         piece->header.page = PAGE;
-        piece->header.length = (uint32_t)(length - sizeof(piece->header));
+        piece->header.length = (uint16_t)(length - sizeof(piece->header));
         if (piece->header.length <= PAGE_BYTES)
             piece->header.sum = sum_of(piece);
     }

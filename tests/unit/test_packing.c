@@ -1,4 +1,4 @@
-/* Pieces, and the packed log under the preserved pages: packed by
+/* Pieces, and the packed logs under the preserved pages: packed by
  * the packer's thread, moved to the spool, read by other threads all the while. */
 #include <errno.h>
 #include <pthread.h>
@@ -44,7 +44,7 @@ static int seed(void **state)
 
 /* ---- pages ----------------------------------------------------------------------- */
 
-enum kind { JSON, TEXT, NOISE, ZEROS, HALF_NOISE, KINDS };
+enum kind { JSON, TEXT, NOISE, ZEROS, HALF_NOISE, ENTRIES, KINDS };
 
 static size_t json_record(uint64_t *random, char *to, size_t room)
 {
@@ -59,6 +59,19 @@ static size_t json_record(uint64_t *random, char *to, size_t room)
         a % 10000000, b, a ^ b * 7, b % 100000, a % 12 + 1, b % 28 + 1, a % 24, b % 60,
         cities[a % 5], b % 9000, a % 100, a & 64 ? "true" : "false", b % 500);
     return (size_t)length < room ? (size_t)length : room;
+}
+
+/* Of a hash table, as servers have them: two pointers into a heap of 1 to 128 GB, and one to
+ * the next entry, if there is one. */
+static void entries(uint64_t *random, unsigned char page[PAGE_BYTES])
+{
+    const uint64_t heap = UINT64_C(0x7f12c0000000), bytes = UINT64_C(1)
+                                                            << (30 + next_of(random) % 8);
+    for (size_t at = 0; at < PAGE_BYTES; at += 8) {
+        uint64_t word = next_of(random) % bytes;
+        word = at / 8 % 3 == 2 && next_of(random) % 3 ? 0 : heap + word;
+        memcpy(page + at, &word, 8);
+    }
 }
 
 /* What page `number` holds, the same each time it is asked. */
@@ -76,6 +89,8 @@ static void make_page(uint64_t seed_of_run, uint32_t number, enum kind kind,
         at += json_record(&random, (char *)page + at, PAGE_BYTES - at);
     for (size_t at = noise; kind == TEXT && at < PAGE_BYTES; at++)
         page[at] = (unsigned char)"etaoin shrdlu"[next_of(&random) % 13];
+    if (kind == ENTRIES)
+        entries(&random, page);
     memcpy(page, &number, sizeof(number));
 }
 
@@ -124,7 +139,55 @@ static void damage_is_found(void **state)
     }
 }
 
-/* ---- the packed log -------------------------------------------------------------- */
+/* Any bytes may come for words: some page is made of them, and each part of it is the same
+ * whether it is had alone or not. */
+static void parts_of_words_come_back(void **state)
+{
+    (void)state;
+    unsigned char page[PAGE_BYTES], kept[PAGE_BYTES + 1], whole[PAGE_BYTES],
+        part[PAGE_BYTES];
+    struct word_classes classes;
+    unsigned low_bytes, packed = 0;
+    for (uint32_t i = 0; i < 3000; i++) {
+        make_page(random_state, i, i % 4 ? ENTRIES : kind_of(i), page);
+        size_t bytes = words_pack(&classes, kept, PAGE_BYTES, &low_bytes, page);
+        if (bytes > PAGE_BYTES) {
+            assert_int_not_equal(kind_of(i), ZEROS);
+            continue;
+        }
+        packed++;
+        words_unpack(&classes, low_bytes, kept, 0, PAGE_BYTES, whole);
+        assert_memory_equal(whole, page, PAGE_BYTES);
+        size_t offset = below(PAGE_BYTES),
+               length = 1 + below((uint32_t)(PAGE_BYTES - offset));
+        if (i % 2 && length > 24)
+            length = 24;
+        struct word_span span = words_span(&classes, low_bytes, offset, length);
+        assert_true(span.start + span.bytes <= bytes);
+        words_unpack(&classes, low_bytes, kept + span.start, offset, length, part);
+        assert_memory_equal(part, page + offset, length);
+    }
+    assert_true(packed > 2000);
+}
+
+/* Of most heaps half is left, and of one that no pointer's head tells apart from another's a
+ * little more. */
+static void entries_are_packed_as_words(void **state)
+{
+    (void)state;
+    unsigned char page[PAGE_BYTES];
+    struct piece piece;
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < 500; i++) {
+        make_page(random_state, i, ENTRIES, page);
+        bytes += piece_pack(&piece, &work_space, i, page);
+        assert_int_equal(piece.header.form, PIECE_WORDS);
+    }
+    print_message("a page of entries takes %zu bytes\n", bytes / 500);
+    assert_true(bytes / 500 < 2250);
+}
+
+/* ---- the packed logs ------------------------------------------------------------- */
 
 #define CHUNKS 6u
 #define PAGES  (CHUNKS * PAGES_PER_CHUNK)
@@ -351,6 +414,56 @@ static void log_empties_and_fills_again(void **state)
     assert_true(atomic_load(&run.preserved.pages_spooled) > 4000);
 }
 
+static uint32_t form_of(uint32_t number)
+{
+    unsigned char page[PAGE_BYTES];
+    struct piece piece;
+    memcpy(page, run.pages[number], PAGE_BYTES);
+    return piece_pack(&piece, &work_space, number, page) ? piece.header.form : PIECE_RAW;
+}
+
+static void entries_first(void)
+{
+    uint32_t first = 0;
+    for (uint32_t i = 0; i < PAGES; i++) {
+        uint32_t page = run.order[i];
+        if (form_of(page) != PIECE_WORDS)
+            continue;
+        run.order[i] = run.order[first];
+        run.order[first++] = page;
+    }
+}
+
+/* They are the oldest, and all else is in the spool before the first of them is. */
+static void entries_stay_in_memory(void **state)
+{
+    (void)state;
+    uint32_t words = 0, in_memory = 0;
+    run.mixed = true;
+    begin_run(16 << 20, BUFFER_SPOOL, true);
+    entries_first();
+    for (uint32_t i = 0; i < PAGES; i++)
+        words += form_of(i) == PIECE_WORDS;
+    assert_int_equal(put_more(PAGES), 0);
+    for (uint64_t limit = 15 << 20; limit > 1 << 20; limit -= 128 << 10) {
+        preserved_set_limit(&run.preserved, limit);
+        work();
+        if (atomic_load(&run.preserved.pages_spooled) >= PAGES - words)
+            break;
+    }
+    uint64_t spooled = atomic_load(&run.preserved.pages_spooled);
+    fault_point_set("spool_read", true);
+    for (uint32_t i = 0; i < words; i++)
+        in_memory += reads_right(run.order[i], 8, 24);
+    fault_point_set("spool_read", false);
+    print_message("%u pages of entries, %u in memory; %u others, %llu spooled\n", words,
+                  in_memory, PAGES - words, (unsigned long long)spooled);
+    assert_true(spooled >= PAGES - words);
+    assert_int_equal(spooled - (PAGES - words), words - in_memory);
+    assert_true(in_memory > words / 2);
+    check_all();
+}
+
 static void expect_damage(const char *fault, uint32_t least)
 {
     unsigned char got[PAGE_BYTES];
@@ -404,6 +517,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kind_comes_back),
         cmocka_unit_test(damage_is_found),
+        cmocka_unit_test(parts_of_words_come_back),
+        cmocka_unit_test(entries_are_packed_as_words),
         WITH_RUN(json_takes_half_the_room),
         WITH_RUN(packs_in_faults_alone),
         WITH_THREAD(packs_in_faults_alone),
@@ -412,6 +527,7 @@ int main(void)
         WITH_RUN(all_kinds_move_with_readers),
         WITH_THREAD(all_kinds_move_with_readers),
         WITH_RUN(log_empties_and_fills_again),
+        WITH_RUN(entries_stay_in_memory),
         WITH_RUN(damage_fails_reads),
         WITH_THREAD(slow_spool_gets_packed_pages),
     };
