@@ -63,9 +63,11 @@
     POINT(TRUST_HOOKS, "trust_hooks")             /* all mappings are heard of */        \
     POINT(TRUST_MERGING, "trust_merging")         /* pages are not merged */             \
     POINT(MARKS_LOST, "marks_lost")               /* a kernel that splits them away */   \
-    POINT(SLOW_READS, "slow_reads")           /* of live memory, by the hypervisor */    \
-    POINT(NO_HUGE_PAGE, "no_huge_page")       /* to try splitting on */                  \
-    POINT(LOST_REGIONS, "lost_regions")       /* nothing of the heap is listed */        \
+    POINT(SLOW_READS, "slow_reads")     /* of live memory, by the hypervisor */          \
+    POINT(NO_HUGE_PAGE, "no_huge_page") /* to try splitting on */                        \
+    POINT(LOST_REGIONS, "lost_regions") /* nothing of the heap is listed */              \
+    POINT(WRONG_METADATA,                                                                \
+          "wrong_metadata") /* what is written to is taken for the allocator's own */    \
     POINT(NO_AUDIT, "no_audit")               /* lost pages are not looked for */        \
     POINT(NO_PAGEMAP_SCAN, "no_pagemap_scan") /* a kernel before 6.7, for that */        \
     POINT(HELD_SAVER, "held_saver")           /* the saver begins when this is off */    \

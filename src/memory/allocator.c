@@ -9,6 +9,7 @@
 #include "kernel/contract.h"
 #include "kernel/symbols.h"
 #include "memory/arena_pool.h"
+#include "memory/metadata.h"
 #include "memory/pages.h"
 
 /* jemalloc makes four arenas per CPU; more than this many are left as they are. */
@@ -235,13 +236,20 @@ static void go_home(void)
     steering.at_home = true;
 }
 
+static void look_at_statistics(void)
+{
+    uint64_t epoch = 1;
+    metadata_begin_look();
+    mallctl("epoch", NULL, NULL, &epoch, sizeof(epoch));
+    metadata_end_look();
+}
+
 uint64_t allocator_fresh_bytes(void)
 {
     DEMAND_MAIN_THREAD();
     if (!steering.steered)
         return steering.fresh_bytes;
-    uint64_t epoch = 1;
-    mallctl("epoch", NULL, NULL, &epoch, sizeof(epoch));
+    look_at_statistics();
     size_t pages = arena_pool_pages_of(steering.fresh);
     if (pages < steering.fresh_pages_before)
         steering.fresh_pages_before = pages;

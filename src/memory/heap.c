@@ -18,6 +18,7 @@
 #include "kernel/thread.h"
 #include "kernel/userfaultfd.h"
 #include "memory/decommitted.h"
+#include "memory/metadata.h"
 #include "memory/pages.h"
 #include "memory/prefaulted.h"
 #include "memory/protection.h"
@@ -51,6 +52,7 @@ int heap_create(struct heap *heap)
     heap->pagemap = -1;
     heap->statm = mappings_open_statm();
     atomic_store_explicit(&heap->changes, 1, memory_order_relaxed);
+    metadata_forget(); /* of an earlier load */
     if (create_set(&heap->registered, REGIONS_MAX) == 0 &&
         create_set(&heap->seen, REGIONS_MAX) == 0 &&
         create_set(&heap->fresh, REGIONS_MAX) == 0 &&
@@ -137,6 +139,7 @@ bool heap_is_stale(const struct heap *heap)
     DEMAND_HELD(&heap->locked);
     return atomic_load_explicit(&heap->changes, memory_order_relaxed) !=
                heap->changes_seen ||
+           metadata_changes() != heap->metadata_seen ||
            (!fault_point(FAULT_TRUST_HOOKS) &&
             mappings_differ(mappings_measure(heap->statm), heap->extent_seen));
 }
@@ -280,6 +283,8 @@ static int scan(struct heap *heap)
     int error = mappings_visit(heap->statm, add_mapping, heap);
     if (!error)
         error = dl_iterate_phdr(leave_out_object, set);
+    if (!error)
+        error = metadata_leave_out(set);
     return error || !heap->prefaulted ? error
                                       : prefaulted_leave_out(heap->prefaulted, set);
 }
@@ -353,6 +358,7 @@ int heap_refresh(struct heap *heap, bool all)
 {
     DEMAND_HELD(&heap->locked);
     uint32_t changes = atomic_load_explicit(&heap->changes, memory_order_acquire);
+    uint32_t metadata = metadata_changes();
     struct mappings_extent extent;
     int error = -EAGAIN;
     if (all)
@@ -370,6 +376,7 @@ int heap_refresh(struct heap *heap, bool all)
     heap->seen = previous;
     heap->changes_seen = changes;
     heap->extent_seen = extent;
+    heap->metadata_seen = metadata;
     heap->has_marks = false;
     if (fault_point(FAULT_LOST_REGIONS) && !all)
         regions_clear(&heap->registered);

@@ -32,9 +32,10 @@ struct heap {
     uint32_t changes_seen;
     int statm; /* tells of changes that no hook sees; -1: not open */
     struct mappings_extent extent_seen;
-    int userfaultfd;       /* -1: not open */
-    _Atomic bool disarmed; /* heap_disarm_now() was called */
-    int pagemap;           /* -1: not open */
+    uint32_t metadata_seen; /* of metadata_changes() */
+    int userfaultfd;        /* -1: not open */
+    _Atomic bool disarmed;  /* heap_disarm_now() was called */
+    int pagemap;            /* -1: not open */
     /* Before Linux 6.8.10 the marks of protection stay on pages when a userfaultfd is
      * closed (and before 6.12.10 when they are moved while they are protected): they would
      * be valid again once the pages are registered, or pass for protection. */

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "memory/deferred_unmap.h"
+#include "memory/metadata.h"
 #include "service.h"
 #include "snapshot.h"
 #include "value_child/inside.h"
@@ -74,6 +75,7 @@ static void mapped(void *start, size_t length)
     if (length && the_snapshot.settings.enabled &&
         atomic_load_explicit(&the_snapshot.huge_pages_ahead, memory_order_relaxed))
         heap_ask_for_huge_pages(start, length, true);
+    metadata_note_mapped((uint64_t)(uintptr_t)start, (uint64_t)(uintptr_t)start + length);
     heap_note_change(&the_snapshot.heap);
 }
 

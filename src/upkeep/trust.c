@@ -6,6 +6,7 @@
 
 #include "host/module_values.h"
 #include "kernel/contract.h"
+#include "memory/metadata.h"
 #include "reporting/log.h"
 #include "snapshot/service.h"
 #include "upkeep/proof.h"
@@ -154,9 +155,11 @@ void trust_note_end(struct snapshot *snapshot)
     } else if (snapshot->walk_error && snapshot->walk_error != KEYSPACE_STRANGER) {
         the_service.doubt_end = DOUBT_UNTIL_TOLD;
     }
-    /* It may have been memory that nobody has registered. */
-    if (snapshot->walk_error)
+    /* It may have been memory that nobody has registered, or that was left out. */
+    if (snapshot->walk_error) {
+        metadata_forget();
         heap_note_change(&snapshot->heap);
+    }
     snapshot->walk_error = 0;
 }
 

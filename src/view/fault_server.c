@@ -11,6 +11,7 @@
 #include "kernel/inherited_affinity.h"
 #include "kernel/memory.h"
 #include "kernel/userfaultfd.h"
+#include "memory/metadata.h"
 
 #define STACK_BYTES       (256 * 1024)
 #define MESSAGES_PER_READ 32
@@ -133,6 +134,9 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     if ((int32_t)message->arg.pagefault.feat.ptid ==
         atomic_load_explicit(&server->own_thread, memory_order_relaxed))
         count(&server->statistics.saver_faults, 1);
+    if (metadata_is_looked_at() &&
+        (pid_t)message->arg.pagefault.feat.ptid == server->writer_id)
+        metadata_note(address);
     preserve_page(server, address);
     lift_protection(server, address, PAGE_BYTES);
     splitter_after_fault(&server->splitter, server->view, address);
