@@ -1,6 +1,6 @@
-/* The demonstration behind `make run`: one server under writes, saved in the background
- * with fork and then without, what its clients felt meanwhile as a picture, both dumps
- * proved.
+/* The demonstration behind `make run`: servers under writes, saved in the background with
+ * fork, as they are without the module, without fork, and with fork on the module's huge
+ * pages; what clients felt meanwhile as a picture, all dumps proved.
  *
  *   demo MODULE CONFIGURATION
  */
@@ -53,6 +53,12 @@ static double wall_seconds(struct timespec time)
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
+enum way { FORK, FORK_HUGE, FORKLESS };
+
+static const char *const names[] = {"with fork, as it is without the module",
+                                    "with fork, on the module's huge pages",
+                                    "without fork"};
+
 /* The sample configuration as it is, but for the module's path. */
 static char *configuration(void)
 {
@@ -76,13 +82,14 @@ static char *configuration(void)
     return text;
 }
 
-static struct server *start(void)
+static struct server *start(bool with_module)
 {
-    char *text = format_text("%s\n%s", configuration(), FILL_CONFIG);
+    char *text = format_text("%s\n%s", with_module ? configuration() : "", FILL_CONFIG);
     struct server *server =
         server_start(&(struct server_options){.config = text, .without_module = true});
-    server->has_module = true;
-    printf("redis-server %s on port %d, %s\n", server_info(server, "redis_version"),
+    server->has_module = with_module;
+    printf("\nredis-server %s %s the module on port %d, %s\n",
+           server_info(server, "redis_version"), with_module ? "with" : "without",
            server->port, server_info(server, "os"));
     return server;
 }
@@ -99,10 +106,9 @@ static void fill_server(struct server *server)
 }
 
 /* The server hears of a child's progress once a second; the module knows. */
-static void show_progress(struct server *server, double started)
+static void show_progress(struct server *server, bool forkless, double started)
 {
     static double shown;
-    bool forkless = strcmp(server_info(server, "uffd_state"), "idle") != 0;
     double done = server_info_number(server, forkless ? "uffd_keys_saved"
                                                       : "current_save_keys_processed");
     double total = server_info_number(server, forkless ? "uffd_keys_total"
@@ -120,14 +126,14 @@ static void show_progress(struct server *server, double started)
     }
 }
 
-static void wait_with_progress(struct server *server, double started,
+static void wait_with_progress(struct server *server, bool forkless,
                                struct result *result)
 {
     while (server_info_number(server, "rdb_bgsave_in_progress") == 1) {
         int children = server_children(server);
         if (children > result->children)
             result->children = children;
-        show_progress(server, started);
+        show_progress(server, forkless, result->began);
         sleep_msec(20);
     }
     if (isatty(STDOUT_FILENO))
@@ -191,7 +197,7 @@ static void collect(struct server *server, bool forkless, struct result *result)
 }
 
 /* Until it has begun the clients only read, so that the digest is that of its instant. */
-static void save_under_load(struct server *server, struct result *result)
+static void save_under_load(struct server *server, bool forkless, struct result *result)
 {
     const char *port = format_text("%d", server->port);
     struct load *load = load_start(server, PLAIN_KEYS, PLAIN_BYTES, SEED);
@@ -204,22 +210,23 @@ static void save_under_load(struct server *server, struct result *result)
               server_info_number(server, "rdb_saves") > 0,
           "no save was started");
     load_write(load);
-    wait_with_progress(server, result->began, result);
+    wait_with_progress(server, forkless, result);
     sleep_msec((long)(SECONDS_SHOWN_AFTER * 1e3));
     result->samples = load_stop(load, &result->sample_count);
 }
 
-static struct result save(struct server *server, bool forkless)
+static struct result save(struct server *server, enum way way)
 {
     struct result result = {0};
+    bool forkless = way == FORKLESS;
     printf(
-        "\nredis-cli BGSAVE, %s: %d reads a second before it, as many writes during it\n",
-        forkless ? "without fork" : "with fork (uffd.enabled no)",
-        LOAD_BATCH * LOAD_PER_SECOND);
-    server_config_set(server, "uffd.enabled", forkless ? "yes" : "no");
+        "redis-cli BGSAVE, %s: %d reads a second before it, as many writes during it\n",
+        names[way], LOAD_BATCH * LOAD_PER_SECOND);
+    if (server->has_module)
+        server_config_set(server, "uffd.enabled", forkless ? "yes" : "no");
     sleep_msec(300);
     const char *digest = server_digest(server);
-    save_under_load(server, &result);
+    save_under_load(server, forkless, &result);
     collect(server, forkless, &result);
     CHECK(result.children == (forkless ? 0 : 1), "%d child processes were seen",
           result.children);
@@ -242,60 +249,69 @@ static void print_chart(const char *title, const struct chart_frame *frame,
                 result->ended);
 }
 
-static void print_charts(const struct result *without, const struct result *with)
+static void print_charts(const struct result *results)
 {
+    const struct result *fork = &results[FORK], *forkless = &results[FORKLESS];
     struct screen screen = screen_look();
     struct chart_frame frame = {
         .before = SECONDS_SHOWN_BEFORE,
-        .after = fmax(without->save_msec, with->save_msec) / 1e3 + SECONDS_SHOWN_AFTER,
-        .most_msec = fmax(without->worst_msec, with->worst_msec),
+        .after = fmax(forkless->save_msec, fork->save_msec) / 1e3 + SECONDS_SHOWN_AFTER,
+        .most_msec = fmax(forkless->worst_msec, fork->worst_msec),
         .columns = columns_of_chart(&screen),
         .unicode = screen.unicode,
     };
     printf("\nHow long %d commands waited for their replies, the worst at each moment\n",
            LOAD_BATCH);
-    print_chart("with fork", &frame, with);
-    print_chart("without fork", &frame, without);
+    print_chart(names[FORK], &frame, fork);
+    print_chart(names[FORKLESS], &frame, forkless);
 }
 
-static void print_row(const char *name, const char *format, double without, double with)
+static void print_row(const char *name, const char *format, double forkless, double fork,
+                      double fork_huge)
 {
-    char a[32], b[32];
-    snprintf(a, sizeof a, format, without);
-    snprintf(b, sizeof b, format, with);
-    printf("  %-34s %14s %14s\n", name, a, b);
+    char a[32], b[32], c[32];
+    snprintf(a, sizeof a, format, forkless);
+    snprintf(b, sizeof b, format, fork);
+    snprintf(c, sizeof c, format, fork_huge);
+    printf("  %-34s %12s %12s %12s\n", name, a, b, c);
 }
 
-static void print_table(const struct result *without, const struct result *with)
+#define ROW(name, format, value)                                                         \
+    print_row(name, format, results[FORKLESS].value, results[FORK].value,                \
+              results[FORK_HUGE].value)
+
+static void print_table(const struct result *results)
 {
-    printf("\n  %-34s %14s %14s\n", "", "without fork", "with fork");
-    print_row("freeze (fork) of the server, ms", "%.2f", without->freeze_usec / 1e3,
-              with->freeze_usec / 1e3);
-    print_row("worst reply, ms", "%.1f", without->worst_msec, with->worst_msec);
-    print_row("99 of 100 replies within, ms", "%.2f", without->mostly_msec,
-              with->mostly_msec);
-    print_row("pages preserved (copied)", "%.0f", without->pages, with->pages);
-    print_row("memory for them, MB", "%.1f", without->memory_bytes / 1e6,
-              with->memory_bytes / 1e6);
-    print_row("save, ms", "%.0f", without->save_msec, with->save_msec);
-    print_row("commands answered during the save", "%.0f", without->commands,
-              with->commands);
-    print_row("file, MB", "%.1f", without->file_bytes / 1e6, with->file_bytes / 1e6);
-    print_row("child processes", "%.0f", without->children, with->children);
+    printf("\n  %-34s %12s %12s %12s\n  %-34s %12s %12s %12s\n", "", "without", "with",
+           "with fork,", "", "fork", "fork", "huge pages");
+    ROW("freeze (fork) of the server, ms", "%.2f", freeze_usec / 1e3);
+    ROW("worst reply, ms", "%.1f", worst_msec);
+    ROW("99 of 100 replies within, ms", "%.2f", mostly_msec);
+    ROW("pages preserved (copied)", "%.0f", pages);
+    ROW("memory for them, MB", "%.1f", memory_bytes / 1e6);
+    ROW("save, ms", "%.0f", save_msec);
+    ROW("commands answered during the save", "%.0f", commands);
+    ROW("file, MB", "%.1f", file_bytes / 1e6);
+    ROW("child processes", "%.0f", children + 0.0);
 }
 
 static void demonstrate(void)
 {
+    struct result results[3];
     setvbuf(stdout, NULL, _IOLBF, 0);
-    struct server *server = start();
+    struct server *server = start(false);
     fill_server(server);
-    struct result with = save(server, false);
-    struct result without = save(server, true);
-    check_fork_free(server, 1);
-    print_charts(&without, &with);
-    print_table(&without, &with);
+    results[FORK] = save(server, FORK);
     server_stop(server);
-    puts("\nBoth dumps are exact.");
+    server = start(true);
+    fill_server(server);
+    results[FORKLESS] = save(server, FORKLESS);
+    check_fork_free(server, 1);
+    results[FORK_HUGE] = save(server, FORK_HUGE);
+    print_charts(results);
+    print_table(results);
+    server_stop(server);
+    puts("\nAll dumps are exact.");
 }
 
 int main(int argc, char **argv)
