@@ -19,8 +19,8 @@
 #include "rdbfile.h"
 #include "spark.h"
 
-#define PLAIN_KEYS    1500000
-#define PLAIN_BYTES   500
+#define PLAIN_KEYS    700000
+#define PLAIN_BYTES   1300
 #define COUNT         400 /* of every type */
 #define BAR_WIDTH     40
 #define SEED          20231117
