@@ -201,6 +201,14 @@ bool heap_disarm_now(struct heap *heap)
     return true;
 }
 
+void heap_want_whole(struct heap *heap, bool whole)
+{
+    DEMAND_HELD(&heap->locked);
+    if (whole != heap->whole)
+        heap_note_change(heap);
+    heap->whole = whole;
+}
+
 /* ---- what is heap ---------------------------------------------------------------- */
 
 static bool is_data(const struct mapping *mapping)
@@ -283,7 +291,7 @@ static int scan(struct heap *heap)
     int error = mappings_visit(heap->statm, add_mapping, heap);
     if (!error)
         error = dl_iterate_phdr(leave_out_object, set);
-    if (!error)
+    if (!error && !heap->whole)
         error = metadata_leave_out(set);
     return error || !heap->prefaulted ? error
                                       : prefaulted_leave_out(heap->prefaulted, set);

@@ -2,7 +2,8 @@
  * registered with one userfaultfd so that a freeze only has to protect them.
  *
  * Every private anonymous mapping counts, except those of loaded objects (.bss), the
- * main stack and what is surely another thread's stack. That is more than the
+ * main stack, what is surely another thread's stack, and the allocator's own blocks, once they
+ * are known (memory/metadata.h). That is more than the
  * allocator's memory: protecting too much costs a few faults, and too little would be
  * a wrong snapshot. Shared mappings never count; all that our own threads write to is
  * in such.
@@ -33,6 +34,7 @@ struct heap {
     int statm; /* tells of changes that no hook sees; -1: not open */
     struct mappings_extent extent_seen;
     uint32_t metadata_seen; /* of metadata_changes() */
+    bool whole;             /* heap_want_whole() */
     int userfaultfd;        /* -1: not open */
     _Atomic bool disarmed;  /* heap_disarm_now() was called */
     int pagemap;            /* -1: not open */
@@ -74,6 +76,9 @@ int heap_open(struct heap *heap, const struct ability *ability);
  * Without heap_lock(), any thread. */
 bool heap_disarm_now(struct heap *heap);
 
+/* Whether the allocator's own blocks are part of it from the next refresh on: a child that
+ * allocates has to have all of them as they were at one instant. */
+void heap_want_whole(struct heap *heap, bool whole);
 /* Reads the memory map and registers what is new. With `all`, registers
  * everything again (a mapping may have been replaced by another at the same
  * place). 0 or -errno, with what is registered as it was; -EAGAIN: the map changes too fast

@@ -14,7 +14,7 @@
 static struct {
     _Atomic bool looking;
     _Atomic uint32_t changes;
-    _Atomic uint32_t count; /* stored with release once blocks[] has one more */
+    _Atomic uint32_t count; /* exchanged with release once blocks[] has one more */
     _Atomic uint64_t blocks[BLOCKS_MAX];
 } metadata;
 
@@ -47,7 +47,11 @@ void metadata_note(uint64_t address)
     if (count == BLOCKS_MAX)
         return;
     atomic_store_explicit(&metadata.blocks[count], block, memory_order_relaxed);
-    atomic_store_explicit(&metadata.count, count + 1, memory_order_release);
+    /* Unless all have been forgotten meanwhile. */
+    if (!atomic_compare_exchange_strong_explicit(&metadata.count, &count, count + 1,
+                                                 memory_order_release,
+                                                 memory_order_relaxed))
+        return;
     atomic_fetch_add_explicit(&metadata.changes, 1, memory_order_release);
 }
 

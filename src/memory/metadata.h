@@ -8,8 +8,8 @@
  *   main thread     metadata_begin_look()   the look at the statistics   metadata_end_look()
  *   fault server                                 its faults: metadata_note()
  *
- * What is known so is left out of the heap from the next save on. Were that wrong, the view
- * would refuse to read there and the save fail.
+ * What is known so is left out of the heap from the next save on (registered it stays). Were
+ * that wrong, the view would refuse to read there and the save fail.
  */
 #ifndef RDB_UFFD_MEMORY_METADATA_H
 #define RDB_UFFD_MEMORY_METADATA_H
@@ -37,7 +37,7 @@ uint32_t metadata_changes(void);
 /* Something was mapped at [start, end): what was known of that is not so any more. Any
  * thread. */
 void metadata_note_mapped(uint64_t start, uint64_t end);
-/* At the beginning, and when a save met what it could not read. Not while frozen. */
+/* At the beginning, and when a save met what it could not read. Any thread. */
 void metadata_forget(void);
 
 #endif

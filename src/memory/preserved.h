@@ -206,6 +206,9 @@ static inline unsigned preserved_in_huge_page(const struct preserved *preserved,
 
 /* A hint that the index entry of a page that has been preserved will be looked at soon. */
 void preserved_prefetch_entry(const struct preserved *preserved, uint32_t page);
+/* Whether it is in memory as it was, at the moment: any read of it costs what one of memory
+ * does. */
+bool preserved_is_raw(const struct preserved *preserved, uint32_t page);
 /* Where these bytes of it are at the moment, or what is read for them first, for a hint and
  * nothing else; NULL: not in memory. */
 const void *preserved_place(const struct preserved *preserved, uint32_t page,

@@ -23,6 +23,13 @@ static const void *packed_place(const struct preserved *preserved, uint32_t plac
     return piece;
 }
 
+bool preserved_is_raw(const struct preserved *preserved, uint32_t page)
+{
+    _Atomic uint32_t *entry = entry_of(preserved, page);
+    return entry &&
+           ENTRY_TAG(atomic_load_explicit(entry, memory_order_relaxed)) == ENTRY_RAW;
+}
+
 const void *preserved_place(const struct preserved *preserved, uint32_t page,
                             size_t offset)
 {

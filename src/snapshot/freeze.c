@@ -149,6 +149,7 @@ static bool has_databases(const struct snapshot *snapshot)
 
 static int refresh_heap(struct snapshot *snapshot, char *reason)
 {
+    heap_want_whole(&snapshot->heap, snapshot->capture.needs_child);
     int error = heap_is_stale(&snapshot->heap) ? heap_refresh(&snapshot->heap, false) : 0;
     if (!error && !has_databases(snapshot)) {
         size_t listed = snapshot->heap.registered.count;

@@ -126,6 +126,17 @@ static int preserve_page(struct fault_server *server, uint64_t address)
     return error;
 }
 
+/* A message that was read together with one of the same page may be of a writer that has gone
+ * on long ago, and looks at the allocator by now: its page has been preserved. */
+static void note_if_metadata(struct fault_server *server, uint64_t address, pid_t writer)
+{
+    uint32_t page;
+    if (writer == server->writer_id && metadata_is_looked_at() && !gave_up(server) &&
+        view_page_of(server->view, address, &page) &&
+        !preserved_has(server->view->preserved, page))
+        metadata_note(address);
+}
+
 static void serve_fault(struct fault_server *server, const struct uffd_msg *message)
 {
     if (message->event != UFFD_EVENT_PAGEFAULT)
@@ -134,9 +145,7 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     if ((int32_t)message->arg.pagefault.feat.ptid ==
         atomic_load_explicit(&server->own_thread, memory_order_relaxed))
         count(&server->statistics.saver_faults, 1);
-    if (metadata_is_looked_at() &&
-        (pid_t)message->arg.pagefault.feat.ptid == server->writer_id)
-        metadata_note(address);
+    note_if_metadata(server, address, (pid_t)message->arg.pagefault.feat.ptid);
     preserve_page(server, address);
     lift_protection(server, address, PAGE_BYTES);
     splitter_after_fault(&server->splitter, server->view, address);

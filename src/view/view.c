@@ -178,7 +178,7 @@ bool view_is_memory(struct view_reader *reader, frozen_address address)
     if (!reader->view)
         return false;
     uint32_t page = kept_page(reader, address);
-    return page == NOT_KEPT || preserved_place(reader->view->preserved, page, 0);
+    return page == NOT_KEPT || preserved_is_raw(reader->view->preserved, page);
 }
 
 /* Looks for the region too: a table and what its buckets lead to are seldom in the same, and

@@ -94,24 +94,29 @@ static void another_userfaultfd_costs_only_its_own(void **state)
     close(other);
 }
 
-/* Whole blocks of 2 MB, as long as nobody else has mapped anything there, and not those of
- * which a part is not of the heap. */
+/* Whole blocks of 2 MB, until somebody else maps anything there, and not those of which a
+ * part is not of the heap; none where all of it is wanted. */
 static void allocators_blocks_are_left_out(void **state)
 {
     (void)state;
     uint64_t start = map_data(), block = round_up(start, HUGE_PAGE_BYTES);
     uint64_t last = round_down(start + BYTES - 1, HUGE_PAGE_BYTES);
     metadata_note(block + 5 * PAGE_BYTES);
-    if (last != block)
-        metadata_note(last);
+    metadata_note(last);
     munmap((void *)(uintptr_t)(last + PAGE_BYTES), start + BYTES - last - PAGE_BYTES);
     assert_true(heap_is_stale(&heap));
     assert_int_equal(heap_refresh(&heap, false), 0);
     assert_null(regions_find(&heap.registered, block));
     assert_null(regions_find(&heap.registered, block + HUGE_PAGE_BYTES - 1));
-    if (last != block)
-        assert_non_null(regions_find(&heap.registered, last));
+    assert_non_null(regions_find(&heap.registered, last));
     assert_false(heap_is_stale(&heap));
+    heap_want_whole(&heap, true);
+    assert_true(heap_is_stale(&heap));
+    assert_int_equal(heap_refresh(&heap, false), 0);
+    assert_non_null(regions_find(&heap.registered, block));
+    heap_want_whole(&heap, false);
+    assert_int_equal(heap_refresh(&heap, false), 0);
+    assert_null(regions_find(&heap.registered, block));
     metadata_note_mapped(block + HUGE_PAGE_BYTES - 1, block + HUGE_PAGE_BYTES);
     assert_true(heap_is_stale(&heap));
     assert_int_equal(heap_refresh(&heap, false), 0);
