@@ -116,7 +116,7 @@ const struct meaning meanings[] = {
     {"uffd_limit_spooled_pages",
      "pages that the limit sent to the spool; the others were evicted"},
     {"uffd_pages_packed",
-     "pages packed with LZ4"},
+     "pages packed now"},
     {"uffd_packed_bytes",
      "… and what is left of them"},
     {"uffd_spool_bytes",
