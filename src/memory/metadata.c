@@ -84,8 +84,10 @@ void metadata_note_mapped(uint64_t start, uint64_t end)
     uint32_t count = atomic_load_explicit(&metadata.count, memory_order_acquire);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t block = atomic_load_explicit(&metadata.blocks[i], memory_order_relaxed);
-        if (block < end && block + HUGE_PAGE_BYTES > start)
+        if (block < end && block + HUGE_PAGE_BYTES > start) {
             metadata_forget();
+            return;
+        }
     }
 }
 

@@ -5,7 +5,8 @@
  *         └────────────────────────────────────┴────────────────┴─────────┘
  *
  * The bytes are the page itself (in the spool only), words of pointers (packed_words.h), which
- * are read as fast as the page itself nearly, or LZ4, for all else. A sum tells damage.
+ * are read as fast as the page itself nearly, or LZ4, for all else. A sum tells damage;
+ * words that have never left memory are read without it, as raw pages are.
  * Every page is packed alone, and can be unpacked alone.
  */
 #ifndef RDB_UFFD_MEMORY_PACKING_H

@@ -23,18 +23,22 @@ static const void *packed_place(const struct preserved *preserved, uint32_t plac
     return piece;
 }
 
-bool preserved_is_raw(const struct preserved *preserved, uint32_t page)
+/* What its entry says at the moment, 0: nothing. */
+static uint32_t glance_at_entry(const struct preserved *preserved, uint32_t page)
 {
     _Atomic uint32_t *entry = entry_of(preserved, page);
-    return entry &&
-           ENTRY_TAG(atomic_load_explicit(entry, memory_order_relaxed)) == ENTRY_RAW;
+    return entry ? atomic_load_explicit(entry, memory_order_relaxed) : 0;
+}
+
+bool preserved_is_raw(const struct preserved *preserved, uint32_t page)
+{
+    return ENTRY_TAG(glance_at_entry(preserved, page)) == ENTRY_RAW;
 }
 
 const void *preserved_place(const struct preserved *preserved, uint32_t page,
                             size_t offset)
 {
-    _Atomic uint32_t *entry = entry_of(preserved, page);
-    uint32_t seen = entry ? atomic_load_explicit(entry, memory_order_relaxed) : 0;
+    uint32_t seen = glance_at_entry(preserved, page);
     if (ENTRY_TAG(seen) == ENTRY_PACKED)
         return packed_place(preserved, ENTRY_PLACE(seen));
     if (ENTRY_TAG(seen) != ENTRY_RAW)
@@ -96,18 +100,17 @@ static int read_packed(const struct preserved *preserved, uint32_t page,
     uint32_t at = ENTRY_PLACE(seen) % UNITS_PER_SLOT * PIECE_UNIT;
     struct piece piece;
     struct piece_header *header = &piece.header;
-    int error = 0;
-    size_t bytes = 0;
     log_copy(preserved, slot, at, header, sizeof(*header));
-    bool words = header->form == PIECE_WORDS;
-    if (words)
-        error = read_words(preserved, slot, at, header->low_bytes, offset, to, length);
-    else
-        bytes = copy_piece(preserved, slot, at, &piece);
+    if (header->form == PIECE_WORDS) {
+        int error =
+            read_words(preserved, slot, at, header->low_bytes, offset, to, length);
+        if (!still_there(entry, seen))
+            return -EAGAIN;
+        return error || header->page != page ? -EIO : 0;
+    }
+    size_t bytes = copy_piece(preserved, slot, at, &piece);
     if (!still_there(entry, seen))
         return -EAGAIN;
-    if (words)
-        return error || header->page != page ? -EIO : 0;
     if (fault_point(FAULT_DAMAGED_PAGE))
         piece.bytes[0] ^= 1;
     return unpack_part(&piece, bytes, page, offset, to, length);

@@ -292,7 +292,7 @@ static void print_table(const struct result *results)
     ROW("save, ms", "%.0f", save_msec);
     ROW("commands answered during the save", "%.0f", commands);
     ROW("file, MB", "%.1f", file_bytes / 1e6);
-    ROW("child processes", "%.0f", children + 0.0);
+    ROW("child processes", "%.0f", children);
 }
 
 static void demonstrate(void)

@@ -446,13 +446,13 @@ static void log_empties_and_fills_again(void **state)
 
 static uint32_t form_of(uint32_t number)
 {
-    unsigned char page[PAGE_BYTES];
     struct piece piece;
-    memcpy(page, run.pages[number], PAGE_BYTES);
-    return piece_pack(&piece, &work_space, number, page) ? piece.header.form : PIECE_RAW;
+    return piece_pack(&piece, &work_space, number, run.pages[number]) ? piece.header.form
+                                                                      : PIECE_RAW;
 }
 
-static void entries_first(void)
+/* Returns how many there are. */
+static uint32_t entries_first(void)
 {
     uint32_t first = 0;
     for (uint32_t i = 0; i < PAGES; i++) {
@@ -462,18 +462,17 @@ static void entries_first(void)
         run.order[i] = run.order[first];
         run.order[first++] = page;
     }
+    return first;
 }
 
 /* They are the oldest, and all else is in the spool before the first of them is. */
 static void entries_stay_in_memory(void **state)
 {
     (void)state;
-    uint32_t words = 0, in_memory = 0;
+    uint32_t in_memory = 0;
     run.mixed = true;
     begin_run(16 << 20, BUFFER_SPOOL, true);
-    entries_first();
-    for (uint32_t i = 0; i < PAGES; i++)
-        words += form_of(i) == PIECE_WORDS;
+    uint32_t words = entries_first();
     assert_int_equal(put_more(PAGES), 0);
     for (uint64_t limit = 15 << 20; limit > 1 << 20; limit -= 128 << 10) {
         preserved_set_limit(&run.preserved, limit);
