@@ -31,7 +31,8 @@
  *     snapshot/saver.c releases whatever happened; trust_note_end() in upkeep/trust.c and
  *     rescue_obstacle() in snapshot/rescue.c make saves fork.
  *  7. Believed only when checked: before a dump is published, the kernel has said of
- *     every page that was not preserved that it has kept its protection (view/audit.h).
+ *     every page that may be read as it stands that it has kept its protection
+ *     (view/audit.h).
  *     check_dump() in snapshot/dump.c.
  *  8. Nobody of ours holds the server for long: docs/WAITS.md.
  *     watch() in snapshot/watchdog.c, rescue_pull() in snapshot/rescue.c,

@@ -244,16 +244,21 @@ static void look_at_statistics(void)
     metadata_end_look();
 }
 
-uint64_t allocator_fresh_bytes(void)
+void allocator_measure(void)
 {
     DEMAND_MAIN_THREAD();
     if (!steering.steered)
-        return steering.fresh_bytes;
+        return;
     look_at_statistics();
     size_t pages = arena_pool_pages_of(steering.fresh);
     if (pages < steering.fresh_pages_before)
         steering.fresh_pages_before = pages;
     steering.fresh_bytes = (pages - steering.fresh_pages_before) * PAGE_BYTES;
+}
+
+uint64_t allocator_fresh_bytes(void)
+{
+    DEMAND_MAIN_THREAD();
     return steering.fresh_bytes;
 }
 
@@ -262,7 +267,7 @@ bool allocator_stay_below(uint64_t bytes, uint64_t evicted)
     DEMAND_MAIN_THREAD();
     if (!steering.steered)
         return false;
-    uint64_t fresh = allocator_fresh_bytes(), pool = arena_pool_pages() * PAGE_BYTES;
+    uint64_t fresh = steering.fresh_bytes, pool = arena_pool_pages() * PAGE_BYTES;
     uint64_t older = pool > fresh ? pool - fresh : 0;
     if (steering.evicted_before > older)
         steering.evicted_before = older;

@@ -45,6 +45,8 @@ void allocator_prepare_arena(void);
  * is older out of the thread cache; otherwise that is switched off, and each command
  * costs more. */
 void allocator_steer(bool past_is_kept_back);
+/* Looks at jemalloc's statistics, for the two below. */
+void allocator_measure(void);
 /* What the fresh arena holds more than at the freeze. */
 uint64_t allocator_fresh_bytes(void);
 /* A few times a second while frozen: once the fresh arena holds more than `bytes`, and

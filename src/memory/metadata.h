@@ -8,8 +8,9 @@
  *   main thread     metadata_begin_look()   the look at the statistics   metadata_end_look()
  *   fault server                                 its faults: metadata_note()
  *
- * What is known so is left out of the heap from the next save on (registered it stays). Were
- * that wrong, the view would refuse to read there and the save fail.
+ * Of a block that becomes known so nothing more is kept in this save (preserved_forgo()), and
+ * it is left out of the heap from the next one on (registered it stays). Were that wrong, the
+ * view would refuse to read there and the save fail.
  */
 #ifndef RDB_UFFD_MEMORY_METADATA_H
 #define RDB_UFFD_MEMORY_METADATA_H

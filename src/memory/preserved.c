@@ -470,6 +470,12 @@ static void publish_first(struct preserved *preserved, uint32_t page,
     atomic_store_explicit(entry, published, memory_order_release);
     atomic_fetch_or_explicit(&preserved->marks[page / 64], UINT64_C(1) << (page % 64),
                              memory_order_release);
+}
+
+static void publish_kept(struct preserved *preserved, uint32_t page,
+                         _Atomic uint32_t *entry, uint32_t published)
+{
+    publish_first(preserved, page, entry, published);
     atomic_fetch_add_explicit(&preserved->pages, 1, memory_order_relaxed);
 }
 
@@ -485,7 +491,19 @@ int preserved_put(struct preserved *preserved, uint32_t page, const void *live)
         return 0;
     error = store_page(preserved, page, live, &published);
     if (!error)
-        publish_first(preserved, page, entry, published);
+        publish_kept(preserved, page, entry, published);
+    return error;
+}
+
+int preserved_forgo(struct preserved *preserved, uint32_t first, uint32_t count)
+{
+    DEMAND_THREAD(THREAD_FAULT_SERVER);
+    DEMAND(first / PAGES_PER_CHUNK == (first + count - 1) / PAGES_PER_CHUNK);
+    _Atomic uint32_t *entries;
+    int error = find_entry(preserved, first, &entries);
+    for (uint32_t i = 0; i < count && !error; i++)
+        if (!atomic_load_explicit(&entries[i], memory_order_relaxed))
+            publish_first(preserved, first + i, &entries[i], ENTRY_FORGONE);
     return error;
 }
 
@@ -497,7 +515,7 @@ int preserved_put_spooled(struct preserved *preserved, uint32_t page, uint32_t p
     int error = find_entry(preserved, page, &entry);
     if (error || atomic_load_explicit(entry, memory_order_relaxed))
         return error;
-    publish_first(preserved, page, entry, ENTRY_MAKE(ENTRY_SPOOLED, place));
+    publish_kept(preserved, page, entry, ENTRY_MAKE(ENTRY_SPOOLED, place));
     atomic_fetch_add_explicit(&preserved->pages_spooled, 1, memory_order_relaxed);
     return 0;
 }

@@ -6,6 +6,7 @@
  *  [chunk 1] 0        [page 1] RAW ───────────▶ 4096 bytes
  *  [chunk 2] ─▶ …     [page 2] PACKED ────────▶ a piece in a packed log
  *                     [page 3] SPOOLED ───────▶ a piece in the spool file
+ *                     [page 4] FORGONE          nothing: not to be read
  *
  * A slot is 4096 bytes of one big mapping. Slots hold raw pages, leaves of the
  * index, or a part of a packed log; all of them count against the limit, and
@@ -159,6 +160,10 @@ int preserved_put(struct preserved *preserved, uint32_t page, const void *live);
  * when it has been preserved meanwhile. 0, or -ENOBUFS and the like when there is no room
  * for the index. Policy BUFFER_SPOOL. [server] */
 int preserved_put_spooled(struct preserved *preserved, uint32_t page, uint32_t place);
+/* Of these pages of one chunk, but for those that are preserved already, nothing will be
+ * kept: whoever reads them gets -EFAULT. 0, or -ENOBUFS and the like when there is no room
+ * for the index. [server] */
+int preserved_forgo(struct preserved *preserved, uint32_t first, uint32_t count);
 /* After a few faults: takes over what the packer has done and gives it more, if
  * the buffer is nearly full. Cheap. [server] */
 void preserved_tend(struct preserved *preserved);
@@ -167,8 +172,8 @@ void preserved_tend(struct preserved *preserved);
  * lowered. Returns 1 if there may be more to do, 0 if not, -errno. [server] */
 int preserved_work(struct preserved *preserved);
 
-/* Copies bytes of a preserved page. 0; -ENOENT when it is not preserved; -EIO
- * when it cannot be read back. Any thread. */
+/* Copies bytes of a preserved page. 0; -ENOENT when it is not preserved; -EFAULT when
+ * nothing is kept of it; -EIO when it cannot be read back. Any thread. */
 int preserved_read(struct preserved *preserved, uint32_t page, size_t offset, void *to,
                    size_t length);
 
@@ -179,7 +184,7 @@ static inline bool preserved_chunk_is_empty(const struct preserved *preserved,
     return atomic_load_explicit(&preserved->directory[chunk], memory_order_acquire) == 0;
 }
 
-/* A page that has been preserved in this snapshot. What is looked at first is in a
+/* A page that has been preserved in this snapshot, or forgone. What is looked at first is in a
  * CPU's first cache, and so are nearly all bits of a heap of a gigabyte; the index is
  * not. Any thread. */
 static inline bool preserved_has(const struct preserved *preserved, uint32_t page)

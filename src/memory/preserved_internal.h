@@ -22,9 +22,11 @@ enum slot_kind {
 };
 
 /* An index entry: two bits say where the page is, thirty bits where there.
- * 0: not preserved. MOVING: its slot is being rewritten, look again. */
+ * 0: not preserved. MOVING: its slot is being rewritten, look again. FORGONE: nothing is
+ * kept, nor will be. */
 enum entry_tag { ENTRY_RAW = 1, ENTRY_PACKED = 2, ENTRY_SPOOLED = 3 };
 #define ENTRY_MOVING           4u
+#define ENTRY_FORGONE          8u
 #define ENTRY_TAG(entry)       ((entry)&3u)
 #define ENTRY_PLACE(entry)     ((entry) >> 2)
 #define ENTRY_MAKE(tag, place) (((uint32_t)(place) << 2) | (uint32_t)(tag))

@@ -175,8 +175,8 @@ int preserved_read(struct preserved *preserved, uint32_t page, size_t offset, vo
         return -ENOENT;
     for (;;) {
         uint32_t seen = atomic_load_explicit(entry, memory_order_acquire);
-        if (!seen)
-            return -ENOENT;
+        if (!seen || seen == ENTRY_FORGONE)
+            return seen ? -EFAULT : -ENOENT;
         int result = read_once(preserved, page, entry, seen, offset, to, length);
         if (result != -EAGAIN)
             return result;

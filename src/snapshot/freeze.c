@@ -251,7 +251,8 @@ static int freeze(struct snapshot *snapshot, bool again)
     value_child_forget(&snapshot->values);
     int error = snapshot->capture.needs_child ? make_value_child(snapshot) : 0;
     atomic_store_explicit(&snapshot->frozen, true, memory_order_seq_cst);
-    fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd);
+    fault_server_arm(&snapshot->fault_server, snapshot->heap.userfaultfd,
+                     !snapshot->capture.needs_child);
     watchdog_begin(snapshot);
     if (!error)
         error = protect_heap(snapshot, again);

@@ -32,6 +32,7 @@ static void note_what_counts(struct snapshot *snapshot, uint64_t new_values)
 bool limit_share(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
+    allocator_measure();
     uint64_t limit = limit_with_room(snapshot);
     uint64_t free = FRESH_BYTES_FREE;
     free += limit / 16 < FRESH_BYTES_FREE ? limit / 16 : FRESH_BYTES_FREE;
@@ -57,5 +58,6 @@ bool limit_share(struct snapshot *snapshot)
 bool limit_share_measuring(struct snapshot *snapshot)
 {
     DEMAND_MAIN_THREAD();
+    allocator_measure();
     return allocator_stay_below(FRESH_BYTES_FREE + snapshot_limit(snapshot) / 2, 0);
 }

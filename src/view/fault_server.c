@@ -126,15 +126,33 @@ static int preserve_page(struct fault_server *server, uint64_t address)
     return error;
 }
 
-/* A message that was read together with one of the same page may be of a writer that has gone
- * on long ago, and looks at the allocator by now: its page has been preserved. */
-static void note_if_metadata(struct fault_server *server, uint64_t address, pid_t writer)
+/* Nothing more is kept of the block, and it loses its protection as a whole. Mappings smaller
+ * than one, of a library's variables for example, are none of the allocator's. */
+static bool forgo_block(struct fault_server *server, uint64_t block)
+{
+    uint32_t first, last;
+    if (!view_page_of(server->view, block, &first) ||
+        !view_page_of(server->view, block + HUGE_PAGE_BYTES - PAGE_BYTES, &last) ||
+        last - first != PAGES_PER_HUGE_PAGE - 1 ||
+        preserved_forgo(server->view->preserved, first, PAGES_PER_HUGE_PAGE) != 0)
+        return false;
+    lift_protection(server, block, HUGE_PAGE_BYTES);
+    return true;
+}
+
+/* True if that was it. A message that was read together with one of the same page may be of
+ * a writer that has gone on long ago, and looks at the allocator by now: its page has been
+ * preserved. */
+static bool forgo_if_metadata(struct fault_server *server, uint64_t address, pid_t writer)
 {
     uint32_t page;
-    if (writer == server->writer_id && metadata_is_looked_at() && !gave_up(server) &&
-        view_page_of(server->view, address, &page) &&
-        !preserved_has(server->view->preserved, page))
-        metadata_note(address);
+    if (writer != server->writer_id || !metadata_is_looked_at() || gave_up(server) ||
+        !view_page_of(server->view, address, &page) ||
+        preserved_has(server->view->preserved, page))
+        return false;
+    metadata_note(address);
+    return server->may_forgo &&
+           forgo_block(server, round_down(address, HUGE_PAGE_BYTES));
 }
 
 static void serve_fault(struct fault_server *server, const struct uffd_msg *message)
@@ -145,9 +163,10 @@ static void serve_fault(struct fault_server *server, const struct uffd_msg *mess
     if ((int32_t)message->arg.pagefault.feat.ptid ==
         atomic_load_explicit(&server->own_thread, memory_order_relaxed))
         count(&server->statistics.saver_faults, 1);
-    note_if_metadata(server, address, (pid_t)message->arg.pagefault.feat.ptid);
-    preserve_page(server, address);
-    lift_protection(server, address, PAGE_BYTES);
+    if (!forgo_if_metadata(server, address, (pid_t)message->arg.pagefault.feat.ptid)) {
+        preserve_page(server, address);
+        lift_protection(server, address, PAGE_BYTES);
+    }
     splitter_after_fault(&server->splitter, server->view, address);
     count(&server->statistics.faults, 1);
     count(&server->beats, 1);
@@ -485,7 +504,7 @@ static void release_writer(struct fault_server *server)
     inherited_affinity_undo(server->armed_at, server->writer_cpu, &server->writer_cpus);
 }
 
-void fault_server_arm(struct fault_server *server, int userfaultfd)
+void fault_server_arm(struct fault_server *server, int userfaultfd, bool may_forgo)
 {
     DEMAND_MAIN_THREAD();
     DEMAND(wanted_duty(server) == FAULTS_PARKED);
@@ -499,6 +518,7 @@ void fault_server_arm(struct fault_server *server, int userfaultfd)
     splitter_begin(&server->splitter, server->view);
     atomic_store_explicit(&statistics->saver_faults, 0, memory_order_relaxed);
     atomic_store_explicit(&server->roaming, false, memory_order_relaxed);
+    server->may_forgo = may_forgo;
     server->writer_id = thread_own_id();
     server->armed_at = inherited_affinity_now();
     server->writer_cpu = thread_own_cpu();

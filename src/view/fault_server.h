@@ -78,6 +78,7 @@ struct fault_server {
     /* The main thread and this one stay on one CPU during a snapshot; set when
      * armed, by the main thread. */
     pid_t writer_id;
+    bool may_forgo; /* set when armed, too */
     uint32_t writer_cpu;
     uint64_t armed_at;              /* of inherited_affinity_now() */
     struct thread_cpus writer_cpus; /* where it may run otherwise */
@@ -101,8 +102,9 @@ int fault_server_start(struct fault_server *server, struct view *view,
 void fault_server_stop(struct fault_server *server);
 
 /* Begins to keep the pages of this descriptor's faults. Before the first page is
- * protected. Main thread. */
-void fault_server_arm(struct fault_server *server, int userfaultfd);
+ * protected. `may_forgo`: nothing is wanted of the allocator's own blocks
+ * (memory/metadata.h): not where a child goes on allocating. Main thread. */
+void fault_server_arm(struct fault_server *server, int userfaultfd, bool may_forgo);
 /* Ends that, once nothing is protected any more. True when no page will be preserved any
  * more; false when the server is missing, and may still preserve one when it is back. */
 bool fault_server_disarm(struct fault_server *server);

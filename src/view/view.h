@@ -55,7 +55,7 @@ struct view {
     struct preserved *preserved;
     /* 0, or why the past is no longer to be had: -ECANCELED, or the error that
      * the snapshot failed with. Set before any page loses its protection
-     * without having been preserved, so that a reader that finds 0 after its
+     * without having been preserved or forgone, so that a reader that finds 0 after its
      * copy has copied old bytes. */
     _Atomic int error;
     /* Some reader found its reads of live memory slow: said once, and left so, since the

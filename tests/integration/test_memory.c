@@ -447,14 +447,19 @@ static void unlisted_databases(void)
 
 /* ---- a machine that is slow to read parts of huge pages --------------------------------- */
 
-/* Saved while writers change keys all over it; how many huge pages were split. */
+static void change_keys_all_over(struct server *server)
+{
+    for (int i = 0; i < 20000; i++)
+        redisAppendCommand(server->connection, "SETRANGE key:%d 20 changed", i * 10);
+    expect_statuses(server, 20000);
+}
+
+/* Saved while writers change keys; how many huge pages were split. */
 static double splits_of_save(struct server *server)
 {
     server_ok(server, "UFFD.FAULT held_saver on");
     struct snapshot snapshot = snapshot_begin(server);
-    for (int i = 0; i < 20000; i++)
-        redisAppendCommand(server->connection, "SETRANGE key:%d 20 changed", i * 10);
-    expect_statuses(server, 20000);
+    change_keys_all_over(server);
     server_ok(server, "UFFD.FAULT held_saver off");
     const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);
     CHECK(!wrong, "%s", wrong);
@@ -596,8 +601,8 @@ static void statistics_are_not_frozen(void)
     for (int i = 0; i < 3; i++)
         faults[i] = faults_of_idle_save(server);
     test_note("%.0f, %.0f, %.0f faults", faults[0], faults[1], faults[2]);
-    CHECK(faults[0] > 100, "%.0f faults before anything is known", faults[0]);
-    CHECK(faults[2] < 100, "%.0f faults while nobody writes", faults[2]);
+    for (int i = 0; i < 3; i++)
+        CHECK(faults[i] < 100, "%.0f faults while nobody writes", faults[i]);
     check_fork_free(server, 3);
     struct snapshot snapshot = snapshot_begin(server);
     const char *wrong = snapshot_fault(&snapshot, FILL_CONFIG);
@@ -613,9 +618,10 @@ static void wrong_metadata(void)
     struct server *server = server_start(
         &(struct server_options){.config = FILL_CONFIG, .fault = "wrong_metadata"});
     server_ok(server, "DEBUG POPULATE 200000 key 100");
-    splits_of_save(server);
-    check_fork_free(server, 1);
+    server_ok(server, "UFFD.FAULT held_saver on");
     server_save_start(server);
+    change_keys_all_over(server);
+    server_ok(server, "UFFD.FAULT held_saver off");
     CHECK(!server_save_wait(server), "a save without the keys has succeeded");
     const char *error = server_info(server, "uffd_last_error");
     CHECK(strstr(error, "unexpected data in the server's memory"), "%s", error);

@@ -107,7 +107,7 @@ static void freeze(uint64_t limit, enum buffer_policy policy)
     assert_int_equal(view_set_regions(&toy->view, &toy->regions), 0);
     assert_int_equal(preserved_begin(&toy->preserved, toy->view.chunk_count, &settings),
                      0);
-    fault_server_arm(&toy->server, toy->userfaultfd);
+    fault_server_arm(&toy->server, toy->userfaultfd, false);
     for (size_t i = 0; i < toy->content.count; i++)
         assert_int_equal(userfaultfd_protect(
                              toy->userfaultfd, toy->content.regions[i].start,

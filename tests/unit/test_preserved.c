@@ -227,6 +227,29 @@ static void keeps_what_stood_there_first(void **state)
     assert_int_equal(atomic_load(&preserved.pages), 1);
 }
 
+/* Nothing is kept from then on, nor believed to be. */
+static void keeps_nothing_of_what_is_forgone(void **state)
+{
+    (void)state;
+    unsigned char page[PAGE_BYTES] = {0};
+    begin(4 << 20, BUFFER_BLOCK, false);
+    put_all(70, 1, TEXT);
+    uint64_t bytes = preserved_bytes(&preserved);
+    assert_int_equal(preserved_forgo(&preserved, 64, 64), 0);
+    for (uint32_t i = 64; i < 128; i++) {
+        assert_true(preserved_has(&preserved, i));
+        assert_int_equal(preserved_put(&preserved, i, page), 0);
+        assert_int_equal(preserved_read(&preserved, i, 8, page, 8),
+                         i == 70 ? 0 : -EFAULT);
+    }
+    check(70, 1, TEXT);
+    check_absent(63);
+    check_absent(128);
+    assert_null(preserved_place(&preserved, 64, 0));
+    assert_int_equal(preserved_bytes(&preserved), bytes);
+    assert_int_equal(atomic_load(&preserved.pages), 1);
+}
+
 static void knows_what_is_not_preserved(void **state)
 {
     (void)state;
@@ -629,6 +652,7 @@ int main(void)
         WITH_BUFFER(refuses_a_limit_too_small),
         WITH_BUFFER(counts_pages_and_index),
         WITH_BUFFER(keeps_what_stood_there_first),
+        WITH_BUFFER(keeps_nothing_of_what_is_forgone),
         WITH_BUFFER(knows_what_is_not_preserved),
         WITH_BUFFER(moves_from_raw_to_packed_to_the_spool),
         WITH_BUFFER(moves_from_raw_to_the_spool),

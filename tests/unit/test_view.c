@@ -122,7 +122,7 @@ static void freeze(uint64_t limit, enum buffer_policy policy)
     assert_int_equal(view_set_regions(&toy->view, &toy->regions), 0);
     assert_int_equal(preserved_begin(&toy->preserved, toy->view.chunk_count, &settings),
                      0);
-    fault_server_arm(&toy->server, toy->userfaultfd);
+    fault_server_arm(&toy->server, toy->userfaultfd, true);
     assert_int_equal(
         userfaultfd_protect(toy->userfaultfd, (uintptr_t)toy->words,
                             fault_point(FAULT_SKIP_PROTECT) ? 4096 : TOY_BYTES),
@@ -169,6 +169,17 @@ static unsigned read_at_random(unsigned reads)
             wrong += got[k] != mark(first + k);
     }
     return wrong;
+}
+
+static int read_word(struct view_reader *reader, uint64_t index, uint64_t *word)
+{
+    return view_read(reader, word, (uintptr_t)(toy->words + index), sizeof(*word));
+}
+
+static void *write_one(void *word)
+{
+    __atomic_store_n((uint64_t *)word, 1, __ATOMIC_RELAXED);
+    return NULL;
 }
 
 /* On a busy machine the reader may have been at it alone. */
@@ -456,6 +467,48 @@ static void hints_go_to_the_region_they_are_in(void **state)
     release();
 }
 
+/* Of whole blocks alone; not for what another thread writes, nor where a child is to have
+ * them; and what was preserved before is read as ever. */
+static void the_allocators_blocks_are_forgone(void **state)
+{
+    (void)state;
+    uint64_t start = (uintptr_t)toy->words, got;
+    uint64_t page = PAGE_BYTES / 8, block = HUGE_PAGE_BYTES / 8;
+    uint64_t first = (round_up(start + 1, HUGE_PAGE_BYTES) - start) / 8;
+    uint64_t other = first + 2 * block;
+    struct view_reader reader;
+    pthread_t thread;
+    fault_points_init();
+    regions_init(&toy->regions, toy->region, 4);
+    regions_add(&toy->regions, start + PAGE_BYTES, start + TOY_BYTES);
+    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
+    view_reader_init(&reader, &toy->view);
+    toy->words[first + 3 * page] = 1;
+    fault_point_set("wrong_metadata", true);
+    toy->words[first + 8 * page] = 1;
+    assert_int_equal(atomic_load(&toy->preserved.pages), 1);
+    assert_int_equal(read_word(&reader, first + 3 * page, &got), 0);
+    assert_true(got == mark(first + 3 * page));
+    assert_int_equal(read_word(&reader, first + 8 * page, &got), -EFAULT);
+    assert_int_equal(read_word(&reader, first, &got), -EFAULT);
+    assert_int_equal(read_word(&reader, first + block - 1, &got), -EFAULT);
+    toy->words[first + 9 * page] = 1; /* without a fault */
+    assert_int_equal(atomic_load(&toy->preserved.pages), 1);
+    assert_int_equal(read_word(&reader, first + block, &got), 0);
+    toy->words[first - 1] = 1; /* no whole block of it is there */
+    assert_int_equal(read_word(&reader, first - 1, &got), 0);
+    assert_true(got == mark(first - 1));
+    pthread_create(&thread, NULL, write_one, &toy->words[other]);
+    pthread_join(thread, NULL);
+    toy->server.may_forgo = false;
+    toy->words[other + page] = 1;
+    assert_int_equal(read_word(&reader, other, &got), 0);
+    assert_int_equal(read_word(&reader, other + block - 1, &got), 0);
+    assert_int_equal(atomic_load(&toy->preserved.pages), 4);
+    fault_point_set("wrong_metadata", false);
+    release();
+}
+
 /* With no room and the policy to give up, the writer goes on and the reader is told. */
 static void gives_up_when_told_to(void **state)
 {
@@ -575,6 +628,8 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_was_not_frozen, set_up, tear_down),
         cmocka_unit_test_setup_teardown(hints_go_to_the_region_they_are_in, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(the_allocators_blocks_are_forgone, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(gives_up_when_told_to, set_up, tear_down),
         cmocka_unit_test_setup_teardown(huge_pages_are_split_where_reads_are_slow,
