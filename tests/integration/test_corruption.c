@@ -19,6 +19,9 @@
 #define SOAK_ROUNDS  5000
 #define WORDS        8 /* of a structure that are candidates */
 #define SAVE_SECONDS 10
+/* More than there are in one of the allocator's slabs, or wait in a thread's cache. */
+#define PER_SIZE     300
+#define SIZE_LARGEST 512
 
 struct victim {
     struct server *server;
@@ -132,17 +135,26 @@ static void try_again(struct server *server)
     server_config_set(server, "uffd.enabled", "yes");
 }
 
-/* A stale pointer in what a value does not use of its memory may lead to a client's
- * structure: whatever the server writes to with every command is no value. */
+/* Whatever the server writes to with every command is no value. A command of its own each
+ * time: the buffer that it is read into would have stood there unchanged after the next. */
 static bool is_at_rest(struct victim *victim, uint64_t address)
 {
     unsigned char before[4096], after[4096];
     off_t page = (off_t)(address & ~UINT64_C(4095));
     if (pread(victim->memory, before, sizeof before, page) != sizeof before)
         return false;
-    server_ok(victim->server, "PING");
+    server_text(victim->server, "ECHO %016" PRIx64, random_next(&victim->random));
     return pread(victim->memory, after, sizeof after, page) == sizeof after &&
            memcmp(before, after, sizeof before) == 0;
+}
+
+/* What lies beside a value shall be another: it was a connection's functions, which the
+ * server calls with every command, that a round had overwritten, and it died. So values of
+ * all sizes take what slabs have left, before those that are the victims, and after. */
+static void fill_slabs(struct server *server, const char *name)
+{
+    for (int size = 8; size <= SIZE_LARGEST; size += size < 64 ? 8 : size / 8)
+        server_ok(server, "DEBUG POPULATE %d %s%d %d", PER_SIZE, name, size, size);
 }
 
 /* True if the save failed. */
@@ -175,6 +187,10 @@ static bool scribble_and_save(struct victim *victim)
 
 static void wrong_memory(void)
 {
+    /* What a value does not use of its memory would hold pointers to what had been there
+     * before, to a client's structures for one. */
+    setenv("MALLOC_CONF", "junk:true", 1);
+    setenv("JE_MALLOC_CONF", "junk:true", 1);
     needs_module();
     struct victim victim = {.random = test_seed()};
     struct server *server = victim.server = server_start(&(struct server_options){
@@ -182,7 +198,9 @@ static void wrong_memory(void)
     victim.memory = open(format_text("/proc/%d/mem", (int)server->pid), O_RDWR);
     if (victim.memory < 0)
         skip("no permission to write to the server's memory");
+    fill_slabs(server, "before");
     fill(server->connection, FILL_ALL - FILL_EXPIRIES, COUNT, victim.random);
+    fill_slabs(server, "after");
     server_save(server);
     const char *digest = server_digest(server);
     /* On some servers most words of a value are its text: then more rounds. */
