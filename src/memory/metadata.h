@@ -9,8 +9,9 @@
  *   fault server                                 its faults: metadata_note()
  *
  * Of a block that becomes known so nothing more is kept in this save (preserved_forgo()), and
- * it is left out of the heap from the next one on (registered it stays). Were that wrong, the
- * view would refuse to read there and the save fail.
+ * it is left out of the heap from the next one on (registered it stays); but not where a child
+ * is to save modules' values, which goes on allocating. Were that wrong, the view would refuse
+ * to read there and the save fail.
  */
 #ifndef RDB_UFFD_MEMORY_METADATA_H
 #define RDB_UFFD_MEMORY_METADATA_H

@@ -60,7 +60,7 @@ struct packed_log {
 struct preserved {
     /* Set at preserved_begin(), constant until preserved_end(). */
     _Atomic uint32_t *directory; /* slot of the leaf + 1, 0: no page preserved */
-    _Atomic uint64_t *marks;     /* a bit for every page: it has been preserved */
+    _Atomic uint64_t *marks;     /* a bit for every page: it has an entry */
     _Atomic uint64_t *checked;   /* another: raw in the spool, and its sum was right; the
                                     readers' */
     unsigned char *slots;
@@ -177,7 +177,7 @@ int preserved_work(struct preserved *preserved);
 int preserved_read(struct preserved *preserved, uint32_t page, size_t offset, void *to,
                    size_t length);
 
-/* True if no page of the chunk is preserved. Any thread. */
+/* True if no page of the chunk is preserved or forgone. Any thread. */
 static inline bool preserved_chunk_is_empty(const struct preserved *preserved,
                                             uint32_t chunk)
 {
@@ -196,8 +196,8 @@ static inline bool preserved_has(const struct preserved *preserved, uint32_t pag
     return marks >> (page % 64) & 1;
 }
 
-/* How many pages of the huge page that this one belongs to have been preserved. Any
- * thread. */
+/* How many pages of the huge page that this one belongs to have been preserved, or forgone.
+ * Any thread. */
 static inline unsigned preserved_in_huge_page(const struct preserved *preserved,
                                               uint32_t page)
 {

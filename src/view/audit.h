@@ -1,4 +1,4 @@
-/* The audit: has every page kept its protection, or been preserved?
+/* The audit: has every page kept its protection, or been preserved, or forgone?
  *
  * A read of the past (view.h) trusts a live page as long as nobody has preserved it: a
  * writer would have faulted first. That holds only while the page is protected, and the
@@ -16,14 +16,15 @@
  * Marks only go while frozen and never come back, so one look at the end tells of all the
  * time before it. And the index can be believed only if a copy that was not made for a
  * fault, when the mark is there by nature, was made while the mark was there: what is
- * preserved on request, taken from the spool, or after a wait for room is asked about by
- * audit_check() once it has been copied.
+ * preserved on request, taken from the spool, after a wait for room, or forgone is asked
+ * about by audit_check() once that has been done.
  *
  * What is rightly unprotected and not preserved, and how it is told apart:
  *   left out of the freeze   memory/decommitted.h: not in `content`, which is what was protected
  *   never touched            is marked like all else (UFFD_FEATURE_WP_UNPOPULATED)
  *   swapped out, migrating   the mark is in the swap entry
  *   evicted, purged, moved   preserved first
+ *   the allocator's own      forgone (view/forgoing.h): nobody can read it
  *   unmapped by the server   put off until the snapshot ends (memory/deferred_unmap.h)
  *   guard pages              MADV_GUARD_INSTALL: nobody can read or write them
  * Everything else counts as lost: what is not mapped, mapped anew, poisoned.

@@ -12,6 +12,7 @@
 #include "kernel/memory.h"
 #include "kernel/userfaultfd.h"
 #include "memory/metadata.h"
+#include "view/forgoing.h"
 
 #define STACK_BYTES       (256 * 1024)
 #define MESSAGES_PER_READ 32
@@ -126,20 +127,6 @@ static int preserve_page(struct fault_server *server, uint64_t address)
     return error;
 }
 
-/* Nothing more is kept of the block, and it loses its protection as a whole. Mappings smaller
- * than one, of a library's variables for example, are none of the allocator's. */
-static bool forgo_block(struct fault_server *server, uint64_t block)
-{
-    uint32_t first, last;
-    if (!view_page_of(server->view, block, &first) ||
-        !view_page_of(server->view, block + HUGE_PAGE_BYTES - PAGE_BYTES, &last) ||
-        last - first != PAGES_PER_HUGE_PAGE - 1 ||
-        preserved_forgo(server->view->preserved, first, PAGES_PER_HUGE_PAGE) != 0)
-        return false;
-    lift_protection(server, block, HUGE_PAGE_BYTES);
-    return true;
-}
-
 /* True if that was it. A message that was read together with one of the same page may be of
  * a writer that has gone on long ago, and looks at the allocator by now: its page has been
  * preserved. */
@@ -151,8 +138,15 @@ static bool forgo_if_metadata(struct fault_server *server, uint64_t address, pid
         preserved_has(server->view->preserved, page))
         return false;
     metadata_note(address);
-    return server->may_forgo &&
-           forgo_block(server, round_down(address, HUGE_PAGE_BYTES));
+    uint64_t block = round_down(address, HUGE_PAGE_BYTES);
+    int error = server->may_forgo ? forgo_huge_page(server->view, &server->audit, block)
+                                  : -ENOENT;
+    if (error == -ENOENT)
+        return false;
+    if (error)
+        give_up(server, error);
+    lift_protection(server, block, HUGE_PAGE_BYTES);
+    return true;
 }
 
 static void serve_fault(struct fault_server *server, const struct uffd_msg *message)

@@ -3,7 +3,8 @@
  * While a snapshot is frozen, a thread of the server that writes to a protected
  * page stops in the kernel; the fault server reads the message, puts the page
  * into the preserved pages, lifts the protection of that page, and the writer
- * goes on. Nobody else writes to the preserved pages: who needs a range preserved
+ * goes on. Of a block of the allocator's own (memory/metadata.h) nothing is kept, and it
+ * is lifted as a whole. Nobody else writes to the preserved pages: who needs a range preserved
  * before the kernel drops it (madvise, munmap) asks fault_server_preserve().
  *
  * It touches nothing that is or may be protected: its stack and TLS, this
@@ -44,7 +45,7 @@ struct preserve_request {
 /* What is done with a fault. */
 enum fault_duty {
     FAULTS_PARKED,    /* nothing is protected: none is served */
-    FAULTS_PRESERVED, /* a snapshot: its page is preserved, and loses its protection */
+    FAULTS_PRESERVED, /* a snapshot: its page is preserved or forgone, and is lifted */
 };
 
 struct fault_server {

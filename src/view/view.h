@@ -111,8 +111,8 @@ void view_reader_init(struct view_reader *reader, struct view *view);
 void view_reader_init_live(struct view_reader *reader, struct checked_reader *live);
 
 /* Copies `length` bytes that stood at `from` at the freeze to `to`.
- * Returns 0, -EFAULT if any byte lies outside the frozen regions or cannot be read
- * (a wrong pointer, a page that the machine has lost: the snapshot must be given up),
+ * Returns 0, -EFAULT if any byte lies outside the frozen regions, was forgone, or cannot be
+ * read (a wrong pointer, a page that the machine has lost: the snapshot must be given up),
  * -EIO if a preserved page cannot be read back, -ECANCELED if the snapshot was cancelled.
  * `length` may be 0, and may span pages and chunks, not two regions that are not
  * adjacent. Any thread but the fault server's. Never blocks on the server. */

@@ -19,7 +19,9 @@
 #define SOAK_ROUNDS  5000
 #define WORDS        8 /* of a structure that are candidates */
 #define SAVE_SECONDS 10
-/* More than there are in one of the allocator's slabs, or wait in a thread's cache. */
+/* More than there are in one of the allocator's slabs of that size, or wait in a thread's
+ * cache. */
+#define SMALLEST     700
 #define PER_SIZE     300
 #define SIZE_LARGEST 512
 
@@ -153,6 +155,8 @@ static bool is_at_rest(struct victim *victim, uint64_t address)
  * all sizes take what slabs have left, before those that are the victims, and after. */
 static void fill_slabs(struct server *server, const char *name)
 {
+    /* By their names: eight bytes with what stands before and behind. */
+    server_ok(server, "DEBUG POPULATE %d %s 8", SMALLEST, name);
     for (int size = 8; size <= SIZE_LARGEST; size += size < 64 ? 8 : size / 8)
         server_ok(server, "DEBUG POPULATE %d %s%d %d", PER_SIZE, name, size, size);
 }
@@ -198,9 +202,9 @@ static void wrong_memory(void)
     victim.memory = open(format_text("/proc/%d/mem", (int)server->pid), O_RDWR);
     if (victim.memory < 0)
         skip("no permission to write to the server's memory");
-    fill_slabs(server, "before");
+    fill_slabs(server, "b");
     fill(server->connection, FILL_ALL - FILL_EXPIRIES, COUNT, victim.random);
-    fill_slabs(server, "after");
+    fill_slabs(server, "a");
     server_save(server);
     const char *digest = server_digest(server);
     /* On some servers most words of a value are its text: then more rounds. */

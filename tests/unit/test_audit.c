@@ -107,7 +107,7 @@ static void freeze(uint64_t limit, enum buffer_policy policy)
     assert_int_equal(view_set_regions(&toy->view, &toy->regions), 0);
     assert_int_equal(preserved_begin(&toy->preserved, toy->view.chunk_count, &settings),
                      0);
-    fault_server_arm(&toy->server, toy->userfaultfd, false);
+    fault_server_arm(&toy->server, toy->userfaultfd, true);
     for (size_t i = 0; i < toy->content.count; i++)
         assert_int_equal(userfaultfd_protect(
                              toy->userfaultfd, toy->content.regions[i].start,
@@ -399,6 +399,20 @@ static void looks_before_pages_are_evicted(void **state)
     check_given_up();
 }
 
+static void looks_before_a_block_is_forgone(void **state)
+{
+    (void)state;
+    freeze(LIMIT, BUFFER_SPOOL);
+    fault_point_set("wrong_metadata", true);
+    toy->bytes[(4 << 20) + 5 * PAGE_BYTES] = 'w';
+    assert_int_equal(atomic_load(&toy->view.error), 0);
+    check_audit(0, 0);
+    lose_and_write((8 << 20) + 300 * PAGE_BYTES);
+    toy->bytes[(8 << 20) + 5 * PAGE_BYTES] = 'w';
+    fault_point_set("wrong_metadata", false);
+    check_given_up();
+}
+
 static void *write_byte(void *at)
 {
     *(volatile char *)at = 'w';
@@ -461,6 +475,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(looks_before_memory_is_given_back, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(looks_before_pages_are_evicted, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(looks_before_a_block_is_forgone, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(looks_after_a_wait_for_room, set_up, tear_down),
     };

@@ -115,18 +115,23 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void freeze(uint64_t limit, enum buffer_policy policy)
+static void freeze_with(uint64_t limit, enum buffer_policy policy, bool may_forgo)
 {
     struct preserved_settings settings = {
         .limit = limit, .policy = policy, .compress = true, .spool_directory = "/tmp"};
     assert_int_equal(view_set_regions(&toy->view, &toy->regions), 0);
     assert_int_equal(preserved_begin(&toy->preserved, toy->view.chunk_count, &settings),
                      0);
-    fault_server_arm(&toy->server, toy->userfaultfd, true);
+    fault_server_arm(&toy->server, toy->userfaultfd, may_forgo);
     assert_int_equal(
         userfaultfd_protect(toy->userfaultfd, (uintptr_t)toy->words,
                             fault_point(FAULT_SKIP_PROTECT) ? 4096 : TOY_BYTES),
         0);
+}
+
+static void freeze(uint64_t limit, enum buffer_policy policy)
+{
+    freeze_with(limit, policy, true);
 }
 
 static void release(void)
@@ -467,44 +472,84 @@ static void hints_go_to_the_region_they_are_in(void **state)
     release();
 }
 
-/* Of whole blocks alone; not for what another thread writes, nor where a child is to have
- * them; and what was preserved before is read as ever. */
+/* A request is answered after the faults before it have been counted. */
+static uint64_t faults_so_far(uint64_t kept)
+{
+    assert_int_equal(fault_server_preserve(&toy->server, kept, kept + 1), 0);
+    return atomic_load(&toy->server.statistics.faults);
+}
+
+/* The toy's first block that is all in the view, by words; and one page before it. */
+static uint64_t freeze_part(bool may_forgo)
+{
+    uint64_t start = (uintptr_t)toy->words + PAGE_BYTES;
+    fault_points_init();
+    regions_init(&toy->regions, toy->region, 4);
+    regions_add(&toy->regions, start, (uintptr_t)toy->words + TOY_BYTES);
+    freeze_with(UINT64_C(64) << 20, BUFFER_SPOOL, may_forgo);
+    return (round_up(start + 1, HUGE_PAGE_BYTES) - (uintptr_t)toy->words) / 8;
+}
+
+/* All of the block at once, but what was preserved before. */
 static void the_allocators_blocks_are_forgone(void **state)
 {
     (void)state;
-    uint64_t start = (uintptr_t)toy->words, got;
-    uint64_t page = PAGE_BYTES / 8, block = HUGE_PAGE_BYTES / 8;
-    uint64_t first = (round_up(start + 1, HUGE_PAGE_BYTES) - start) / 8;
-    uint64_t other = first + 2 * block;
+    uint64_t page = PAGE_BYTES / 8, block = HUGE_PAGE_BYTES / 8, got;
+    uint64_t first = freeze_part(true), kept = first + 3 * page;
     struct view_reader reader;
-    pthread_t thread;
-    fault_points_init();
-    regions_init(&toy->regions, toy->region, 4);
-    regions_add(&toy->regions, start + PAGE_BYTES, start + TOY_BYTES);
-    freeze(UINT64_C(64) << 20, BUFFER_SPOOL);
     view_reader_init(&reader, &toy->view);
-    toy->words[first + 3 * page] = 1;
+    toy->words[kept] = 1;
     fault_point_set("wrong_metadata", true);
     toy->words[first + 8 * page] = 1;
+    toy->words[first + 9 * page] = 1;
+    toy->words[first + block - 1] = 1;
+    assert_int_equal(faults_so_far((uintptr_t)&toy->words[kept]), 2);
     assert_int_equal(atomic_load(&toy->preserved.pages), 1);
-    assert_int_equal(read_word(&reader, first + 3 * page, &got), 0);
-    assert_true(got == mark(first + 3 * page));
+    assert_int_equal(read_word(&reader, kept, &got), 0);
+    assert_true(got == mark(kept));
     assert_int_equal(read_word(&reader, first + 8 * page, &got), -EFAULT);
     assert_int_equal(read_word(&reader, first, &got), -EFAULT);
     assert_int_equal(read_word(&reader, first + block - 1, &got), -EFAULT);
-    toy->words[first + 9 * page] = 1; /* without a fault */
-    assert_int_equal(atomic_load(&toy->preserved.pages), 1);
     assert_int_equal(read_word(&reader, first + block, &got), 0);
-    toy->words[first - 1] = 1; /* no whole block of it is there */
-    assert_int_equal(read_word(&reader, first - 1, &got), 0);
-    assert_true(got == mark(first - 1));
-    pthread_create(&thread, NULL, write_one, &toy->words[other]);
+    fault_point_set("wrong_metadata", false);
+    release();
+}
+
+static void check_kept(uint64_t written, uint64_t neighbour)
+{
+    struct view_reader reader;
+    uint64_t got;
+    view_reader_init(&reader, &toy->view);
+    assert_int_equal(read_word(&reader, written, &got), 0);
+    assert_true(got == mark(written));
+    assert_int_equal(read_word(&reader, neighbour, &got), 0);
+    assert_true(got == mark(neighbour));
+}
+
+/* Blocks of which a part is in no region, what another thread writes to, and all of them
+ * where a child is to have them. */
+static void no_others_are_forgone(void **state)
+{
+    (void)state;
+    uint64_t page = PAGE_BYTES / 8, block = HUGE_PAGE_BYTES / 8;
+    uint64_t first = freeze_part(true), last = WORDS - 1;
+    pthread_t thread;
+    fault_point_set("wrong_metadata", true);
+    toy->words[first - 1] = 1;
+    check_kept(first - 1, page);
+    if ((uintptr_t)(toy->words + WORDS) % HUGE_PAGE_BYTES) {
+        toy->words[last] = 1;
+        check_kept(last, last - page);
+    }
+    pthread_create(&thread, NULL, write_one, &toy->words[first]);
     pthread_join(thread, NULL);
-    toy->server.may_forgo = false;
-    toy->words[other + page] = 1;
-    assert_int_equal(read_word(&reader, other, &got), 0);
-    assert_int_equal(read_word(&reader, other + block - 1, &got), 0);
-    assert_int_equal(atomic_load(&toy->preserved.pages), 4);
+    check_kept(first, first + block - 1);
+    fault_point_set("wrong_metadata", false);
+    release();
+    first = freeze_part(false);
+    fault_point_set("wrong_metadata", true);
+    toy->words[first + page] = 1;
+    check_kept(first + page, first);
     fault_point_set("wrong_metadata", false);
     release();
 }
@@ -631,6 +676,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(the_allocators_blocks_are_forgone, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(no_others_are_forgone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gives_up_when_told_to, set_up, tear_down),
         cmocka_unit_test_setup_teardown(huge_pages_are_split_where_reads_are_slow,
                                         set_up_huge, tear_down),
